@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/run.stamp: requirements/run.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/run.txt
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/test.txt
+	@touch $@ $(VENV)/run.stamp
+
+run: $(VENV)/run.stamp  ## start the gateway on 127.0.0.1:8000
+	@exec $(BIN)/python -m gateway
+
+test: $(VENV)/test.stamp  ## every test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp  ## ruff, mypy --strict, the architecture tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_architecture.py
+
+coverage: $(VENV)/test.stamp  ## the tests, with branch coverage
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage report --skip-covered
+
+campaign: $(VENV)/test.stamp  ## the long runs: damage, crashes, aborts, at full length
+	@GATEWAY_TEST_CAMPAIGN=full $(BIN)/python -m pytest -m campaign --timeout 3600
+
+acceptance: $(VENV)/test.stamp  ## real clients against servers that nobody here wrote
+	@$(BIN)/python tests/acceptance/run.py
+
+bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare aiohttp relay (needs wrk and nginx)
+	@$(BIN)/python -m bench.quick
+
+lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
+	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --python-version 3.11 pyproject.toml -o requirements/run.txt
+	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	  --python-version 3.11 pyproject.toml --extra test -c requirements/run.txt -o requirements/test.txt
+
+clean:  ## remove what make made
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+.PHONY: help run test lint coverage campaign acceptance bench-quick lock clean

@@ -1,0 +1,15 @@
+"""A gateway in front of anything that speaks OpenAI's API.
+
+The nouns, from the socket inwards:
+
+* a **credential** is the secret text a client sends; a **token** is the record it belongs to;
+* a **principal** is who is calling: a token, the environment key, or anybody in open mode;
+* an **inference request** is a body that was checked; a **backend** turns it into an **answer**;
+* an **upstream** is the server that a backend talks to, through one narrow door.
+
+A request travels in a straight line: ``http/entry`` (id, errors, log) -> ``http/gate`` (who, may it?) ->
+``http/routes`` -> ``inference`` -> ``backends`` -> ``upstream``; its answer returns through ``http/relay``.
+``docs/architecture.md`` draws the rooms, and a test holds that picture against the imports.
+"""
+
+__version__ = "0.1.0"

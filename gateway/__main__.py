@@ -1,0 +1,138 @@
+"""``python -m gateway``: read the settings, say what is going to happen, serve."""
+
+import argparse
+import gc
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway import __version__, log, server, settings
+from gateway.app import App
+from gateway.auth.principal import Mode
+from gateway.auth.ratchet import LocalRatchet, Ratchet, SharedRatchet
+from gateway.backends import registry
+from gateway.http.protocol import ParserMissing, require_c_parser
+from gateway.settings import ConfigurationError, Problem, Settings
+from gateway.supervisor import Supervisor
+from gateway.tokens.document import TokenFileError
+from gateway.tokens.token_file import TokenFile
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 78
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        require_c_parser()
+        found = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
+        _check_what_it_names(found)
+    except (ConfigurationError, ParserMissing) as error:
+        print(f"The configuration cannot be used:\n{_indented(str(error))}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    if arguments.check:
+        print("The configuration is good.")
+        return 0
+    log.configure(found.log_format, found.log_level, found.secrets)
+    try:
+        listener = server.bind(found.host, found.port)
+    except OSError as error:
+        print(f"Cannot listen on {found.host}:{found.port}: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    return _serve(found, listener)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gateway", description="Serve OpenAI's API behind keys.")
+    parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
+    parser.add_argument("--port", help="port to listen on (GATEWAY_PORT)")
+    parser.add_argument("--workers", help="number of processes (GATEWAY_WORKERS)")
+    parser.add_argument("--config", help="TOML file (GATEWAY_CONFIG)")
+    parser.add_argument("--env-file", type=Path, help="read this instead of .env")
+    parser.add_argument("--check", action="store_true", help="validate the settings and exit")
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    return parser
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
+    named = ("host", "port", "workers", "config")
+    return {f"GATEWAY_{name.upper()}": value for name in named if (value := getattr(arguments, name)) is not None}
+
+
+def _check_what_it_names(found: Settings) -> None:
+    """The token file and the backend are read once here, so that a mistake in them ends the start, not the first request."""
+    problems = []
+    try:
+        TokenFile(found.tokens_file).read()
+    except TokenFileError as error:
+        problems.append(Problem("GATEWAY_TOKENS_FILE", str(error)))
+    except OSError as error:
+        problems.append(Problem("GATEWAY_TOKENS_FILE", f"{found.tokens_file}: {error.strerror or error}"))
+    try:
+        registry.find(found.backend)
+    except registry.UnknownBackend as error:
+        problems.append(Problem("GATEWAY_BACKEND", str(error)))
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _serve(found: Settings, listener: socket.socket) -> int:
+    address = _address(listener)
+
+    def announce(app: App) -> None:
+        gc.freeze()  # what start-up made lives for ever: the collector need not look at it again
+        _print_banner(found, app, address)
+
+    if found.workers == 1:
+        server.run(found, listener, LocalRatchet(), announce)
+        return 0
+    ratchet: Ratchet = SharedRatchet()
+    supervisor = os.getpid()
+
+    def work(number: int) -> None:
+        server.run(found, listener, ratchet, announce if number == 0 else lambda app: gc.freeze(), supervisor)
+
+    return Supervisor(work, found.workers, found.drain_seconds).run()
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _print_banner(found: Settings, app: App, address: str) -> None:
+    command = _next_command(app.mode, address)
+    if log.wants_json(found.log_format, sys.stderr):
+        logging.getLogger("gateway").info(
+            "serving",
+            extra={"mode": app.mode.value, "backend": app.backend_name, "address": address, "try": command},
+        )
+        return
+    backend = app.backend_name
+    if found.backend == "echo":
+        backend += "  (offline: answers with what you say; set GATEWAY_UPSTREAM_URL to use a model)"
+    lines = [
+        f"gateway {__version__}",
+        f"  address  {address}",
+        f"  mode     {app.mode.value}" + ("  (no keys yet: loopback only)" if app.mode is Mode.OPEN else ""),
+        f"  backend  {backend}" + (f"  -> {found.upstream_url}" if found.upstream_url else ""),
+        f"  try      {command}",
+    ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _next_command(mode: Mode, address: str) -> str:
+    key = "" if mode is Mode.OPEN else " -H 'Authorization: Bearer YOUR_KEY'"
+    body = '{"model":"echo","messages":[{"role":"user","content":"Hello!"}]}'
+    return f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  - {line}" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The composition root: the only place where the parts meet. Nothing here decides anything about a request."""
+
+import sys
+from collections.abc import Callable
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.principal import Mode
+from gateway.auth.ratchet import LocalRatchet, Ratchet
+from gateway.backends import registry
+from gateway.backends.base import Backend, BackendConfig
+from gateway.clock import SteadyClock
+from gateway.errors import Draining, Unauthenticated
+from gateway.http.active import ActiveCalls
+from gateway.http.call import Call
+from gateway.http.entrance import Entrance
+from gateway.http.gate import Gate, GateRules
+from gateway.http.observe import Observer
+from gateway.http.routes.inference import InferenceRoutes
+from gateway.http.routes.ops import Health, OpsRoutes
+from gateway.http.table import Router, routes
+from gateway.inference import Inference
+from gateway.log import BatchedLines, Masker, wants_json
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from gateway.tasks import TaskGroup
+from gateway.tokens.record import Status
+from gateway.tokens.token_file import TokenFile
+from gateway.tokens.watcher import FileState, TokenView, TokenWatcher
+from gateway.usage.recorder import UseRecorder
+
+
+class App:
+    """A gateway without its socket. Made inside the running event loop; ``start`` and ``stop`` bracket its life."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        backend: Backend | None = None,
+        clock: Callable[[], float] | None = None,
+        ratchet: Ratchet | None = None,
+    ) -> None:
+        """Raises TokenFileError or OSError for a damaged token file, UnknownBackend or ValueError for the backend."""
+        self._clock = clock or SteadyClock()
+        self._metrics = Metrics()
+        self._tasks = TaskGroup()
+        file = TokenFile(settings.tokens_file)
+        self._watcher = TokenWatcher(file)
+        self._watcher.load()
+        self._watcher.subscribe(self._cut_dead_tokens)
+        self._recorder = UseRecorder(file, self._watcher.adopt, self._metrics)
+        config = _backend_config(settings)
+        self._backend = backend or registry.find(settings.backend)(config)
+        self._test_backend = registry.find("echo")(config)
+        self._authenticator = Authenticator(
+            settings.environment_key,
+            self._watcher,
+            self._clock,
+            ratchet or LocalRatchet(),
+            settings.allow_open,
+        )
+        self._active = ActiveCalls()
+        self.entrance = self._entrance(settings)
+
+    def _entrance(self, settings: Settings) -> Entrance:
+        inference = Inference(self._backend, self._test_backend, settings.model_aliases)
+        table = routes(InferenceRoutes(inference, settings.max_body_bytes), OpsRoutes(self.health, self._metrics))
+        rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
+        gate = Gate(Router(table), self._authenticator, rules, self._note_use)
+        lines = BatchedLines() if settings.log_level in ("debug", "info") else None
+        masker = Masker(settings.secrets)
+        observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
+        return Entrance(gate, observer, self._active, settings.cors_origins)
+
+    @property
+    def mode(self) -> Mode:
+        return self._authenticator.mode
+
+    @property
+    def backend_name(self) -> str:
+        return self._backend.name
+
+    def health(self) -> Health:
+        problem = "draining" if self.entrance.draining else None
+        if self._watcher.state is not FileState.CURRENT:
+            problem = "the token file is gone" if self._watcher.state is FileState.GONE else "the token file is damaged"
+        self._metrics.token_store_up.set(self._watcher.state is FileState.CURRENT)
+        return Health(self.mode.value, self.backend_name, problem)
+
+    async def start(self) -> None:
+        self._tasks.start(self._watcher.run(), "watch the token file")
+        self._tasks.start(self._recorder.run(), "write last-used times")
+
+    def look_at_tokens(self) -> None:
+        """Read the token file now instead of at the next look."""
+        self._tasks.start(self._watcher.look(), "look at the token file")
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new requests, let the running ones end, and after ``seconds`` end them."""
+        self.entrance.draining = True
+        if await self._active.wait_idle(seconds):
+            return
+        self._active.cut(Draining(), lambda call: True)
+        await self._active.wait_idle(5.0)
+
+    async def stop(self) -> None:
+        """Write what waits and close what is open."""
+        await self._tasks.aclose()
+        await self._recorder.drain()
+        await self._backend.aclose()
+        await self._test_backend.aclose()
+
+    def _note_use(self, token_id: str) -> None:
+        self._recorder.note(token_id, self._clock())
+
+    def _cut_dead_tokens(self, view: TokenView) -> None:
+        """Streams of a token that has been revoked or deleted end now; expiry lets what has begun go on."""
+
+        def is_dead(call: Call) -> bool:
+            token_id = call.principal.token_id if call.principal else None
+            if token_id is None:
+                return False
+            record = view.by_id(token_id)
+            return record is None or record.status(self._clock()) is Status.REVOKED
+
+        error = Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")
+        self._active.cut(error, is_dead)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    backend: Backend | None = None,
+    clock: Callable[[], float] | None = None,
+    ratchet: Ratchet | None = None,
+) -> App:
+    """The gateway for these settings. What is passed in replaces what would have been made."""
+    return App(settings, backend=backend, clock=clock, ratchet=ratchet)
+
+
+def _backend_config(settings: Settings) -> BackendConfig:
+    return BackendConfig(
+        upstream_url=settings.upstream_url,
+        upstream_api_key=settings.upstream_api_key,
+        connect_timeout=settings.connect_timeout,
+        first_byte_timeout=settings.first_byte_timeout,
+        chunk_timeout=settings.chunk_timeout,
+    )

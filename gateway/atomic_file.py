@@ -1,0 +1,100 @@
+"""Files that are whole or unchanged, whatever happens in between; and reading what may be hostile.
+
+The order of a write - temporary file in the same folder, fsync, rename, fsync of the folder - is the one that survives a
+crash on every common file system; without the first fsync a rename may leave an empty file behind.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+_TEMPORARY_SUFFIX = ".tmp"
+
+
+class LockTimeout(OSError):
+    """Another process holds the lock for too long."""
+
+
+class Signature(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    inode: int
+    modified_ns: int
+    changed_ns: int
+    size: int
+
+
+def signature(path: Path) -> Signature:
+    """Raises OSError, FileNotFoundError if there is no file."""
+    status = path.stat()
+    return Signature(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock of ``path``: a file beside it, because the file itself is replaced by each write.
+
+    Raises LockTimeout after ``timeout`` seconds, OSError where the lock cannot be made.
+    """
+    lock = FileLock(f"{path}.lock", timeout=timeout, mode=0o600)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise LockTimeout(f"{path}.lock is held by another process for more than {timeout:g} s") from None
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes. Raises OSError: a device or pipe must not block us."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        if status.st_size > limit:
+            raise OSError(f"{path} is larger than {limit} bytes")
+        return file.read(limit + 1)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Make ``data`` the content of ``path``, mode 0600. The caller holds the lock. Raises OSError; then nothing changed."""
+    folder = path.parent
+    temporary = folder / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    try:
+        _write_new(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(folder)
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed writer left behind. Under the lock every temporary file is such a one."""
+    for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    # O_EXCL and O_NOFOLLOW: a link planted under the temporary name must not be followed.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""From a credential to a principal, in four modes; fails closed."""
+
+import hmac
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.auth.client import Client
+from gateway.auth.credentials import Credential
+from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
+from gateway.auth.ratchet import Ratchet
+from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated
+from gateway.tokens import secret as secrets_room
+from gateway.tokens.record import Status
+from gateway.tokens.watcher import FileState, TokenView
+
+
+class Tokens(Protocol):
+    """The newest view of the stored tokens."""
+
+    view: TokenView
+    state: FileState
+
+
+class Authenticator:
+    """Decides who a credential belongs to."""
+
+    def __init__(
+        self,
+        environment_key: str | None,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        ratchet: Ratchet,
+        allow_open: bool = False,
+    ) -> None:
+        self._environment_digest = secrets_room.digest(environment_key) if environment_key else None
+        self._tokens = tokens
+        self._clock = clock
+        self._ratchet = ratchet
+        self._allow_open = allow_open
+        if self.mode is not Mode.OPEN:
+            ratchet.engage()
+
+    @property
+    def mode(self) -> Mode:
+        holds_tokens = len(self._tokens.view) > 0
+        if self._environment_digest is not None:
+            return Mode.ENVIRONMENT_AND_FILE if holds_tokens else Mode.ENVIRONMENT
+        if holds_tokens:
+            self._ratchet.engage()
+            return Mode.FILE
+        return Mode.FILE if self._ratchet.engaged else Mode.OPEN
+
+    def authenticate(self, credential: Credential | None, client: Client) -> Principal:
+        """Raises Unauthenticated, Forbidden (open mode, from afar), StoreUnavailable."""
+        if self.mode is Mode.OPEN:
+            return self._admit_anybody(client)
+        if credential is None:
+            raise _no_credential()
+        if credential.secret is None:
+            raise _invalid("***", "it is not printable ASCII of at most 512 characters behind `Bearer`")
+        digest = secrets_room.digest(credential.secret)
+        if self._environment_digest is not None and hmac.compare_digest(digest, self._environment_digest):
+            return ENVIRONMENT
+        return self._find(credential.secret, digest)
+
+    def _find(self, secret: str, digest: str) -> Principal:
+        if secrets_room.is_mistyped(secret):
+            raise _invalid(secrets_room.mask(secret), "its checksum is wrong, so a character is missing or mistyped")
+        record = self._tokens.view.by_hash(digest)
+        if record is None:
+            raise _invalid(secrets_room.mask(secret), "it is not known here")
+        status = record.status(self._clock())
+        if status is not Status.ACTIVE:
+            raise _invalid(secrets_room.mask(secret), f"it is {status}")
+        return Principal(record.name, record.role, record)
+
+    def _admit_anybody(self, client: Client) -> Principal:
+        if self._tokens.state is FileState.DAMAGED:
+            # There is a token file and nobody knows what is in it: it may well forbid this caller.
+            raise StoreUnavailable("The token file cannot be read at the moment.")
+        if not (client.is_local or self._allow_open):
+            raise Forbidden(
+                "This gateway has no keys yet, so it serves only clients on its own machine. To serve others, create a "
+                "token (python token_manager.py create NAME), or set FREEGPT_API_KEY, or set GATEWAY_ALLOW_OPEN=on."
+            )
+        return ANYBODY
+
+
+def _no_credential() -> Unauthenticated:
+    return Unauthenticated(
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+        "(i.e. Authorization: Bearer YOUR_KEY)."
+    )
+
+
+def _invalid(masked: str, reason: str) -> Unauthenticated:
+    return Unauthenticated(f"Invalid API key provided: {masked} ({reason}).", code="invalid_api_key")

@@ -1,0 +1,115 @@
+"""From a request's headers and query to the one credential it carries. Pure.
+
+Exactly one is accepted, because "the first one wins" lets two servers in a row see two different callers: the same header
+twice, or two different secrets, is an error. The same secret in two different places passes.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+from urllib.parse import unquote
+
+from gateway.errors import BadRequest
+
+MAX_LENGTH = 512
+QUERY_NAME = "token"
+SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
+KEY_HEADERS = ("X-API-Key", "X-API-Token", "API-Token", "api-key", "x-goog-api-key")
+"""Headers whose whole value is the secret."""
+HEADERS = frozenset(name.lower() for name in ("Authorization", *KEY_HEADERS))
+"""Every header that may hold a secret, in lower case: none of them goes upstream."""
+
+
+Default = TypeVar("Default")
+
+
+class Headers(Protocol):
+    """What is needed of a multidict."""
+
+    def getall(self, key: str, default: Default, /) -> Sequence[str] | Default: ...
+
+
+class Credential(NamedTuple):
+    """``secret`` is None where the credential is malformed: it can never be valid, whatever is stored."""
+
+    secret: str | None
+
+
+class Query(NamedTuple):
+    """A raw query string, cut into what goes on and the tokens that must not."""
+
+    rest: str
+    tokens: tuple[str, ...]
+
+
+_NONE: tuple[str, ...] = ()
+
+
+def split_query(raw: str) -> Query:
+    """Take every ``token=`` parameter out. Names and values are percent-decoded once; ``+`` stays a plus."""
+    if QUERY_NAME not in raw.lower() and "%" not in raw:
+        return Query(raw, _NONE)
+    rest: list[str] = []
+    tokens: list[str] = []
+    for part in raw.split("&"):
+        name, _, value = part.partition("=")
+        if unquote(name) == QUERY_NAME:
+            tokens.append(unquote(value, errors="replace"))
+        else:
+            rest.append(part)
+    return Query("&".join(rest), tuple(tokens))
+
+
+def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential | None:
+    """The credential, or None where there is none. Raises BadRequest(ambiguous_credentials)."""
+    found: list[str | None] = []
+    if values := headers.getall("Authorization", _NONE):
+        _once("Authorization", values)
+        found.append(_bearer(values[0]))
+    for name in KEY_HEADERS:
+        if values := headers.getall(name, _NONE):
+            _once(name, values)
+            found.append(values[0].strip())
+    if values := headers.getall("Sec-WebSocket-Protocol", _NONE):
+        found.extend(_subprotocol_keys(values))
+    found.extend(query_tokens)
+    if not found:
+        return None
+    if any(other != found[0] for other in found):
+        raise _ambiguous("two different credentials were sent")
+    return _checked(found[0])
+
+
+def _once(name: str, values: Sequence[str]) -> None:
+    if len(values) > 1:
+        raise _ambiguous(f"the header {name} was sent {len(values)} times")
+
+
+def _bearer(value: str) -> str | None:
+    """The secret behind ``Bearer``; None for any other scheme."""
+    if value[:7].lower() == "bearer ":
+        return value[7:].strip(" ")
+    return "" if value.strip().lower() in ("", "bearer") else None
+
+
+def _subprotocol_keys(values: Sequence[str]) -> list[str]:
+    keys = [
+        item.strip().removeprefix(SUBPROTOCOL_PREFIX)
+        for value in values
+        for item in value.split(",")
+        if item.strip().startswith(SUBPROTOCOL_PREFIX)
+    ]
+    if len(keys) > 1:
+        raise _ambiguous("the WebSocket subprotocols hold more than one key")
+    return keys
+
+
+def _checked(secret: str | None) -> Credential | None:
+    if secret == "":
+        return None
+    if secret is None or len(secret) > MAX_LENGTH or not all("!" <= char <= "~" for char in secret):
+        return Credential(None)
+    return Credential(secret)
+
+
+def _ambiguous(what: str) -> BadRequest:
+    return BadRequest(f"Send exactly one credential: {what}.", code="ambiguous_credentials")

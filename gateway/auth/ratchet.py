@@ -1,0 +1,45 @@
+"""The ratchet: once a gateway has enforced, only a restart makes it open.
+
+With several workers the fact is shared by all: a worker that is started again while the token file is away must not come
+up open beside siblings that enforce.
+"""
+
+import mmap
+from typing import Protocol
+
+
+class Ratchet(Protocol):
+    """A fact that can become true, and never false again."""
+
+    def engage(self) -> None: ...
+
+    @property
+    def engaged(self) -> bool: ...
+
+
+class LocalRatchet:
+    """For one process."""
+
+    def __init__(self) -> None:
+        self._engaged = False
+
+    def engage(self) -> None:
+        self._engaged = True
+
+    @property
+    def engaged(self) -> bool:
+        return self._engaged
+
+
+class SharedRatchet:
+    """One byte of memory that parent and forked children share."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 1)
+
+    def engage(self) -> None:
+        self._memory[0] = 1
+
+    @property
+    def engaged(self) -> bool:
+        return self._memory[0] == 1

@@ -1,0 +1,1 @@
+"""Who answers: ``base`` is the protocol, ``registry`` finds implementations, each other module is one."""

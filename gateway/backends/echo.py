@@ -1,0 +1,151 @@
+"""The offline backend: answers with what it was told. Deterministic, so that clients can be tried and tested against it.
+
+A language-model token is a word here. ``n``, ``max_tokens`` (and its newer names), ``stop`` and
+``stream_options.include_usage`` do what OpenAI's reference says.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from gateway import sse
+from gateway.backends import echo_embeddings, echo_responses, echo_text
+from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
+from gateway.backends.echo_text import Choice, Reply
+from gateway.errors import NotFound
+
+CREATED = 1_700_000_000
+"""Every answer's time of creation, in seconds since the epoch: an echo is the same whenever it is heard."""
+
+
+def create(_config: BackendConfig) -> Backend:
+    return EchoBackend()
+
+
+class EchoBackend:
+    name = "echo"
+
+    async def send(self, request: BackendRequest) -> Answer:
+        fields = dict(request.fields or {})
+        match request.path:
+            case "chat/completions":
+                return _answer(request, fields, _Chat(fields))
+            case "completions":
+                return _answer(request, fields, _Completion(fields))
+            case "embeddings":
+                return _json(echo_embeddings.answer(fields))
+            case "responses":
+                return self._responses(request, fields)
+        raise NotFound(
+            f"The echo backend has no /v1/{request.path}. Set GATEWAY_UPSTREAM_URL to use an upstream that has."
+        )
+
+    async def models(self) -> list[dict[str, Any]]:
+        return [{"id": "echo", "object": "model", "created": CREATED, "owned_by": "gateway"}]
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def _responses(self, request: BackendRequest, fields: dict[str, Any]) -> Answer:
+        reply = echo_text.reply(echo_text.responses_prompt(fields), fields)
+        identifier = _identifier("resp", request)
+        if request.stream:
+            return _events(echo_responses.stream(identifier, CREATED, fields, reply))
+        return _json(echo_responses.answer(identifier, CREATED, fields, reply))
+
+
+class _Chat:
+    """The two forms of a chat completion."""
+
+    id_prefix = "chatcmpl"
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.reply = echo_text.reply(echo_text.chat_prompt(fields), fields)
+
+    def choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        message = {"role": "assistant", "content": choice.text, "refusal": None}
+        return {"index": index, "message": message, "logprobs": None, "finish_reason": choice.finish_reason}
+
+    def first_deltas(self) -> list[Any]:
+        return [{"role": "assistant", "content": "", "refusal": None}]
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return {"content": text}
+
+    def chunk_choice(self, index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+class _Completion:
+    """The two forms of a legacy completion."""
+
+    id_prefix = "cmpl"
+    object = "text_completion"
+    chunk_object = "text_completion"
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.reply = echo_text.reply(echo_text.completion_prompt(fields), fields)
+
+    def choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        return {"index": index, "text": choice.text, "logprobs": None, "finish_reason": choice.finish_reason}
+
+    def first_deltas(self) -> list[Any]:
+        return []
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def chunk_choice(self, index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        return {"index": index, "text": delta.get("text", ""), "logprobs": None, "finish_reason": finish}
+
+
+def _answer(request: BackendRequest, fields: dict[str, Any], form: _Chat | _Completion) -> Answer:
+    identifier = _identifier(form.id_prefix, request)
+    head = {"id": identifier, "object": form.object, "created": CREATED, "model": fields["model"]}
+    if request.stream:
+        return _events(_stream({**head, "object": form.chunk_object}, form, echo_text.wants_usage(fields)))
+    choices = [form.choice(index, choice) for index, choice in enumerate(form.reply.choices)]
+    return _json({**head, "choices": choices, "usage": _usage(form.reply)})
+
+
+async def _stream(head: dict[str, Any], form: _Chat | _Completion, with_usage: bool) -> AsyncIterator[bytes]:
+    usage: dict[str, Any] = {"usage": None} if with_usage else {}
+
+    def event(choices: list[dict[str, Any]]) -> bytes:
+        return sse.encode(msgspec.json.encode({**head, "choices": choices, **usage}))
+
+    for index, choice in enumerate(form.reply.choices):
+        for delta in form.first_deltas():
+            yield event([form.chunk_choice(index, delta, None)])
+        for word in choice.words:
+            yield event([form.chunk_choice(index, form.piece(word), None)])
+        yield event([form.chunk_choice(index, {}, choice.finish_reason)])
+    if with_usage:
+        usage["usage"] = _usage(form.reply)
+        yield event([])
+    yield sse.DONE
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "total_tokens": reply.prompt_tokens + reply.completion_tokens,
+    }
+
+
+def _identifier(prefix: str, request: BackendRequest) -> str:
+    body = request.body if isinstance(request.body, bytes) else b""
+    return f"{prefix}-echo{hashlib.sha256(body).hexdigest()[:24]}"
+
+
+def _json(content: dict[str, Any]) -> Answer:
+    return Answer(200, JSON, msgspec.json.encode(content))
+
+
+def _events(stream: AsyncIterator[bytes]) -> Answer:
+    return Answer(200, EVENT_STREAM, stream)

@@ -1,0 +1,161 @@
+"""Any OpenAI-compatible upstream: OpenAI, vLLM, Ollama, llama.cpp, LiteLLM … Bodies go there and come back as they are."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.backends import openai_errors
+from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendConfig, BackendRequest
+from gateway.backends.openai_events import events_of
+from gateway.errors import UpstreamInvalid, UpstreamRefused
+from gateway.upstream.aiohttp_client import AiohttpUpstream
+from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
+
+JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
+"""Where an answer is JSON or an event stream, and anything else is nonsense."""
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+
+_SENT_HEADERS = frozenset(
+    {
+        "accept", "content-type", "user-agent", "openai-beta", "idempotency-key", "x-client-request-id", "range",
+        "if-none-match", "if-modified-since", "traceparent", "tracestate",
+    }
+)  # fmt: skip
+_SENT_PREFIXES = ("x-stainless-", "anthropic-")
+_KEPT_HEADERS = (
+    "retry-after", "retry-after-ms", "x-should-retry", "content-disposition", "content-range", "accept-ranges", "etag",
+    "last-modified",
+)  # fmt: skip
+
+
+def create(config: BackendConfig) -> Backend:
+    """Raises ValueError where no upstream is set."""
+    if config.upstream_url is None:
+        raise ValueError("the backend `openai` needs GATEWAY_UPSTREAM_URL")
+    timeouts = Timeouts(config.connect_timeout, config.first_byte_timeout, config.chunk_timeout)
+    return OpenAIBackend(AiohttpUpstream(timeouts), config.upstream_url, config.upstream_api_key)
+
+
+class OpenAIBackend:
+    name = "openai"
+
+    def __init__(self, upstream: Upstream, base_url: str, api_key: str | None) -> None:
+        self._upstream = upstream
+        self._base_url = base_url
+        self._api_key = api_key
+        self._own_headers = {"Accept-Encoding": "identity"}
+        if api_key:
+            self._own_headers["Authorization"] = f"Bearer {api_key}"
+
+    async def send(self, request: BackendRequest) -> Answer:
+        response = await self._upstream.send(self._upstream_request(request))
+        try:
+            return await self._answer(request, response)
+        except BaseException:
+            response.close()
+            raise
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Raises UpstreamInvalid where the list is none."""
+        answer = await self.send(BackendRequest("GET", "models"))
+        try:
+            body = answer.body if isinstance(answer.body, bytes) else b"".join([piece async for piece in answer.body])
+            found = msgspec.json.decode(body)["data"]
+            return [dict(model) for model in found if isinstance(model["id"], str)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, ValueError):
+            raise UpstreamInvalid("The upstream's list of models is not one.") from None
+        finally:
+            answer.close()
+
+    async def aclose(self) -> None:
+        await self._upstream.aclose()
+
+    def _upstream_request(self, request: BackendRequest) -> UpstreamRequest:
+        query = f"?{request.query}" if request.query else ""
+        headers = {**_sendable(request.headers), **self._own_headers}
+        return UpstreamRequest(request.method, f"{self._base_url}/{request.path}{query}", headers, request.body)
+
+    async def _answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
+        if response.status >= 400:
+            raise await self._refused(response)
+        if response.status >= 300 and response.status != 304:
+            raise UpstreamInvalid(f"The upstream answered {response.status}, a redirect; those are not followed.")
+        if request.path not in JSON_ENDPOINTS or request.method != "POST":
+            return _copied(response)
+        if request.stream:
+            return await self._event_answer(request, response)
+        return await self._json_answer(response)
+
+    async def _event_answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
+        """The first event is waited for: an error that comes first can still be answered with a real status."""
+        if _media_type(response) != EVENT_STREAM:
+            await self._json_answer(response)  # an error in disguise is reported as such
+            raise UpstreamInvalid("The upstream answered a request for a stream without one.")
+        needs_done = request.path != "responses"
+        stream = events_of(response.chunks(), needs_done)
+        first = await anext(stream, None)
+        if first is None:
+            raise UpstreamInvalid("The upstream's stream ended before it began.")
+        if first.error is not None:
+            raise openai_errors.from_event(first.error, _kept(response), self._redact)
+
+        async def rest() -> AsyncIterator[bytes]:
+            yield first.data
+            async for piece in stream:
+                yield piece.data
+                if piece.error is not None:
+                    raise openai_errors.UpstreamReported
+
+        return Answer(response.status, EVENT_STREAM, rest(), _kept(response), response.close)
+
+    async def _json_answer(self, response: UpstreamResponse) -> Answer:
+        body = await response.read(MAX_ANSWER_BYTES)
+        try:
+            content = msgspec.json.decode(body, type=_JsonAnswer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise UpstreamInvalid("The upstream's answer is not a JSON object.") from None
+        if content.error:
+            raise openai_errors.from_event(content.error, _kept(response), self._redact)
+        response.close()
+        return Answer(response.status, response.headers.get("Content-Type", "application/json"), body, _kept(response))
+
+    async def _refused(self, response: UpstreamResponse) -> UpstreamRefused:
+        body = await openai_errors.read_body(response)
+        return openai_errors.from_body(response.status, body, _kept(response), self._redact)
+
+    def _redact(self, text: str) -> str:
+        """An upstream that quotes the key it was shown must not hand it to our clients."""
+        return text.replace(self._api_key, "***") if self._api_key else text
+
+
+class _JsonAnswer(msgspec.Struct):
+    """What is looked at in a whole answer. Responses carry an ``error`` of null."""
+
+    error: Any = None
+
+
+def _copied(response: UpstreamResponse) -> Answer:
+    """Whatever it is, piece by piece."""
+    content_type = response.headers.get("Content-Type", "application/octet-stream")
+    return Answer(response.status, content_type, response.chunks(), _kept(response), response.close)
+
+
+def _media_type(response: UpstreamResponse) -> str:
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _kept(response: UpstreamResponse) -> dict[str, str]:
+    kept = {name: value for name in _KEPT_HEADERS if (value := response.headers.get(name)) is not None}
+    if (request_id := response.headers.get("x-request-id")) is not None:
+        kept["x-upstream-request-id"] = request_id
+    return kept
+
+
+def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    """An allow-list: a new kind of credential header must not slip through because nobody had heard of it."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if (lower := name.lower()) in _SENT_HEADERS or lower.startswith(_SENT_PREFIXES)
+    }

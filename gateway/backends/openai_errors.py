@@ -1,0 +1,86 @@
+"""Errors that an upstream reports: passed through where they have OpenAI's shape, put into it where not."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.errors import UpstreamFailed, UpstreamRefused
+from gateway.upstream.door import UpstreamResponse
+
+MAX_ERROR_BYTES = 1024 * 1024
+_EXCERPT = 300
+_TAG = re.compile(r"<[^>]{0,1000}>")
+
+Redact = Callable[[str], str]
+
+
+class UpstreamReported(UpstreamFailed):
+    """The upstream has told the client of its failure, in the stream itself. Only the connection is left to be broken."""
+
+    def __init__(self) -> None:
+        super().__init__("The upstream reported an error in its stream.", code="upstream_error")
+
+
+async def read_body(response: UpstreamResponse) -> bytes:
+    """The body of an error, empty where it is too large or breaks off: its status says enough."""
+    try:
+        return await response.read(MAX_ERROR_BYTES)
+    except UpstreamFailed:
+        return b""
+
+
+def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Redact) -> UpstreamRefused:
+    """An answer of 400 and above."""
+    text = redact(body.decode("utf-8", "replace"))
+    content = _decoded(text)
+    if _is_openai_shaped(content):
+        return UpstreamRefused(status, str(content["error"]["message"]), headers, text.encode())
+    said = _message_in(content) or _plain(text) or "nothing more"
+    return UpstreamRefused(status, f"The upstream answered {status}: {said}", headers)
+
+
+def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> UpstreamRefused:
+    """An error that came with a 200. Its own code is the status if it is one, else 502."""
+    code = error.get("code") if isinstance(error, dict) else None
+    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
+    said = error.get("message") if isinstance(error, dict) else error
+    return UpstreamRefused(status, redact(f"The upstream reported an error: {_shortened(str(said))}"), headers)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _is_openai_shaped(content: Any) -> bool:
+    error = content.get("error") if isinstance(content, dict) else None
+    return isinstance(error, dict) and {"message", "type", "param", "code"} <= error.keys()
+
+
+def _message_in(content: Any) -> str | None:
+    """Where other servers keep their words: ``{"error": {"message"}}``, ``{"error": "…"}``, ``{"message"}``, ``{"detail"}``."""
+    if not isinstance(content, dict):
+        return None
+    inner = content.get("error")
+    for said in (
+        inner.get("message") if isinstance(inner, dict) else inner,
+        content.get("message"),
+        content.get("detail"),
+    ):
+        if said:
+            return _shortened(said if isinstance(said, str) else msgspec.json.encode(said).decode())
+    return None
+
+
+def _plain(text: str) -> str:
+    """An excerpt without mark-up and control characters, for a person to read."""
+    return _shortened(" ".join(_TAG.sub(" ", text[:20_000]).split()))
+
+
+def _shortened(text: str) -> str:
+    printable = "".join(char if char.isprintable() else " " for char in text[:_EXCERPT])
+    return printable + "…" if len(text) > _EXCERPT else printable

@@ -1,0 +1,51 @@
+"""Backends by name. The built-in ones are import strings, so that one which is not used is not imported; others come
+through the entry-point group ``gateway.backends``, by the same loader."""
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+
+from gateway.backends.base import CreateBackend
+
+GROUP = "gateway.backends"
+BUILT_IN = MappingProxyType(
+    {
+        "echo": "gateway.backends.echo:create",
+        "openai": "gateway.backends.openai:create",
+    }
+)
+
+
+class UnknownBackend(ValueError):
+    """No backend of that name, or more than one."""
+
+
+def names() -> list[str]:
+    return sorted({*BUILT_IN, *(point.name for point in _foreign())})
+
+
+def find(name: str) -> CreateBackend:
+    """The function that creates the backend. Raises UnknownBackend, with the list of those that exist."""
+    offers = {point.value for point in _foreign() if point.name == name}
+    if name in BUILT_IN:
+        offers.add(BUILT_IN[name])
+    if not offers:
+        raise UnknownBackend(f"there is no backend {name!r}; there are {', '.join(names())}")
+    if len(offers) > 1:
+        raise UnknownBackend(f"the backend {name!r} is offered more than once: {', '.join(sorted(offers))}")
+    return _load(name, offers.pop())
+
+
+def _load(name: str, reference: str) -> CreateBackend:
+    module, _, attribute = reference.partition(":")
+    try:
+        create: CreateBackend = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownBackend(f"the backend {name!r} cannot be loaded from {reference}: {error}") from error
+    return create
+
+
+def _foreign() -> list[EntryPoint]:
+    """When this project is installed as a package, its own entry points are among them: they are the built-in ones."""
+    own = set(BUILT_IN.values())
+    return [point for point in entry_points(group=GROUP) if point.value not in own]

@@ -1,0 +1,46 @@
+"""``token_manager.py``: tokens by hand. ``arguments`` says what can be asked, ``commands`` does it, ``output`` shows it.
+
+It starts fast, because nothing of the server is imported, and needs no server to run.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from gateway import settings
+from gateway.cli import arguments, commands, output
+from gateway.clock import SteadyClock
+from gateway.settings import ConfigurationError
+from gateway.tokens.document import TokenFileError
+from gateway.tokens.service import AmbiguousToken, NoSuchToken, TokenService
+from gateway.tokens.token_file import TokenFile
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CONFIGURATION = 78
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 not possible, 2 wrong usage, 78 the configuration or the token file is broken."""
+    asked = arguments.parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # the marks must not fail in a bare environment
+    printer = output.Printer(sys.stdout, sys.stderr, as_json=asked.json)
+    clock = SteadyClock()
+    try:
+        service = TokenService(TokenFile(settings.tokens_file(os.environ)), clock)
+        return commands.run(asked, service, printer, clock)
+    except AmbiguousToken as error:
+        printer.ambiguous(error, clock())
+        return EXIT_FAILED
+    except commands.UsageError as error:
+        printer.failed(str(error))
+        return EXIT_USAGE
+    except (ConfigurationError, TokenFileError) as error:
+        printer.failed(str(error))
+        return EXIT_CONFIGURATION
+    except (NoSuchToken, OSError) as error:
+        printer.failed(str(error))
+        return EXIT_FAILED

@@ -1,0 +1,174 @@
+"""Everything that can be answered to a client instead of what it asked for.
+
+Code below the HTTP floor raises one of these; ``http/entry`` alone turns them into bytes. The texts and codes follow
+OpenAI's, because clients branch on them::
+
+    GatewayError
+    ├── BadRequest 400          ├── RequestTimeout 408       ├── UpstreamFailed (type upstream_error)
+    ├── Unauthenticated 401     ├── RequestTooLarge 413      │   ├── UpstreamUnreachable 502
+    ├── Forbidden 403           ├── UnsupportedEncoding 415  │   ├── UpstreamInvalid 502
+    ├── NotFound 404            ├── InternalError 500        │   └── UpstreamTimeout 504
+    ├── ModelNotFound 404       └── Unavailable 503          └── UpstreamRefused (the upstream's own status)
+    └── MethodNotAllowed 405        ├── StoreUnavailable
+                                    └── Draining
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import msgspec
+
+
+class GatewayError(Exception):
+    """An answer with a status, in OpenAI's error shape."""
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers: Mapping[str, str] = headers or {}
+
+    def body(self) -> bytes:
+        """The JSON object that every error answer consists of: all four keys, always."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+
+class BadRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthenticated(GatewayError):
+    status = 401
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(GatewayError):
+    status = 403
+    type = "permission_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="insufficient_permissions")
+
+
+class NotFound(GatewayError):
+    status = 404
+    type = "invalid_request_error"
+
+
+class ModelNotFound(NotFound):
+    """Unknown and forbidden models answer alike, so that a token cannot probe for names."""
+
+    def __init__(self, model: str) -> None:
+        message = f"The model `{model}` does not exist or you do not have access to it."
+        super().__init__(message, code="model_not_found", param="model")
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    type = "invalid_request_error"
+
+    def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(
+            f"Not allowed to {method} on {path}. Allowed: {', '.join(allowed)}.",
+            code="method_not_supported",
+            headers={"Allow": ", ".join(allowed)},
+        )
+
+
+class RequestTimeout(GatewayError):
+    status = 408
+    type = "invalid_request_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="request_timeout", headers={"Connection": "close"})
+
+
+class RequestTooLarge(GatewayError):
+    status = 413
+    type = "invalid_request_error"
+
+    def __init__(self, limit_bytes: int) -> None:
+        message = f"The request body is larger than the {limit_bytes} bytes that this gateway accepts."
+        super().__init__(message, code="request_too_large", headers={"Connection": "close"})
+
+
+class UnsupportedEncoding(GatewayError):
+    status = 415
+    type = "invalid_request_error"
+
+    def __init__(self, encoding: str) -> None:
+        message = f"Compressed request bodies are not accepted (Content-Encoding: {encoding[:40]!r}). Send it plain."
+        super().__init__(message, code="unsupported_encoding", headers={"Connection": "close"})
+
+
+class InternalError(GatewayError):
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"The gateway had an error. The request id is {request_id}.", code="internal_error")
+
+
+class UpstreamFailed(GatewayError):
+    """The upstream is at fault and gave no answer of its own."""
+
+    status = 502
+    type = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamFailed):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="upstream_unreachable")
+
+
+class UpstreamInvalid(UpstreamFailed):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="upstream_invalid")
+
+
+class UpstreamTimeout(UpstreamFailed):
+    status = 504
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="upstream_timeout")
+
+
+class UpstreamRefused(UpstreamFailed):
+    """The upstream's own error: its status, and its body when that is already OpenAI-shaped."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str], body: bytes | None = None) -> None:
+        super().__init__(message, code="upstream_error", headers=headers)
+        self.status = status
+        self._body = body
+
+    def body(self) -> bytes:
+        return super().body() if self._body is None else self._body
+
+
+class Unavailable(GatewayError):
+    status = 503
+    type = "server_error"
+
+
+class StoreUnavailable(Unavailable):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="store_unavailable", headers={"Retry-After": "2"})
+
+
+class Draining(Unavailable):
+    def __init__(self) -> None:
+        message = "The gateway is shutting down. Please try again."
+        super().__init__(message, code="draining", headers={"Retry-After": "1", "Connection": "close"})

@@ -1,0 +1,47 @@
+"""The calls that are being answered now: counted for the drain, and ended early when their token dies."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.errors import GatewayError
+from gateway.http.call import Call
+
+
+class ActiveCalls:
+    """Each call with the task that answers it."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Call, asyncio.Task[object]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def enter(self, call: Call) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks[call] = task
+            self._idle.clear()
+
+    def leave(self, call: Call) -> None:
+        self._tasks.pop(call, None)
+        if not self._tasks:
+            self._idle.set()
+
+    def cut(self, error: GatewayError, concerns: Callable[[Call], bool]) -> int:
+        """End every call that it concerns with ``error``. Answers how many."""
+        concerned = [call for call in self._tasks if call.cut is None and concerns(call)]
+        for call in concerned:
+            call.cut = error
+            self._tasks[call].cancel()
+        return len(concerned)
+
+    async def wait_idle(self, seconds: float) -> bool:
+        """Whether everything ended within that many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True

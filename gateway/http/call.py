@@ -1,0 +1,63 @@
+"""One request on its way: what each step has learned of it."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.auth.client import Client
+from gateway.auth.principal import Principal
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.http.table import Route
+
+OPENAI_VERSION = "2020-10-01"
+UNKNOWN_CLIENT = Client(None, False)
+
+
+class Call:
+    """A request, its id and clock, and who and what it turned out to be. Times in seconds of a monotonic clock."""
+
+    __slots__ = (
+        "backend", "began", "bytes_sent", "client", "cut", "id", "method", "model", "params", "path", "principal",
+        "query", "request", "route", "upstream_seconds",
+    )  # fmt: skip
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.request = request
+        self.began = time.perf_counter()
+        self.id = f"req_{os.urandom(16).hex()}"
+        self.method = request.method
+        self.path, _, self.query = request.raw_path.partition("?")
+        self.client = UNKNOWN_CLIENT
+        self.route: Route | None = None
+        self.params: Mapping[str, str] = {}
+        self.principal: Principal | None = None
+        self.model: str | None = None
+        self.backend: str | None = None
+        self.upstream_seconds = 0.0
+        self.bytes_sent = 0
+        self.cut: GatewayError | None = None
+        """Why the gateway itself ends this call before its time: set just before its task is cancelled."""
+
+    @property
+    def caller(self) -> Principal:
+        """Who is calling; the gate has let nobody through without one."""
+        if self.principal is None:
+            raise RuntimeError("this route is public: it has no caller")
+        return self.principal
+
+    def headers(self) -> dict[str, str]:
+        """The headers that every answer has."""
+        elapsed = time.perf_counter() - self.began
+        upstream = self.upstream_seconds
+        return {
+            "server": "gateway",
+            "x-request-id": self.id,
+            "openai-processing-ms": str(int(elapsed * 1000)),
+            "openai-version": OPENAI_VERSION,
+            "server-timing": f"gateway;dur={(elapsed - upstream) * 1000:.2f}, upstream;dur={upstream * 1000:.2f}",
+        }

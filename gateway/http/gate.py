@@ -1,0 +1,114 @@
+"""The gate: from a bare request to a caller who may do what the route does. Plain steps; each may raise, none writes."""
+
+from collections.abc import Callable, Sequence
+
+from gateway.auth import access, client, credentials
+from gateway.auth.access import Access
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.client import Client
+from gateway.auth.credentials import Credential
+from gateway.auth.principal import ANYBODY, Mode, Principal
+from gateway.errors import Forbidden, MethodNotAllowed, NotFound
+from gateway.http import paths
+from gateway.http.call import Call
+from gateway.http.table import Route, Router
+from gateway.setting_values import Network
+
+NoteUse = Callable[[str], None]
+
+
+class GateRules:
+    """What the operator allows, beside keys."""
+
+    def __init__(
+        self, trusted_proxies: Sequence[Network], allow_open: bool, query_token: bool, origins: frozenset[str]
+    ) -> None:
+        self.trusted_proxies = trusted_proxies
+        self.allow_open = allow_open
+        self.query_token = query_token
+        self.origins = origins
+
+
+class Gate:
+    """Decides on the resolved route: a path that has none takes a valid credential, too, before it is called unknown."""
+
+    def __init__(self, router: Router, authenticator: Authenticator, rules: GateRules, note_use: NoteUse) -> None:
+        self._router = router
+        self._authenticator = authenticator
+        self._rules = rules
+        self._note_use = note_use
+
+    def admit(self, call: Call) -> Route:
+        """Find the route and let the caller through it. Raises BadRequest, Unauthenticated, Forbidden, NotFound …"""
+        problem = self._resolve(call)
+        call.client = self._client(call)
+        query_tokens = self._take_query_tokens(call)
+        route = call.route
+        wanted = route.access if route else Access.ANY
+        if wanted is not Access.PUBLIC:
+            call.principal = self._caller(call, wanted, credentials.extract(call.request.headers, query_tokens))
+            if call.principal.token is not None:
+                self._note_use(call.principal.token.id)
+            access.authorize(call.principal, wanted)
+        if route is None:
+            raise _unknown(call, problem)
+        if call.method not in route.methods:
+            raise MethodNotAllowed(call.method[:20], call.path, route.methods)
+        return route
+
+    def _resolve(self, call: Call) -> str | None:
+        match = self._router.find(call.path)
+        if (match is None or match.params) and (problem := paths.problem_with(call.path)):
+            return problem
+        if match is not None:
+            call.route, call.params = match
+        return None
+
+    def _client(self, call: Call) -> Client:
+        peer = call.request.transport.get_extra_info("peername") if call.request.transport else None
+        headers = call.request.headers
+        was_forwarded = any(name in headers for name in client.FORWARDING_HEADERS)
+        forwarded_for = headers.getall("X-Forwarded-For", ()) if was_forwarded else ()
+        return client.client_of(peer[0] if peer else None, forwarded_for, was_forwarded, self._rules.trusted_proxies)
+
+    def _take_query_tokens(self, call: Call) -> tuple[str, ...]:
+        """Out of the URL in any case; a credential only where the contract says so."""
+        if not call.query:
+            return ()
+        call.query, tokens = credentials.split_query(call.query)
+        counts = call.path.startswith("/v1/") or (call.path.startswith("/api/") and call.method in ("GET", "HEAD"))
+        return tokens if counts and self._rules.query_token else ()
+
+    def _caller(self, call: Call, wanted: Access, credential: Credential | None) -> Principal:
+        if wanted is Access.ADMIN_OR_LOOPBACK and credential is None and call.client.is_local:
+            self._refuse_strange_pages(call)
+            return ANYBODY
+        caller = self._authenticator.authenticate(credential, call.client)
+        if caller is ANYBODY and not self._rules.allow_open:
+            self._refuse_strange_pages(call)
+        return caller
+
+    def _refuse_strange_pages(self, call: Call) -> None:
+        """Where being on this machine is all that a caller has to show, a web page must not borrow the browser's place:
+        not with a request of its own (it carries an Origin), nor by a name that it points here (it carries that Host)."""
+        origin = call.request.headers.get("Origin")
+        if origin is not None and origin.lower() not in self._rules.origins and not client.is_local_origin(origin):
+            raise Forbidden(
+                "This gateway has no keys yet and does not serve web pages from elsewhere. Name their origin in "
+                "GATEWAY_CORS_ORIGINS, or create a token (python token_manager.py create NAME)."
+            )
+        if not client.is_local_name(call.request.headers.get("Host", "")):
+            raise Forbidden(
+                "This gateway has no keys yet and serves only requests to localhost or an IP address. "
+                "Create a token (python token_manager.py create NAME), or set GATEWAY_ALLOW_OPEN=on."
+            )
+
+    @property
+    def mode(self) -> Mode:
+        return self._authenticator.mode
+
+
+def _unknown(call: Call, problem: str | None) -> NotFound:
+    if problem:
+        return NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
+    return NotFound(f"Invalid URL ({call.method[:20]} {call.path[:200]})", code="unknown_url")

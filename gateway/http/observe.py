@@ -1,0 +1,72 @@
+"""What is written down of a request: one access line, and the counters. Never the query, never a header's secret."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from gateway.http.call import Call
+from gateway.log import BatchedLines, Masker
+from gateway.metrics import Metrics
+
+CLIENT_GONE = 499
+"""The status that is logged, never sent, for a client that left (nginx's number for it)."""
+_MAX_CLIENT_ID = 200
+
+
+class Observer:
+    """Writes access lines to ``lines`` (None: nowhere) and counts."""
+
+    def __init__(self, metrics: Metrics, lines: BatchedLines | None, masker: Masker, as_json: bool) -> None:
+        self._metrics = metrics
+        self._lines = lines
+        self._masker = masker
+        self._format: Callable[[dict[str, object]], str] = _as_json if as_json else _for_console
+
+    def began(self) -> None:
+        self._metrics.in_flight.inc()
+
+    def ended(self, call: Call, status: int) -> None:
+        seconds = time.perf_counter() - call.began
+        self._metrics.in_flight.dec()
+        self._metrics.answered(call.route.pattern if call.route else "unknown", status, seconds)
+        if self._lines is not None:
+            self._lines.write(self._format(self._fields(call, status, seconds)))
+
+    def _fields(self, call: Call, status: int, seconds: float) -> dict[str, object]:
+        principal = call.principal
+        return {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "level": "info",
+            "logger": "access",
+            "request_id": call.id,
+            "client_request_id": self._client_request_id(call),
+            "client": call.client.address,
+            "method": call.method[:20],
+            # A path that is on no route may be anything, even a secret in the wrong place.
+            "path": call.path if call.route else self._masker(call.path[:200]),
+            "token_id": principal.token_id if principal else None,
+            "token": principal.name if principal else None,
+            "model": call.model,
+            "deployment": call.backend,
+            "status": status,
+            "bytes": call.bytes_sent,
+            "ms": round(seconds * 1000, 2),
+            "upstream_ms": round(call.upstream_seconds * 1000, 2),
+        }
+
+    def _client_request_id(self, call: Call) -> str | None:
+        given = call.request.headers.get("X-Client-Request-Id")
+        return None if given is None else self._masker(given[:_MAX_CLIENT_ID])
+
+
+def _as_json(fields: dict[str, object]) -> str:
+    return msgspec.json.encode(fields).decode("utf-8", "replace")
+
+
+def _for_console(fields: dict[str, object]) -> str:
+    time_of_day = str(fields["time"])[11:19]
+    rest = " ".join(f"{name}={fields[name]!r}" for name in ("token", "model", "deployment") if fields[name] is not None)
+    head = f"{fields['method']} {fields['path']} {fields['status']} {fields['ms']} ms"
+    return f"{time_of_day} {ascii(head)[1:-1]} {rest} {fields['request_id']}"

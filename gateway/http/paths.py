@@ -1,0 +1,54 @@
+"""Which request paths are refused before anybody looks at them. Pure.
+
+Two servers in a row may read an odd path differently - one sees ``/v1/../admin``, the next ``/admin`` - so a path has one
+spelling here or none.
+"""
+
+import re
+
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def problem_with(path: str) -> str | None:
+    """What is odd about a raw path, as a clause for a message; None for a good one."""
+    if _PLAIN.fullmatch(path):
+        return None
+    if not path.startswith("/"):
+        return "does not begin with a slash"
+    if not path.isascii() or not path.isprintable() or " " in path:
+        return "holds characters that must be percent-encoded"
+    for mark in ("\\", ";", "#"):
+        if mark in path:
+            return f"holds a {mark!r}"
+    return _problem_with_segments(path) or _problem_with_escapes(path)
+
+
+def _problem_with_segments(path: str) -> str | None:
+    segments = path.split("/")[1:]
+    if path != "/" and "" in segments:
+        return "ends with a slash" if "" not in segments[:-1] else "holds an empty segment (//)"
+    if "." in segments or ".." in segments:
+        return "holds a dot segment"
+    return None
+
+
+def _problem_with_escapes(path: str) -> str | None:
+    for match in _ESCAPE.finditer(path):
+        digits = match.group(1)
+        if digits is None:
+            return "holds a % that begins no escape"
+        char = chr(int(digits, 16))
+        if char in _UNRESERVED:
+            return f"spells {char!r} as %{digits}"
+        if char in "/\\%;?#" and not (char == "/" and _may_hold_slash(path)):
+            return f"holds an escaped {char!r}"
+        if ord(char) < 32 or ord(char) == 127:
+            return "holds an escaped control character"
+    return None
+
+
+def _may_hold_slash(path: str) -> bool:
+    """Names of models hold slashes, and clients escape them where a name is one segment."""
+    return path.startswith(("/v1/models/", "/v1/engines/", "/engines/"))

@@ -1,0 +1,1 @@
+"""Handlers: from a call to an answer. One module a subject."""

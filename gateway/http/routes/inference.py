@@ -1,0 +1,123 @@
+"""``/v1``: bodies are checked, models are found, answers are relayed."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.auth import credentials
+from gateway.backends.base import JSON, Answer, BackendRequest
+from gateway.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
+from gateway.http import bodies, relay
+from gateway.http.call import Call
+from gateway.inference import Inference
+from gateway.schema import BodyReader, inference_request, model_in
+
+_ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
+_STAYS_HERE = credentials.HEADERS | {
+    "connection", "content-encoding", "content-length", "cookie", "expect", "forwarded", "host", "keep-alive", "origin",
+    "proxy-authorization", "referer", "sec-websocket-protocol", "te", "trailer", "transfer-encoding", "upgrade",
+    "x-forwarded-for",
+}  # fmt: skip
+
+
+class InferenceRoutes:
+    """Handlers of everything under ``/v1``. ``max_body`` in bytes."""
+
+    def __init__(self, inference: Inference, max_body: int) -> None:
+        self._inference = inference
+        self._max_body = max_body
+        self._reader = BodyReader()
+
+    async def json_endpoint(self, call: Call) -> web.StreamResponse:
+        body = await bodies.read(call.request, self._max_body)
+        return await self._infer(call, call.path.removeprefix("/v1/"), self._reader.read(body), body)
+
+    async def engine(self, call: Call) -> web.StreamResponse:
+        """The model in the path: openai 0.28's ``engine=``, and Azure's deployments."""
+        model, endpoint = call.params["model"], call.params["endpoint"]
+        if endpoint not in _ENGINE_ENDPOINTS:
+            raise NotFound(f"Invalid URL ({call.method} {call.path[:200]})", code="unknown_url")
+        body = await bodies.read(call.request, self._max_body)
+        fields = self._reader.read(body)
+        if fields.get("model", model) != model:
+            raise BadRequest("The path and the body name different models.", code="invalid_value", param="model")
+        fields["model"] = model
+        call.query = ""  # Azure's api-version means nothing to an upstream behind /v1
+        return await self._infer(call, endpoint, fields, msgspec.json.encode(fields))
+
+    async def models(self, call: Call) -> web.StreamResponse:
+        models = await self._inference.models(call.caller)
+        return await _json(call, {"object": "list", "data": models})
+
+    async def model(self, call: Call) -> web.StreamResponse:
+        return await _json(call, await self._inference.model(call.caller, call.params["model"]))
+
+    async def pass_through(self, call: Call) -> web.StreamResponse:
+        """Whatever else the upstream has: JSON is checked like any other, the rest goes through piece by piece."""
+        if call.request.headers.get("Upgrade"):
+            raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
+        if not call.request.body_exists:
+            return await self._run(call, _backend_request(call))
+        if "json" in call.request.content_type:
+            return await self._pass_json(call)
+        if call.caller.token is not None and call.caller.token.models is not None:
+            raise Forbidden(
+                "This token is limited to certain models, and in a body that is not JSON none can be checked."
+            )
+        upload = bodies.Upload(call.request, self._max_body)
+        pieces = await upload.open()
+        try:
+            return await self._run(call, _backend_request(call, body=pieces))
+        except UpstreamFailed:
+            if upload.error is not None:
+                raise upload.error from None
+            raise
+
+    async def _pass_json(self, call: Call) -> web.StreamResponse:
+        body = await bodies.read(call.request, self._max_body)
+        fields = self._reader.read(body)
+        is_limited = call.caller.token is not None and call.caller.token.models is not None
+        model = model_in(fields) if "model" in fields or is_limited else None
+        call.model = model
+        return await self._run(call, _backend_request(call, body=body, fields=fields, model=model))
+
+    async def _infer(self, call: Call, endpoint: str, fields: dict[str, Any], body: bytes) -> web.StreamResponse:
+        wanted = inference_request(endpoint, fields, body)
+        call.model = wanted.model
+        request = BackendRequest(
+            method=call.method,
+            path=endpoint,
+            query=call.query,
+            headers=_headers(call),
+            body=body,
+            fields=fields,
+            model=wanted.model,
+            stream=wanted.stream,
+        )
+        return await self._run(call, request)
+
+    async def _run(self, call: Call, request: BackendRequest) -> web.StreamResponse:
+        call.backend = self._inference.backend_for(call.caller).name
+        began = time.perf_counter()
+        try:
+            answer = await self._inference.run(call.caller, request)
+        finally:
+            call.upstream_seconds += time.perf_counter() - began
+        return await relay.send(call, answer)
+
+
+def _backend_request(call: Call, **known: Any) -> BackendRequest:
+    path = call.path.removeprefix("/v1/")
+    return BackendRequest(method=call.method, path=path, query=call.query, headers=_headers(call), **known)
+
+
+def _headers(call: Call) -> Mapping[str, str]:
+    """The client's headers without its credentials, and without what concerns this connection alone."""
+    return {name: value for name, value in call.request.headers.items() if name.lower() not in _STAYS_HERE}
+
+
+async def _json(call: Call, content: dict[str, Any]) -> web.StreamResponse:
+    return await relay.send(call, Answer(200, JSON, msgspec.json.encode(content)))

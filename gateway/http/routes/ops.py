@@ -1,0 +1,53 @@
+"""For whoever runs the gateway: alive, ready, counted."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from gateway import __version__
+from gateway.http.call import Call
+from gateway.metrics import Metrics
+
+
+class Health(NamedTuple):
+    """What is told to anybody who asks: no secrets, no names. ``problem`` is None while requests should come here."""
+
+    mode: str
+    backend: str
+    problem: str | None
+
+
+class OpsRoutes:
+    def __init__(self, health: Callable[[], Health], metrics: Metrics) -> None:
+        self._health = health
+        self._metrics = metrics
+
+    async def healthz(self, call: Call) -> web.StreamResponse:
+        """Alive: it answers."""
+        health = self._health()
+        return _answer(
+            call,
+            200,
+            {"status": "ok", "mode": health.mode, "backend": health.backend, "version": __version__},
+        )
+
+    async def readyz(self, call: Call) -> web.StreamResponse:
+        """Ready: a load balancer should send requests here."""
+        problem = self._health().problem
+        if problem is None:
+            return _answer(call, 200, {"status": "ready"})
+        return _answer(call, 503, {"status": "not ready", "problem": problem})
+
+    async def metrics(self, call: Call) -> web.StreamResponse:
+        page = self._metrics.page()
+        call.bytes_sent = len(page)
+        return web.Response(body=page, headers={**call.headers(), "Content-Type": self._metrics.content_type})
+
+
+def _answer(call: Call, status: int, content: dict[str, Any]) -> web.Response:
+    body = msgspec.json.encode(content)
+    call.bytes_sent = len(body)
+    headers = {**call.headers(), "Content-Type": "application/json", "Cache-Control": "no-store"}
+    return web.Response(body=body, status=status, headers=headers)

@@ -1,0 +1,115 @@
+"""One worker: a listening socket, an app behind it, and an orderly end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gateway.app import App, create_app
+from gateway.auth.ratchet import Ratchet
+from gateway.http.protocol import HttpServer
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+_ORPHAN_CHECK_SECONDS = 1.0
+
+Ready = Callable[[App], None]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def run(settings: Settings, listener: socket.socket, ratchet: Ratchet, ready: Ready, parent: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
+
+    Raises what ``create_app`` raises.
+    """
+    _run_loop(Worker(settings, listener, ratchet, parent).serve(ready))
+
+
+class Worker:
+    """Serves one socket."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, ratchet: Ratchet, parent: int | None) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._ratchet = ratchet
+        self._parent = parent
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    async def serve(self, ready: Ready) -> None:
+        loop = asyncio.get_running_loop()
+        app = create_app(self._settings, ratchet=self._ratchet)
+        await app.start()
+        http = HttpServer(app.entrance)
+        server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
+        self._listen_to_signals(loop, app)
+        ready(app)
+        await self._wait_for_the_end()
+        server.close()
+        http.pre_shutdown()
+        await self._drain(app)
+        await http.shutdown(1.0)
+        await app.stop()
+
+    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, app: App) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, app.look_at_tokens)
+
+    def _on_stop(self) -> None:
+        """The first signal begins the drain, the second ends it."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def _wait_for_the_end(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ORPHAN_CHECK_SECONDS if self._parent else None):
+                    await self._stop.wait()
+            if self._parent and os.getppid() != self._parent:
+                log.error("the supervisor is gone, this worker ends")
+                return
+
+    async def _drain(self, app: App) -> None:
+        log.info("draining", extra={"seconds": self._settings.drain_seconds})
+        drain = asyncio.create_task(app.drain(self._settings.drain_seconds), name="drain")
+        now = asyncio.create_task(self._stop_now.wait(), name="second signal")
+        await asyncio.wait((drain, now), return_when=asyncio.FIRST_COMPLETED)
+        now.cancel()
+        if not drain.done():
+            drain.cancel()
+            await asyncio.wait([drain])
+            await app.drain(0)
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """On uvloop where it is installed; it is not for Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

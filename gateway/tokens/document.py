@@ -1,0 +1,165 @@
+"""The token file's content: JSON bytes to records and back. No I/O.
+
+Two forms are read: ``{"version": 1, "tokens": [...]}``, and FreeGPT's ``{"sk-...": {"name", "created_at", "last_used",
+"active"}}`` with secrets in clear. Only the first is written, so the first write turns secrets into hashes.
+
+Reading is strict, because a mistake here opens doors: a duplicate key could hide a revocation, and so could a misspelt one.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.clock import from_iso, to_iso
+from gateway.tokens import fields, secret
+from gateway.tokens.fields import FieldError
+from gateway.tokens.record import Role, TokenRecord
+
+VERSION = 1
+_GUARDED = ("revoked_at", "expires_at", "models", "role", "parent_id", "limits")
+
+
+class TokenFileError(Exception):
+    """The token file is damaged or foreign. The message names the place and the reason."""
+
+
+class TokenDocument(msgspec.Struct, frozen=True):
+    """All tokens of a file, and the top-level fields that are not ours."""
+
+    tokens: tuple[TokenRecord, ...] = ()
+    unknown: Mapping[str, Any] = {}
+
+
+def decode(data: bytes) -> TokenDocument:
+    """Read either form. Raises TokenFileError."""
+    content = _parse(data)
+    if not isinstance(content, dict):
+        raise TokenFileError(f"line 1: expected a JSON object, found {type(content).__name__}")
+    if "tokens" in content or "version" in content:
+        document = _decode_current(content)
+    else:
+        document = TokenDocument(tuple(_decode_freegpt(key, value) for key, value in content.items()))
+    _refuse_twins(document.tokens)
+    return document
+
+
+def encode(document: TokenDocument) -> bytes:
+    """The bytes to write, with a line end."""
+    content = {
+        **document.unknown,
+        "version": VERSION,
+        "tokens": [_encode_record(record) for record in document.tokens],
+    }
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        text = data.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_object_without_twins, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TokenFileError(f"line {line}: not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise TokenFileError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise TokenFileError("line 1: nested too deeply") from None
+    except ValueError as error:
+        raise TokenFileError(str(error)) from None
+
+
+def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for key in keys if keys.count(key) > 1)
+        # The key may be a secret in FreeGPT's form.
+        raise ValueError(
+            f"the key {secret.display_prefix(twin) if len(twin) > 20 else twin!r} stands twice in an object"
+        )
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _decode_current(content: dict[str, Any]) -> TokenDocument:
+    if content.get("version") != VERSION or isinstance(content.get("version"), bool):
+        raise TokenFileError(f"version is {content.get('version')!r}; this gateway reads version {VERSION}")
+    tokens = content.get("tokens")
+    if not isinstance(tokens, list):
+        raise TokenFileError("`tokens` must be a list")
+    unknown = {key: value for key, value in content.items() if key not in ("version", "tokens")}
+    return TokenDocument(tuple(_decode_record(index, item) for index, item in enumerate(tokens)), unknown)
+
+
+def _decode_record(index: int, item: Any) -> TokenRecord:
+    place = f"tokens[{index}]"
+    if not isinstance(item, dict):
+        raise TokenFileError(f"{place}: expected an object")
+    try:
+        known = {name: read(item.get(name)) for name, read in fields.READERS.items()}
+    except FieldError as error:
+        raise TokenFileError(f"{place}: {error}") from None
+    unknown = {key: value for key, value in item.items() if key not in fields.READERS}
+    for key in unknown:
+        if near := difflib.get_close_matches(key, _GUARDED, n=1, cutoff=0.8):
+            raise TokenFileError(f"{place}: unknown field {key!r}; did you mean {near[0]!r}?")
+    return TokenRecord(**known, unknown=unknown)
+
+
+def _decode_freegpt(token: str, item: Any) -> TokenRecord:
+    place = f"the token {secret.display_prefix(token)}..."
+    if not isinstance(item, dict) or not isinstance(item.get("active"), bool):
+        raise TokenFileError(f"{place}: expected an object with name, created_at, last_used and active")
+    if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
+        raise TokenFileError(f"{place}: not printable ASCII of at most 512 characters")
+    try:
+        created_at = from_iso(str(item.get("created_at")))
+        last_used = None if item.get("last_used") is None else from_iso(str(item["last_used"]))
+        name = fields.name(item.get("name"))
+    except ValueError as error:
+        raise TokenFileError(f"{place}: {error}") from None
+    digest = secret.digest(token)
+    return TokenRecord(
+        id=f"tok_{digest[:16]}",  # the same in every process until the file is written in the new form
+        name=name,
+        prefix=secret.display_prefix(token),
+        hash=digest,
+        role=Role.MEMBER,
+        created_at=created_at,
+        last_used=last_used,
+        revoked_at=None if item["active"] else (last_used or created_at),
+    )
+
+
+def _refuse_twins(tokens: tuple[TokenRecord, ...]) -> None:
+    for what, values in (("id", [t.id for t in tokens]), ("hash", [t.hash for t in tokens])):
+        if len(set(values)) != len(values):
+            twin = next(index for index, value in enumerate(values) if value in values[:index])
+            raise TokenFileError(f"tokens[{twin}]: its {what} stands in the file before")
+
+
+def _encode_record(record: TokenRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "name": record.name,
+        "prefix": record.prefix,
+        "hash": record.hash,
+        "owner": record.owner,
+        "role": record.role.value,
+        "parent_id": record.parent_id,
+        "created_at": to_iso(record.created_at),
+        "expires_at": to_iso(record.expires_at),
+        "revoked_at": to_iso(record.revoked_at),
+        "last_used": to_iso(record.last_used),
+        "usage_count": record.usage_count,
+        "models": record.models,
+        "limits": record.limits,
+        "metadata": record.metadata,
+        **record.unknown,
+    }

@@ -1,0 +1,1 @@
+"""Who used what: last-used times and counts, written behind the requests."""

@@ -1,0 +1,1 @@
+"""What tests share: upstreams that misbehave on demand, gateways in this process and in one of their own."""
