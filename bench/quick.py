@@ -1,0 +1,118 @@
+"""`python -m bench.quick`: this gateway beside a bare aiohttp relay and the upstream itself, in one run."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from bench import processes, report, rounds, servers
+from bench.processes import BenchError
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.quick", description=__doc__)
+    add = parser.add_argument
+    add("--streams", action="store_true", help="also measure CPU per streamed chunk")
+    add("--rounds", type=positive, default=5)
+    add("--seconds", type=positive, default=4, help="length of one server's load in one round")
+    add("--warm-up", type=positive, default=2, help="seconds of load before the first round")
+    add("--starts", type=positive, default=3, help="how many starts the start-up time is the median of")
+    add(
+        "--credential",
+        choices=["key", "token"],
+        default="key",
+        help="load with the environment key, or with a token that has limits, made by token_manager.py",
+    )
+    add("--control", action="store_true", help="a second relay in the gateway's place: shows the noise")
+    add("--json", type=Path, metavar="FILE", help="write every round to FILE too")
+    add("--require", type=float, metavar="RATIO", help="exit 1 if gateway / relay (median requests/s) is less")
+    add("--python", type=Path, default=servers.REPOSITORY / ".venv" / "bin" / "python")
+    return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def two_cores() -> tuple[int, int]:
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise BenchError("two cores are needed: one for what is measured, one for load and upstream")
+    return allowed[0], allowed[1]
+
+
+def check_tools(python: Path) -> None:
+    """Before anything starts: what is missing is told at once, all of it, and not after a minute."""
+    missing = []
+    for program in servers.PACKAGES:
+        try:
+            servers.find_program(program)
+        except BenchError as error:
+            missing.append(str(error))
+    if not python.exists():
+        missing.append(f"{python} is missing; `make run` sets it up, --python names another")
+    if missing:
+        raise BenchError("\nbench: ".join(missing))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> report.Report:
+    check_tools(options.python)
+    server_core, load_core = two_cores()
+    place = servers.Place(folder, options.python.absolute(), server_core, load_core)
+    token = servers.create_token(place) if options.credential == "token" else servers.KEY
+    run = rounds.Run(
+        place=place,
+        token=token,
+        control=options.control,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        warm_up=options.warm_up,
+        starts=options.starts,
+    )
+    shown = ("rounds", "seconds", "warm_up", "credential", "control")
+    result = report.Report(options={name: getattr(options, name) for name in shown})
+    with processes.on_core(load_core):
+        rounds.measure_requests(run, result)
+        if options.streams:
+            rounds.measure_streams(run, result)
+    return result
+
+
+def verdict(required: float | None, reached: float) -> int:
+    if required is None or reached >= required:
+        return 0
+    print(f"bench: gateway / relay is {reached:.3f}, less than the required {required:g}", file=sys.stderr)
+    return 1
+
+
+def leave(signum: int, frame: FrameType | None) -> None:
+    # As an exception, so that every `finally` runs and no server is left behind.
+    raise SystemExit(128 + signum)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    try:
+        with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+            result = measure(options, Path(folder))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(report.table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result.document(), indent=2) + "\n")
+    return verdict(options.require, result.ratio("requests_per_second").median)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
