@@ -60,6 +60,7 @@ class App:
             settings.allow_open,
         )
         self._active = ActiveCalls()
+        self._metrics.in_flight.set_function(lambda: len(self._active))
         self.entrance = self._entrance(settings)
 
     def _entrance(self, settings: Settings) -> Entrance:

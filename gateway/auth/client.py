@@ -1,6 +1,7 @@
 """Where a request comes from: the client's address, seen through trusted proxies only."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -9,14 +10,22 @@ from gateway.setting_values import Network
 
 Address = IPv4Address | IPv6Address
 
-FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host")
-
 
 class Client(NamedTuple):
     """``address`` is None where it cannot be told; such a client is never local."""
 
     address: str | None
     is_local: bool
+
+
+def was_forwarded(headers: Container[str]) -> bool:
+    """Whether a proxy says that it stands between us and the client."""
+    return (
+        "X-Forwarded-For" in headers
+        or "Forwarded" in headers
+        or "X-Real-IP" in headers
+        or "X-Forwarded-Host" in headers
+    )
 
 
 def client_of(
@@ -28,11 +37,11 @@ def client_of(
     stands further left was written by strangers. A request that a proxy forwarded is local only if the proxy is trusted
     and says so: otherwise a proxy on this machine would make the whole world local.
     """
+    if not was_forwarded:
+        return _direct(peer)
     address = _parse(peer)
     if address is None:
         return Client(None, False)
-    if not was_forwarded:
-        return Client(str(address), address.is_loopback)
     if not _is_trusted(address, trusted):
         return Client(str(address), False)
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
@@ -64,6 +73,12 @@ def is_local_origin(origin: str) -> bool:
         return False
     address = _parse(name)
     return name == "localhost" or name.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+@lru_cache(maxsize=1024)
+def _direct(peer: str | None) -> Client:
+    address = _parse(peer)
+    return Client(None, False) if address is None else Client(str(address), address.is_loopback)
 
 
 def _parse(text: str | None) -> Address | None:

@@ -4,13 +4,13 @@ Exactly one is accepted, because "the first one wins" lets two servers in a row 
 twice, or two different secrets, is an error. The same secret in two different places passes.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from gateway.errors import BadRequest
 
-MAX_LENGTH = 512
 QUERY_NAME = "token"
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
 KEY_HEADERS = ("X-API-Key", "X-API-Token", "API-Token", "api-key", "x-goog-api-key")
@@ -41,6 +41,7 @@ class Query(NamedTuple):
     tokens: tuple[str, ...]
 
 
+_WELL_FORMED = re.compile(r"[!-~]{1,512}")
 _NONE: tuple[str, ...] = ()
 
 
@@ -106,7 +107,7 @@ def _subprotocol_keys(values: Sequence[str]) -> list[str]:
 def _checked(secret: str | None) -> Credential | None:
     if secret == "":
         return None
-    if secret is None or len(secret) > MAX_LENGTH or not all("!" <= char <= "~" for char in secret):
+    if secret is None or not _WELL_FORMED.fullmatch(secret):
         return Credential(None)
     return Credential(secret)
 

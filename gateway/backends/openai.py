@@ -1,6 +1,7 @@
 """Any OpenAI-compatible upstream: OpenAI, vLLM, Ollama, llama.cpp, LiteLLM … Bodies go there and come back as they are."""
 
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -154,8 +155,10 @@ def _kept(response: UpstreamResponse) -> dict[str, str]:
 
 def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """An allow-list: a new kind of credential header must not slip through because nobody had heard of it."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if (lower := name.lower()) in _SENT_HEADERS or lower.startswith(_SENT_PREFIXES)
-    }
+    return {name: value for name, value in headers.items() if _is_sendable(name)}
+
+
+@lru_cache(maxsize=1024)
+def _is_sendable(name: str) -> bool:
+    lower = name.lower()
+    return lower in _SENT_HEADERS or lower.startswith(_SENT_PREFIXES)

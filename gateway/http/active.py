@@ -12,8 +12,7 @@ class ActiveCalls:
 
     def __init__(self) -> None:
         self._tasks: dict[Call, asyncio.Task[object]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -22,11 +21,10 @@ class ActiveCalls:
         task = asyncio.current_task()
         if task is not None:
             self._tasks[call] = task
-            self._idle.clear()
 
     def leave(self, call: Call) -> None:
         self._tasks.pop(call, None)
-        if not self._tasks:
+        if self._idle is not None and not self._tasks:
             self._idle.set()
 
     def cut(self, error: GatewayError, concerns: Callable[[Call], bool]) -> int:
@@ -39,6 +37,9 @@ class ActiveCalls:
 
     async def wait_idle(self, seconds: float) -> bool:
         """Whether everything ended within that many seconds."""
+        self._idle = asyncio.Event()
+        if not self._tasks:
+            return True
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()

@@ -30,7 +30,6 @@ class Entrance:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         call = Call(request)
         self._active.enter(call)
-        self._observer.began()
         status = CLIENT_GONE
         try:
             response = await self._answer(call)

@@ -67,7 +67,7 @@ class Gate:
     def _client(self, call: Call) -> Client:
         peer = call.request.transport.get_extra_info("peername") if call.request.transport else None
         headers = call.request.headers
-        was_forwarded = any(name in headers for name in client.FORWARDING_HEADERS)
+        was_forwarded = client.was_forwarded(headers)
         forwarded_for = headers.getall("X-Forwarded-For", ()) if was_forwarded else ()
         return client.client_of(peer[0] if peer else None, forwarded_for, was_forwarded, self._rules.trusted_proxies)
 

@@ -24,12 +24,8 @@ class Observer:
         self._masker = masker
         self._format: Callable[[dict[str, object]], str] = _as_json if as_json else _for_console
 
-    def began(self) -> None:
-        self._metrics.in_flight.inc()
-
     def ended(self, call: Call, status: int) -> None:
         seconds = time.perf_counter() - call.began
-        self._metrics.in_flight.dec()
         self._metrics.answered(call.route.pattern if call.route else "unknown", status, seconds)
         if self._lines is not None:
             self._lines.write(self._format(self._fields(call, status, seconds)))

@@ -3,9 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from types import SimpleNamespace
+from functools import lru_cache
+from typing import ClassVar
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from yarl import URL
 
 from gateway.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
@@ -23,40 +27,24 @@ class AiohttpUpstream:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-            trace_configs=[trace],
+            request_class=_Request,
+            middlewares=(_replay_on_dead_connection,),
         )
 
     async def send(self, request: UpstreamRequest) -> "AiohttpResponse":
-        """A kept connection may die in the very moment of its reuse. Such a request was not looked at, and is sent again;
-        one that the upstream sat on for longer may have been worked on, and is not."""
-        for _ in range(REPLAYS):
-            connection = SimpleNamespace(reused=False)
-            began = time.monotonic()
-            try:
-                return await self._send_once(request, connection)
-            except UpstreamUnreachable:
-                replayable = connection.reused and not isinstance(request.body, AsyncIterator)
-                if not replayable or time.monotonic() - began > REPLAY_SECONDS:
-                    raise
-        return await self._send_once(request, SimpleNamespace(reused=False))
-
-    async def _send_once(self, request: UpstreamRequest, connection: SimpleNamespace) -> "AiohttpResponse":
         try:
             async with asyncio.timeout(self._timeouts.first_byte):
                 response = await self._session.request(
                     request.method,
-                    URL(request.url, encoded=True),
+                    _url(request.url),
                     headers=request.headers,
                     data=request.body,
                     allow_redirects=False,
-                    trace_request_ctx=connection,
                 )
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise _translated(error) from error
@@ -82,33 +70,72 @@ class AiohttpResponse:
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        while True:
-            try:
-                async with asyncio.timeout(self._chunk_timeout):
-                    chunk = await content.readany()
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                raise _translated(error) from error
-            if not chunk:
-                return
+        while chunk := await self._next():
             yield chunk
 
     async def read(self, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
+        while chunk := await self._next():
             size += len(chunk)
             if size > limit:
                 raise UpstreamInvalid(f"The upstream's answer is larger than {limit} bytes.")
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def _next(self) -> bytes:
+        """The next piece, b"" at the end. A piece that is there already needs no clock."""
+        content = self._response.content
+        try:
+            if (chunk := content.read_nowait()) or content.at_eof():
+                return chunk
+            async with asyncio.timeout(self._chunk_timeout):
+                return await content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _translated(error) from error
+
     def close(self) -> None:
         self._response.release()
 
 
-async def _note_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.reused = True
+class _Request(aiohttp.ClientRequest):
+    """Notes whether its connection has carried a request before."""
+
+    used_connections: ClassVar[WeakSet[ResponseHandler]] = WeakSet()
+    is_on_used_connection = False
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        protocol = conn.protocol
+        if protocol is not None:
+            self.is_on_used_connection = protocol in self.used_connections
+            self.used_connections.add(protocol)
+        return await super().send(conn)
+
+
+async def _replay_on_dead_connection(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A kept connection may die in the very moment of its reuse. Such a request was not looked at, and is sent again;
+    one that the upstream sat on for longer may have been worked on, and is not."""
+    for _ in range(REPLAYS):
+        began = time.monotonic()
+        try:
+            return await handler(request)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if not _is_replayable(request, error) or time.monotonic() - began > REPLAY_SECONDS:
+                raise
+    return await handler(request)
+
+
+def _is_replayable(request: aiohttp.ClientRequest, error: aiohttp.ClientError) -> bool:
+    if isinstance(error, aiohttp.ClientConnectorError) or not isinstance(request, _Request):
+        return False
+    return request.is_on_used_connection and isinstance(request.body, aiohttp.BytesPayload | bytes)
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
 
 
 def _translated(error: Exception) -> UpstreamFailed:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -116,7 +117,12 @@ def _backend_request(call: Call, **known: Any) -> BackendRequest:
 
 def _headers(call: Call) -> Mapping[str, str]:
     """The client's headers without its credentials, and without what concerns this connection alone."""
-    return {name: value for name, value in call.request.headers.items() if name.lower() not in _STAYS_HERE}
+    return {name: value for name, value in call.request.headers.items() if not _stays_here(name)}
+
+
+@lru_cache(maxsize=1024)
+def _stays_here(name: str) -> bool:
+    return name.lower() in _STAYS_HERE
 
 
 async def _json(call: Call, content: dict[str, Any]) -> web.StreamResponse:
