@@ -104,7 +104,7 @@ def _address(listener: socket.socket) -> str:
 
 
 def _print_banner(found: Settings, app: App, address: str) -> None:
-    command = _next_command(app.mode, address)
+    command = _next_command(app.mode, app.backend_name, address)
     if log.wants_json(found.log_format, sys.stderr):
         logging.getLogger("gateway").info(
             "serving",
@@ -124,8 +124,10 @@ def _print_banner(found: Settings, app: App, address: str) -> None:
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _next_command(mode: Mode, address: str) -> str:
+def _next_command(mode: Mode, backend: str, address: str) -> str:
     key = "" if mode is Mode.OPEN else " -H 'Authorization: Bearer YOUR_KEY'"
+    if backend != "echo":
+        return f"curl {address}/v1/models{key}"
     body = '{"model":"echo","messages":[{"role":"user","content":"Hello!"}]}'
     return f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
 

@@ -1,5 +1,6 @@
 """The composition root: the only place where the parts meet. Nothing here decides anything about a request."""
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -19,7 +20,8 @@ from gateway.http.routes.inference import InferenceRoutes
 from gateway.http.routes.ops import Health, OpsRoutes
 from gateway.http.table import Router, routes
 from gateway.inference import Inference
-from gateway.log import BatchedLines, Masker, wants_json
+from gateway.log import BatchedLines, wants_json
+from gateway.masking import Masker
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.tasks import TaskGroup
@@ -27,6 +29,9 @@ from gateway.tokens.record import Status
 from gateway.tokens.token_file import TokenFile
 from gateway.tokens.watcher import FileState, TokenView, TokenWatcher
 from gateway.usage.recorder import UseRecorder
+
+
+log = logging.getLogger(__name__)
 
 
 class App:
@@ -47,6 +52,7 @@ class App:
         file = TokenFile(settings.tokens_file)
         self._watcher = TokenWatcher(file)
         self._watcher.load()
+        _warn_of_limits(self._watcher.view)
         self._watcher.subscribe(self._cut_dead_tokens)
         self._recorder = UseRecorder(file, self._watcher.adopt, self._metrics)
         config = _backend_config(settings)
@@ -137,6 +143,12 @@ def create_app(
 ) -> App:
     """The gateway for these settings. What is passed in replaces what would have been made."""
     return App(settings, backend=backend, clock=clock, ratchet=ratchet)
+
+
+def _warn_of_limits(view: TokenView) -> None:
+    """Nobody shall believe in a limit that is not there."""
+    if limited := [record.id for record in view.document.tokens if record.limits]:
+        log.warning("limits of tokens are not enforced by this version", extra={"tokens": limited})
 
 
 def _backend_config(settings: Settings) -> BackendConfig:

@@ -7,9 +7,9 @@ OpenAI's, because clients branch on them::
     ├── BadRequest 400          ├── RequestTimeout 408       ├── UpstreamFailed (type upstream_error)
     ├── Unauthenticated 401     ├── RequestTooLarge 413      │   ├── UpstreamUnreachable 502
     ├── Forbidden 403           ├── UnsupportedEncoding 415  │   ├── UpstreamInvalid 502
-    ├── NotFound 404            ├── InternalError 500        │   └── UpstreamTimeout 504
+    ├── NotFound 404            ├── InternalError 500        │   ├── UpstreamTimeout 504
     ├── ModelNotFound 404       └── Unavailable 503          └── UpstreamRefused (the upstream's own status)
-    └── MethodNotAllowed 405        ├── StoreUnavailable
+    └── MethodNotAllowed 405        ├── StoreUnavailable     (and UpstreamReported: told in the stream already)
                                     └── Draining
 """
 
@@ -144,6 +144,15 @@ class UpstreamTimeout(UpstreamFailed):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="upstream_timeout")
+
+
+class UpstreamReported(UpstreamFailed):
+    """The upstream has told the client of its failure, in the stream itself. Only the connection is left to be broken.
+
+    A backend raises it from an event stream, behind the event that reports the error."""
+
+    def __init__(self) -> None:
+        super().__init__("The upstream reported an error in its stream.", code="upstream_error")
 
 
 class UpstreamRefused(UpstreamFailed):

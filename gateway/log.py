@@ -6,7 +6,6 @@ request would be the dearest thing that a request does here.
 
 import asyncio
 import logging
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -14,28 +13,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-from gateway.tokens.secret import mask
+from gateway.masking import Masker
 
-_SECRET_FORMS = re.compile(
-    r"(?:sk|pk|rk)[-_][A-Za-z0-9_\-]{12,}"  # ours, OpenAI's, and most of the field's
-    r"|(?i:bearer)\s+[^\s\"',]{8,}"
-    r"|(?i:token|api[-_]?key)=[^\s&\"']{4,}"
-    r"|openai-insecure-api-key\.[^\s,\"']+"
-)
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-class Masker:
-    """Removes what looks like a secret, and the configured secrets whatever they look like."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known = tuple(secrets)
-
-    def __call__(self, text: str) -> str:
-        for known in self._known:
-            if known in text:
-                text = text.replace(known, mask(known))
-        return _SECRET_FORMS.sub(lambda match: mask(match.group()), text)
 
 
 class LineFormatter(logging.Formatter):

@@ -9,6 +9,7 @@ from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.auth.ratchet import Ratchet
 from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated
+from gateway.masking import mask
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.record import Status
 from gateway.tokens.watcher import FileState, TokenView
@@ -65,13 +66,13 @@ class Authenticator:
 
     def _find(self, secret: str, digest: str) -> Principal:
         if secrets_room.is_mistyped(secret):
-            raise _invalid(secrets_room.mask(secret), "its checksum is wrong, so a character is missing or mistyped")
+            raise _invalid(mask(secret), "its checksum is wrong, so a character is missing or mistyped")
         record = self._tokens.view.by_hash(digest)
         if record is None:
-            raise _invalid(secrets_room.mask(secret), "it is not known here")
+            raise _invalid(mask(secret), "it is not known here")
         status = record.status(self._clock())
         if status is not Status.ACTIVE:
-            raise _invalid(secrets_room.mask(secret), f"it is {status}")
+            raise _invalid(mask(secret), f"it is {status}")
         return Principal(record.name, record.role, record)
 
     def _admit_anybody(self, client: Client) -> Principal:

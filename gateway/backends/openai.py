@@ -9,7 +9,7 @@ import msgspec
 from gateway.backends import openai_errors
 from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendConfig, BackendRequest
 from gateway.backends.openai_events import events_of
-from gateway.errors import UpstreamInvalid, UpstreamRefused
+from gateway.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
 from gateway.upstream.aiohttp_client import AiohttpUpstream
 from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 
@@ -106,7 +106,7 @@ class OpenAIBackend:
             async for piece in stream:
                 yield piece.data
                 if piece.error is not None:
-                    raise openai_errors.UpstreamReported
+                    raise UpstreamReported
 
         return Answer(response.status, EVENT_STREAM, rest(), _kept(response), response.close)
 

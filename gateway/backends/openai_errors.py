@@ -16,13 +16,6 @@ _TAG = re.compile(r"<[^>]{0,1000}>")
 Redact = Callable[[str], str]
 
 
-class UpstreamReported(UpstreamFailed):
-    """The upstream has told the client of its failure, in the stream itself. Only the connection is left to be broken."""
-
-    def __init__(self) -> None:
-        super().__init__("The upstream reported an error in its stream.", code="upstream_error")
-
-
 async def read_body(response: UpstreamResponse) -> bytes:
     """The body of an error, empty where it is too large or breaks off: its status says enough."""
     try:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from gateway.http.call import Call
-from gateway.log import BatchedLines, Masker
+from gateway.log import BatchedLines
+from gateway.masking import Masker
 from gateway.metrics import Metrics
 
 CLIENT_GONE = 499

@@ -12,8 +12,7 @@ from aiohttp import web
 
 from gateway import sse
 from gateway.backends.base import EVENT_STREAM, Answer
-from gateway.backends.openai_errors import UpstreamReported
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamReported
 from gateway.http.call import Call
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -48,13 +48,6 @@ def display_prefix(secret: str) -> str:
     return secret[: min(DISPLAY_LENGTH, len(secret) // 2)]
 
 
-def mask(secret: str) -> str:
-    """A form for error messages: enough for the owner to know which one, of no use to anybody else."""
-    if len(secret) < 20:
-        return "***"
-    return f"{secret[:7]}***{secret[-4:]}"
-
-
 def _checksum(stem: str) -> str:
     number = zlib.crc32(stem.encode())
     digits = ""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.masking import mask
 from gateway.tokens import document as codec
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.document import TokenDocument
@@ -160,11 +161,7 @@ def _is_mistyped_whole(reference: str) -> bool:
 
 
 def _shown(reference: str) -> str:
-    return (
-        secrets_room.mask(reference)
-        if reference.startswith(secrets_room.PREFIXES) and len(reference) > 20
-        else reference
-    )
+    return mask(reference) if reference.startswith(secrets_room.PREFIXES) and len(reference) > 20 else reference
 
 
 def _with_tokens(before: TokenDocument, tokens: Iterable[TokenRecord]) -> TokenDocument:
