@@ -38,7 +38,7 @@ campaign: $(VENV)/test.stamp  ## the long runs: damage, crashes, aborts, at full
 	@GATEWAY_TEST_CAMPAIGN=full $(BIN)/python -m pytest -m campaign --timeout 3600
 
 acceptance: $(VENV)/test.stamp  ## real clients against servers that nobody here wrote
-	@$(BIN)/python tests/acceptance/run.py
+	@$(BIN)/python tests/acceptance/run.py $(ARGS)
 
 bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare aiohttp relay (needs wrk and nginx)
 	@$(BIN)/python -m bench.quick

@@ -51,6 +51,7 @@ class App:
         self._tasks = TaskGroup()
         file = TokenFile(settings.tokens_file)
         self._watcher = TokenWatcher(file)
+        self._metrics.token_store_up.set_function(lambda: self._watcher.state is FileState.CURRENT)
         self._watcher.load()
         _warn_of_limits(self._watcher.view)
         self._watcher.subscribe(self._cut_dead_tokens)
@@ -91,7 +92,6 @@ class App:
         problem = "draining" if self.entrance.draining else None
         if self._watcher.state is not FileState.CURRENT:
             problem = "the token file is gone" if self._watcher.state is FileState.GONE else "the token file is damaged"
-        self._metrics.token_store_up.set(self._watcher.state is FileState.CURRENT)
         return Health(self.mode.value, self.backend_name, problem)
 
     async def start(self) -> None:

@@ -15,6 +15,8 @@ from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamR
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """Where an answer is JSON or an event stream, and anything else is nonsense."""
+ENDS_WITH_DONE = frozenset({"chat/completions", "completions"})
+"""Whose event streams say ``[DONE]``; the others end with an event of their own."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 _SENT_HEADERS = frozenset(
@@ -82,19 +84,19 @@ class OpenAIBackend:
             raise await self._refused(response)
         if response.status >= 300 and response.status != 304:
             raise UpstreamInvalid(f"The upstream answered {response.status}, a redirect; those are not followed.")
-        if request.path not in JSON_ENDPOINTS or request.method != "POST":
-            return _copied(response)
-        if request.stream:
+        is_strict = request.path in JSON_ENDPOINTS and request.method == "POST"
+        if is_strict and not request.stream:
+            return await self._json_answer(response)
+        if _media_type(response) == EVENT_STREAM:
             return await self._event_answer(request, response)
-        return await self._json_answer(response)
+        if is_strict:
+            await self._json_answer(response)  # an error in disguise is reported as such
+            raise UpstreamInvalid("The upstream answered a request for a stream without one.")
+        return _copied(response)
 
     async def _event_answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
         """The first event is waited for: an error that comes first can still be answered with a real status."""
-        if _media_type(response) != EVENT_STREAM:
-            await self._json_answer(response)  # an error in disguise is reported as such
-            raise UpstreamInvalid("The upstream answered a request for a stream without one.")
-        needs_done = request.path != "responses"
-        stream = events_of(response.chunks(), needs_done)
+        stream = events_of(response.chunks(), needs_done=request.path in ENDS_WITH_DONE)
         first = await anext(stream, None)
         if first is None:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
