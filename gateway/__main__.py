@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         require_c_parser()
-        found = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
-        _check_what_it_names(found)
+        found = _load(arguments)
     except (ConfigurationError, ParserMissing) as error:
         print(f"The configuration cannot be used:\n{_indented(str(error))}", file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -62,21 +61,39 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
     return {f"GATEWAY_{name.upper()}": value for name in named if (value := getattr(arguments, name)) is not None}
 
 
-def _check_what_it_names(found: Settings) -> None:
-    """The token file and the backend are read once here, so that a mistake in them ends the start, not the first request."""
-    problems = []
+def _load(arguments: argparse.Namespace) -> Settings:
+    """The settings, and a first look at what they name: a mistake there ends the start, not the first request.
+
+    Raises ConfigurationError with everything that is wrong.
+    """
+    problems: list[Problem] = []
     try:
-        TokenFile(found.tokens_file).read()
-    except TokenFileError as error:
-        problems.append(Problem("GATEWAY_TOKENS_FILE", str(error)))
-    except OSError as error:
-        problems.append(Problem("GATEWAY_TOKENS_FILE", f"{found.tokens_file}: {error.strerror or error}"))
+        found = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
+    except ConfigurationError as error:
+        problems += error.problems
+        problems += _problems_with_tokens(settings.tokens_file(os.environ, arguments.env_file))
+        raise ConfigurationError(dict.fromkeys(problems)) from None
+    problems += _problems_with_tokens(found.tokens_file)
     try:
         registry.find(found.backend)
     except registry.UnknownBackend as error:
         problems.append(Problem("GATEWAY_BACKEND", str(error)))
     if problems:
         raise ConfigurationError(problems)
+    return found
+
+
+def _problems_with_tokens(path: Path) -> list[Problem]:
+    if path.is_symlink() and not path.exists():
+        # Perhaps a volume that is not mounted yet: no reason to be open.
+        return [Problem("GATEWAY_TOKENS_FILE", f"{path} is a link that leads nowhere")]
+    try:
+        TokenFile(path).read()
+    except TokenFileError as error:
+        return [Problem("GATEWAY_TOKENS_FILE", str(error))]
+    except OSError as error:
+        return [Problem("GATEWAY_TOKENS_FILE", f"{path}: {error.strerror or error}")]
+    return []
 
 
 def _serve(found: Settings, listener: socket.socket) -> int:

@@ -30,7 +30,6 @@ from gateway.tokens.token_file import TokenFile
 from gateway.tokens.watcher import FileState, TokenView, TokenWatcher
 from gateway.usage.recorder import UseRecorder
 
-
 log = logging.getLogger(__name__)
 
 
@@ -54,8 +53,7 @@ class App:
         self._metrics.token_store_up.set_function(lambda: self._watcher.state is FileState.CURRENT)
         self._watcher.load()
         _warn_of_limits(self._watcher.view)
-        self._watcher.subscribe(self._cut_dead_tokens)
-        self._recorder = UseRecorder(file, self._watcher.adopt, self._metrics)
+        self._recorder = UseRecorder(file, self._metrics)
         config = _backend_config(settings)
         self._backend = backend or registry.find(settings.backend)(config)
         self._test_backend = registry.find("echo")(config)
@@ -66,6 +64,8 @@ class App:
             ratchet or LocalRatchet(),
             settings.allow_open,
         )
+        self._watcher.subscribe(self._authenticator.take_note)
+        self._watcher.subscribe(self._cut_dead_tokens)
         self._active = ActiveCalls()
         self._metrics.in_flight.set_function(lambda: len(self._active))
         self.entrance = self._entrance(settings)
@@ -97,6 +97,7 @@ class App:
     async def start(self) -> None:
         self._tasks.start(self._watcher.run(), "watch the token file")
         self._tasks.start(self._recorder.run(), "write last-used times")
+        self._tasks.start(self._active.watch_clients(), "notice clients that have gone")
 
     def look_at_tokens(self) -> None:
         """Read the token file now instead of at the next look."""

@@ -5,6 +5,8 @@ crash on every common file system; without the first fsync a rename may leave an
 """
 
 import contextlib
+import glob
+import logging
 import os
 import secrets
 import stat
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY_SUFFIX = ".tmp"
 
@@ -53,17 +57,23 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 def read_regular(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most ``limit`` bytes. Raises OSError: a device or pipe must not block us."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path} is not a regular file")
         if status.st_size > limit:
             raise OSError(f"{path} is larger than {limit} bytes")
-        return file.read(limit + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Make ``data`` the content of ``path``, mode 0600. The caller holds the lock. Raises OSError; then nothing changed."""
+    """Make ``data`` the content of ``path``, mode 0600. The caller holds the lock. Raises OSError; then nothing changed.
+
+    Once renamed, the change is made: a folder that cannot be synced is logged, because only a power cut could still undo it.
+    """
     folder = path.parent
     temporary = folder / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
     try:
@@ -73,13 +83,17 @@ def replace(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(folder)
+    try:
+        _sync_folder(folder)
+    except OSError as error:
+        log.error("a change is made but may not survive a power cut", extra={"folder": folder, "problem": str(error)})
 
 
 def sweep(path: Path) -> None:
     """Remove what a killed writer left behind. Under the lock every temporary file is such a one."""
-    for leftover in path.parent.glob(f".{path.name}.*{_TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):  # one that cannot be removed is no reason to refuse the write
+            leftover.unlink()
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -113,7 +113,7 @@ class UnsupportedEncoding(GatewayError):
     type = "invalid_request_error"
 
     def __init__(self, encoding: str) -> None:
-        message = f"Compressed request bodies are not accepted (Content-Encoding: {encoding[:40]!r}). Send it plain."
+        message = f"Compressed request bodies are not accepted ({encoding[:40]!r}). Send it plain."
         super().__init__(message, code="unsupported_encoding", headers={"Connection": "close"})
 
 

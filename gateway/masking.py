@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+import msgspec
+
 _SECRET_FORMS = re.compile(
     r"(?:sk|pk|rk)[-_][A-Za-z0-9_\-]{12,}"  # ours, OpenAI's, and most of the field's
     r"|(?i:bearer)\s+[^\s\"',]{12,}"
@@ -22,7 +24,8 @@ class Masker:
     """Removes what looks like a secret, and the configured secrets whatever they look like."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known = tuple(secrets)
+        # As it is, and as JSON writes it.
+        self._known = tuple({form for known in secrets for form in (known, msgspec.json.encode(known).decode()[1:-1])})
 
     def __call__(self, text: str) -> str:
         for known in self._known:

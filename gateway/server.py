@@ -13,6 +13,7 @@ from gateway.app import App, create_app
 from gateway.auth.ratchet import Ratchet
 from gateway.http.protocol import HttpServer
 from gateway.settings import Settings
+from gateway.supervisor import END_NOW
 
 log = logging.getLogger(__name__)
 
@@ -68,20 +69,28 @@ class Worker:
         ready(app)
         await self._wait_for_the_end()
         server.close()
+        await self._drain(app)  # kept connections go on meanwhile, and are told
         http.pre_shutdown()
-        await self._drain(app)
         await http.shutdown(1.0)
         await app.stop()
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, app: App) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(END_NOW, self._on_end_now)
+        # Ctrl-C reaches the whole process group; under a supervisor it is the supervisor that passes it on, once.
+        loop.add_signal_handler(signal.SIGINT, self._on_stop if self._parent is None else _nothing)
         loop.add_signal_handler(signal.SIGHUP, app.look_at_tokens)
+        # Under a supervisor they were blocked until now, so that none could kill a worker that is just starting.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
     def _on_stop(self) -> None:
         """The first signal begins the drain, the second ends it."""
         if self._stop.is_set():
             self._stop_now.set()
+        self._stop.set()
+
+    def _on_end_now(self) -> None:
+        self._stop_now.set()
         self._stop.set()
 
     async def _wait_for_the_end(self) -> None:
@@ -103,6 +112,10 @@ class Worker:
             drain.cancel()
             await asyncio.wait([drain])
             await app.drain(0)
+
+
+def _nothing() -> None:
+    """A signal that somebody else deals with."""
 
 
 def _run_loop(main: Coroutine[Any, Any, None]) -> None:

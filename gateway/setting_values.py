@@ -20,7 +20,10 @@ def text(value: str) -> str:
 
 
 def path(value: str) -> Path:
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{value!r} names no folder: {error}") from None
 
 
 def key(value: str) -> str | None:

@@ -147,13 +147,13 @@ def load(
     return _settings(values)
 
 
-def tokens_file(environ: Mapping[str, str]) -> Path:
+def tokens_file(environ: Mapping[str, str], env_file: Path | None = None) -> Path:
     """The token file alone: whoever has to revoke a token now is not to be held up by another setting's mistake.
 
     Raises ConfigurationError.
     """
     problems: list[Problem] = []
-    sources = {**_read_env_file(None, problems), **environ}
+    sources = {**_read_env_file(env_file, problems), **environ}
     if config := sources.get(_CONFIG):
         sources = {**_read_toml(Path(config), problems), **sources}
     if problems:
@@ -201,8 +201,10 @@ def _refuse_unknown(sources: Mapping[str, str], problems: list[Problem]) -> None
 
 
 def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, list(_BY_NAME), n=1)
-    return f"; did you mean {near[0]}?" if near else "; see .env.example for the list"
+    # Without the common beginning, by which everything resembles everything.
+    ends = {known.removeprefix("GATEWAY_"): known for known in _BY_NAME}
+    near = difflib.get_close_matches(name.removeprefix("GATEWAY_"), list(ends), n=1)
+    return f"; did you mean {ends[near[0]]}?" if near else "; see .env.example for the list"
 
 
 def _text(spec: Spec, sources: Mapping[str, str], problems: list[Problem]) -> str:

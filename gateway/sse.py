@@ -11,7 +11,6 @@ import msgspec
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
-_LINE_ENDS = b"\r\n"
 
 
 class EventTooLarge(ValueError):
@@ -52,12 +51,10 @@ class EventSplitter:
     def _take_tail(self) -> bytes:
         if not self._parts:
             return b""
-        joined = self._parts.pop()
-        while len(joined) < 2 and self._parts:
-            joined = self._parts.pop() + joined
-        if len(joined) > 2:
-            self._parts.append(joined[:-2])
-        tail = joined[-2:]
+        last = self._parts.pop()
+        tail = last[-2:]
+        if len(last) > 2:
+            self._parts.append(last[:-2])
         self._held -= len(tail)
         return tail
 
@@ -104,10 +101,16 @@ def data_of(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
-def is_done(block: bytes) -> bool:
-    """Whether the block's last event is OpenAI's end mark."""
-    last_line = block[-40:].rstrip(_LINE_ENDS)
-    return last_line.endswith((b"data: [DONE]", b"data:[DONE]"))
+def end_mark(block: bytes) -> int:
+    """The index behind the event that is OpenAI's end mark, ``[DONE]``; 0 where there is none."""
+    if b"[DONE]" not in block:
+        return 0
+    end = 0
+    for event in events(block):
+        end += len(event)
+        if data_of(event) == b"[DONE]":
+            return end
+    return 0
 
 
 def error_in(block: bytes) -> tuple[int, dict[str, Any]] | None:

@@ -12,11 +12,14 @@ from typing import NamedTuple
 log = logging.getLogger(__name__)
 
 Target = Callable[[int], None]
-"""Runs a worker, given its number. Called in the child process."""
+"""Runs a worker, given its number. Called in the child process, with the supervisor's signals blocked: the worker unblocks
+them when it can deal with them."""
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 STABLE_SECONDS = 30.0
+END_NOW = signal.SIGUSR1
+"""What a worker is sent when it shall not even drain. A second SIGTERM would not do: two that wait count as one."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _KILL_AFTER_SECONDS = 15.0
 
@@ -71,14 +74,10 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is None and now >= slot.start_at:
                 slot.process = self._context.Process(
-                    target=self._child, args=(slot.number,), name=f"worker {slot.number}"
+                    target=self._target, args=(slot.number,), name=f"worker {slot.number}"
                 )
                 slot.process.start()
                 slot.started = now
-
-    def _child(self, number: int) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        self._target(number)
 
     def _seconds_to_next_start(self) -> float:
         now = time.monotonic()
@@ -114,7 +113,7 @@ class Supervisor:
                 break
             received = signal.sigtimedwait(_SIGNALS, min(left, 1.0))
             if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
-                self._tell_all(signal.SIGTERM)
+                self._tell_all(END_NOW)
         for slot in self._slots:
             if slot.process is not None:
                 slot.process.join()

@@ -38,17 +38,19 @@ class Authenticator:
         self._clock = clock
         self._ratchet = ratchet
         self._allow_open = allow_open
-        if self.mode is not Mode.OPEN:
-            ratchet.engage()
+        self.take_note(tokens.view)
+
+    def take_note(self, view: TokenView) -> None:
+        """Called with each new view: the first token that appears ends openness for good, even if nobody asks meanwhile."""
+        if self._environment_digest is not None or len(view) > 0:
+            self._ratchet.engage()
 
     @property
     def mode(self) -> Mode:
+        self.take_note(self._tokens.view)
         holds_tokens = len(self._tokens.view) > 0
         if self._environment_digest is not None:
             return Mode.ENVIRONMENT_AND_FILE if holds_tokens else Mode.ENVIRONMENT
-        if holds_tokens:
-            self._ratchet.engage()
-            return Mode.FILE
         return Mode.FILE if self._ratchet.engaged else Mode.OPEN
 
     def authenticate(self, credential: Credential | None, client: Client) -> Principal:

@@ -2,21 +2,22 @@
 
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from gateway.backends import openai_errors
 from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendConfig, BackendRequest
-from gateway.backends.openai_events import events_of
+from gateway.backends.openai_events import End, events_of
 from gateway.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
 from gateway.upstream.aiohttp_client import AiohttpUpstream
 from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """Where an answer is JSON or an event stream, and anything else is nonsense."""
-ENDS_WITH_DONE = frozenset({"chat/completions", "completions"})
-"""Whose event streams say ``[DONE]``; the others end with an event of their own."""
+ENDS = MappingProxyType({"chat/completions": End.DONE, "completions": End.DONE, "responses": End.TERMINAL_EVENT})
+"""How an endpoint's event stream shows that it is whole."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 _SENT_HEADERS = frozenset(
@@ -82,8 +83,8 @@ class OpenAIBackend:
     async def _answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
         if response.status >= 400:
             raise await self._refused(response)
-        if response.status >= 300 and response.status != 304:
-            raise UpstreamInvalid(f"The upstream answered {response.status}, a redirect; those are not followed.")
+        if not 200 <= response.status < 300 and response.status != 304:
+            raise UpstreamInvalid(f"The upstream answered {response.status}; redirects and upgrades are not followed.")
         is_strict = request.path in JSON_ENDPOINTS and request.method == "POST"
         if is_strict and not request.stream:
             return await self._json_answer(response)
@@ -96,7 +97,7 @@ class OpenAIBackend:
 
     async def _event_answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
         """The first event is waited for: an error that comes first can still be answered with a real status."""
-        stream = events_of(response.chunks(), needs_done=request.path in ENDS_WITH_DONE)
+        stream = events_of(response.chunks(), ENDS.get(request.path, End.FREE))
         first = await anext(stream, None)
         if first is None:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
@@ -106,9 +107,10 @@ class OpenAIBackend:
         async def rest() -> AsyncIterator[bytes]:
             yield first.data
             async for piece in stream:
-                yield piece.data
                 if piece.error is not None:
+                    yield openai_errors.redacted_event(piece, self._redact)
                     raise UpstreamReported
+                yield piece.data
 
         return Answer(response.status, EVENT_STREAM, rest(), _kept(response), response.close)
 

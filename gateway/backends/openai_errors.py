@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from gateway import sse
+from gateway.backends.openai_events import Piece
 from gateway.errors import UpstreamFailed, UpstreamRefused
 from gateway.upstream.door import UpstreamResponse
 
@@ -29,7 +31,9 @@ def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Reda
     text = redact(body.decode("utf-8", "replace"))
     content = _decoded(text)
     if _is_openai_shaped(content):
-        return UpstreamRefused(status, str(content["error"]["message"]), headers, text.encode())
+        return UpstreamRefused(
+            status, str(content["error"]["message"]), headers, redacted(text.encode(), content, redact)
+        )
     said = _message_in(content) or _plain(text) or "nothing more"
     return UpstreamRefused(status, f"The upstream answered {status}: {said}", headers)
 
@@ -40,6 +44,20 @@ def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> Upstre
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
     said = error.get("message") if isinstance(error, dict) else error
     return UpstreamRefused(status, redact(f"The upstream reported an error: {_shortened(str(said))}"), headers)
+
+
+def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
+    """``body``, or its ``content`` written anew where a secret stands in it, however JSON may have spelt it."""
+    plain = msgspec.json.encode(content).decode()
+    clean = redact(plain)
+    return body if clean == plain else clean.encode()
+
+
+def redacted_event(piece: Piece, redact: Redact) -> bytes:
+    """An event that reports an error, in the upstream's own bytes where no secret stands in them."""
+    event = {"error": piece.error}
+    clean = redacted(piece.data, event, redact)
+    return piece.data if clean is piece.data else sse.encode(clean)
 
 
 def _decoded(text: str) -> Any:

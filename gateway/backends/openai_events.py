@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,17 +12,27 @@ from gateway.errors import UpstreamInvalid
 
 
 class Piece(NamedTuple):
-    """Bytes that end behind a whole event, as the upstream sent them. With ``error``, its last event reports one."""
+    """Bytes that end behind a whole event, as the upstream sent them. With ``error``, they are the event that reports it."""
 
     data: bytes
     error: dict[str, Any] | None = None
 
 
-async def events_of(chunks: AsyncIterator[bytes], needs_done: bool) -> AsyncIterator[Piece]:
-    """Pass whole events on as they arrive.
+class End(Enum):
+    """How a stream shows that it is whole. A clean end of the connection shows nothing: a proxy's death looks the same."""
 
-    With ``needs_done`` the stream ends with ``[DONE]``. An upstream that leaves it out is forgiven if its last event had
-    a finish reason; else the answer was cut, and UpstreamInvalid says so.
+    DONE = "[DONE]"
+    TERMINAL_EVENT = "an event such as response.completed"
+    FREE = "nothing"
+
+
+_TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"})
+
+
+async def events_of(chunks: AsyncIterator[bytes], end: End) -> AsyncIterator[Piece]:
+    """Pass whole events on as they arrive. Raises UpstreamInvalid where the stream is not whole.
+
+    An upstream that leaves ``[DONE]`` out is forgiven if its last events had a finish reason, and gets it added.
     """
     splitter = sse.EventSplitter()
     recent: deque[bytes] = deque(maxlen=2)
@@ -33,28 +44,49 @@ async def events_of(chunks: AsyncIterator[bytes], needs_done: bool) -> AsyncIter
         if not block:
             continue
         if (reported := sse.error_in(block)) is not None:
-            yield Piece(block[: reported[0]], reported[1])
+            for piece in _up_to_error(block[: reported[0]], reported[1]):
+                yield piece
+            return
+        if end is End.DONE and (done_at := sse.end_mark(block)):
+            yield Piece(block[:done_at])
             return
         yield Piece(block)
-        if needs_done and sse.is_done(block):
-            return
-        recent.append(block)
+        if b"data:" in block:
+            recent.append(block)
     if splitter.rest().strip():
         raise UpstreamInvalid("The upstream's stream broke off within an event.")
-    if needs_done and recent:
-        if not _is_finished(b"".join(recent)):
-            raise UpstreamInvalid("The upstream's stream broke off.")
+    if not _is_whole(b"".join(recent), end):
+        raise UpstreamInvalid("The upstream's stream broke off.")
+    if end is End.DONE:
         yield Piece(sse.DONE)
 
 
-def _is_finished(block: bytes) -> bool:
-    """Whether one of the last two events gives a reason for the end: after it only a usage chunk may follow."""
-    return any(_finish_reason(event) for event in list(sse.events(block))[-2:])
+def _up_to_error(block: bytes, error: dict[str, Any]) -> list[Piece]:
+    *good, reporting = sse.events(block)
+    return ([Piece(b"".join(good))] if good else []) + [Piece(reporting, error)]
+
+
+def _is_whole(block: bytes, end: End) -> bool:
+    """Judged by the last two events: behind a finish reason only a usage chunk may follow."""
+    if end is End.FREE:
+        return True
+    shows_end = _finish_reason if end is End.DONE else _is_terminal
+    said = [event for event in sse.events(block) if sse.data_of(event) is not None]
+    return any(shows_end(event) for event in said[-2:])
 
 
 def _finish_reason(event: bytes) -> bool:
+    choices = _content(event).get("choices")
+    return isinstance(choices, list) and any(isinstance(item, dict) and item.get("finish_reason") for item in choices)
+
+
+def _is_terminal(event: bytes) -> bool:
+    return _content(event).get("type") in _TERMINAL
+
+
+def _content(event: bytes) -> dict[str, Any]:
     try:
-        choices = msgspec.json.decode(sse.data_of(event) or b"null")["choices"]
-        return any(choice.get("finish_reason") for choice in choices)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError):
-        return False
+        content = msgspec.json.decode(sse.data_of(event) or b"null")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

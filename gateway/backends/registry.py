@@ -3,6 +3,7 @@ through the entry-point group ``gateway.backends``, by the same loader."""
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from types import MappingProxyType
 
 from gateway.backends.base import CreateBackend
@@ -39,7 +40,7 @@ def find(name: str) -> CreateBackend:
 def _load(name: str, reference: str) -> CreateBackend:
     module, _, attribute = reference.partition(":")
     try:
-        create: CreateBackend = getattr(import_module(module), attribute)
+        create: CreateBackend = attrgetter(attribute)(import_module(module))
     except (ImportError, AttributeError) as error:
         raise UnknownBackend(f"the backend {name!r} cannot be loaded from {reference}: {error}") from error
     return create

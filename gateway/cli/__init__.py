@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = arguments.parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # the marks must not fail in a bare environment
+            stream.reconfigure(
+                encoding="utf-8", errors="backslashreplace"
+            )  # the marks must not fail in a bare environment
     printer = output.Printer(sys.stdout, sys.stderr, as_json=asked.json)
     clock = SteadyClock()
     try:

@@ -75,7 +75,7 @@ def _delete(asked: argparse.Namespace, service: TokenService, printer: Printer, 
 
 
 def _verify(service: TokenService, printer: Printer, now: float) -> int:
-    given = sys.stdin.read().strip()
+    given = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").strip()
     if not given:
         raise UsageError("there is no secret on standard input")
     digest = secret.digest(given)

@@ -86,6 +86,7 @@ class Printer:
         return None
 
     def failed(self, message: str) -> None:
+        message = message.encode("utf-8", "backslashreplace").decode()  # a shell passes on what is no text
         if self._as_json:
             return self._json({"error": {"message": message}})
         print(f"token_manager.py: {message}", file=self._err)

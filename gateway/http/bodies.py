@@ -59,6 +59,9 @@ async def _prepare(request: web.BaseRequest, limit: int) -> None:
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedEncoding(encoding)
+    transfer = request.headers.get("Transfer-Encoding", "chunked").strip().lower()
+    if transfer != "chunked":
+        raise UnsupportedEncoding(transfer)
     if (request.content_length or 0) > limit:
         raise RequestTooLarge(limit)
     await _answer_expectation(request)

@@ -16,20 +16,25 @@ if TYPE_CHECKING:
 
 OPENAI_VERSION = "2020-10-01"
 UNKNOWN_CLIENT = Client(None, False)
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def new_request_id() -> str:
+    return f"req_{os.urandom(16).hex()}"
 
 
 class Call:
     """A request, its id and clock, and who and what it turned out to be. Times in seconds of a monotonic clock."""
 
     __slots__ = (
-        "backend", "began", "bytes_sent", "client", "cut", "id", "method", "model", "params", "path", "principal",
-        "query", "request", "route", "upstream_seconds",
+        "backend", "began", "bytes_sent", "client", "cors_headers", "cut", "id", "method", "model", "params", "path",
+        "principal", "query", "request", "route", "started", "upstream_seconds",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest) -> None:
         self.request = request
         self.began = time.perf_counter()
-        self.id = f"req_{os.urandom(16).hex()}"
+        self.id = new_request_id()
         self.method = request.method
         self.path, _, self.query = request.raw_path.partition("?")
         self.client = UNKNOWN_CLIENT
@@ -40,6 +45,9 @@ class Call:
         self.backend: str | None = None
         self.upstream_seconds = 0.0
         self.bytes_sent = 0
+        self.cors_headers: Mapping[str, str] = _NO_HEADERS
+        self.started: web.StreamResponse | None = None
+        """The answer, once its head has been sent: then an error has no status of its own any more."""
         self.cut: GatewayError | None = None
         """Why the gateway itself ends this call before its time: set just before its task is cancelled."""
 
@@ -49,6 +57,11 @@ class Call:
         if self.principal is None:
             raise RuntimeError("this route is public: it has no caller")
         return self.principal
+
+    @property
+    def client_is_gone(self) -> bool:
+        transport = self.request.transport
+        return transport is None or transport.is_closing()
 
     def headers(self) -> dict[str, str]:
         """The headers that every answer has."""
@@ -60,4 +73,5 @@ class Call:
             "openai-processing-ms": str(int(elapsed * 1000)),
             "openai-version": OPENAI_VERSION,
             "server-timing": f"gateway;dur={(elapsed - upstream) * 1000:.2f}, upstream;dur={upstream * 1000:.2f}",
+            **self.cors_headers,
         }

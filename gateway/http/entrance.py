@@ -6,7 +6,7 @@ import logging
 from aiohttp import web
 
 from gateway.errors import Draining, GatewayError, InternalError
-from gateway.http import cors
+from gateway.http import cors, relay
 from gateway.http.active import ActiveCalls
 from gateway.http.call import Call
 from gateway.http.gate import Gate
@@ -41,27 +41,27 @@ class Entrance:
 
     async def _answer(self, call: Call) -> web.StreamResponse:
         try:
-            response = await self._served(call)
+            return await self._served(call)
         except GatewayError as error:
-            response = _error_response(call, error)
+            return await _failed(call, error)
         except asyncio.CancelledError:
-            if call.cut is None:
+            task = asyncio.current_task()
+            if call.cut is None and (task is None or task.cancelling()):
                 raise  # the client has gone: there is nobody to answer
-            if (task := asyncio.current_task()) is not None:
-                task.uncancel()
-            response = _error_response(call, call.cut)
-        except ConnectionError:
-            raise  # the client has gone while we were writing
-        except Exception:
+            if call.cut is not None and task is not None:
+                task.uncancel()  # it was our own doing, and the task goes on to its end
+            return await _failed(call, call.cut or InternalError(call.id))
+        except Exception as error:
+            if isinstance(error, ConnectionError) and call.client_is_gone:
+                raise
             log.exception("a bug", extra={"request_id": call.id})
-            response = _error_response(call, InternalError(call.id))
-        if self._origins and not response.prepared:
-            response.headers.update(cors.answer_headers(call.request.headers.get("Origin"), self._origins))
-        return response
+            return await _failed(call, InternalError(call.id))
 
     async def _served(self, call: Call) -> web.StreamResponse:
         if self._origins:
-            preflight = cors.preflight_headers(call.method, call.request.headers, self._origins)
+            headers = call.request.headers
+            call.cors_headers = cors.answer_headers(headers.get("Origin"), self._origins)
+            preflight = cors.preflight_headers(call.method, headers, self._origins)
             if preflight is not None:
                 return web.Response(status=204, headers={**call.headers(), **preflight})
         route = self._gate.admit(call)
@@ -70,7 +70,11 @@ class Entrance:
         return await route.handler(call)
 
 
-def _error_response(call: Call, error: GatewayError) -> web.Response:
+async def _failed(call: Call, error: GatewayError) -> web.StreamResponse:
+    """A status of its own while nothing has been sent; after that the answer is broken off."""
+    if call.started is not None:
+        await relay.break_off(call, call.started, error)
+        return call.started
     body = error.body()
     call.bytes_sent += len(body)
     headers = {**call.headers(), **error.headers, "Content-Type": "application/json"}

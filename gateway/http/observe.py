@@ -13,7 +13,7 @@ from gateway.metrics import Metrics
 
 CLIENT_GONE = 499
 """The status that is logged, never sent, for a client that left (nginx's number for it)."""
-_MAX_CLIENT_ID = 200
+_MAX_SHOWN = 200
 
 
 class Observer:
@@ -42,7 +42,7 @@ class Observer:
             "client": call.client.address,
             "method": call.method[:20],
             # A path that is on no route may be anything, even a secret in the wrong place.
-            "path": call.path if call.route else self._masker(call.path[:200]),
+            "path": call.path if call.route else self._shown(call.path),
             "token_id": principal.token_id if principal else None,
             "token": principal.name if principal else None,
             "model": call.model,
@@ -55,7 +55,11 @@ class Observer:
 
     def _client_request_id(self, call: Call) -> str | None:
         given = call.request.headers.get("X-Client-Request-Id")
-        return None if given is None else self._masker(given[:_MAX_CLIENT_ID])
+        return None if given is None else self._shown(given)
+
+    def _shown(self, text: str) -> str:
+        """Headers and paths may hold bytes that are no text."""
+        return self._masker(text[:_MAX_SHOWN].encode("utf-8", "backslashreplace").decode())
 
 
 def _as_json(fields: dict[str, object]) -> str:

@@ -5,6 +5,7 @@ spelling here or none.
 """
 
 import re
+from urllib.parse import unquote
 
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
@@ -35,6 +36,10 @@ def _problem_with_segments(path: str) -> str | None:
 
 
 def _problem_with_escapes(path: str) -> str | None:
+    try:
+        unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        return "holds escapes that are not UTF-8"
     for match in _ESCAPE.finditer(path):
         digits = match.group(1)
         if digits is None:
@@ -51,4 +56,4 @@ def _problem_with_escapes(path: str) -> str | None:
 
 def _may_hold_slash(path: str) -> bool:
     """Names of models hold slashes, and clients escape them where a name is one segment."""
-    return path.startswith(("/v1/models/", "/v1/engines/", "/engines/"))
+    return path.startswith(("/v1/models/", "/v1/engines/", "/engines/", "/openai/deployments/"))

@@ -1,6 +1,6 @@
 """Where aiohttp's server meets us: its limits, and errors of its parser in the shape of all others."""
 
-import os
+import logging
 from typing import Any
 
 import aiohttp.http
@@ -8,8 +8,11 @@ import aiohttp.http_parser
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, GatewayError, InternalError
+from gateway.http.call import new_request_id
 from gateway.http.entrance import Entrance
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75.0
 LINGERING_SECONDS = 2.0
@@ -40,9 +43,13 @@ class _Protocol(RequestHandler):
     ) -> web.StreamResponse:
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        error = BadRequest("The request is not valid HTTP.", code="invalid_http")
-        headers = {"x-request-id": f"req_{os.urandom(16).hex()}", "Content-Type": "application/json"}
-        response = web.Response(body=error.body(), status=400 if status == 400 else 500, headers=headers)
+        request_id = new_request_id()
+        error: GatewayError = BadRequest("The request is not valid HTTP.", code="invalid_http")
+        if status != 400:
+            log.error("a bug", exc_info=exc, extra={"request_id": request_id})
+            error = InternalError(request_id)
+        headers = {"x-request-id": request_id, "Content-Type": "application/json"}
+        response = web.Response(body=error.body(), status=error.status, headers=headers)
         response.force_close()
         return response
 

@@ -4,7 +4,8 @@ Then no status can be sent any more. An event stream gets one event that says th
 just stops. In both cases the connection is broken off without a proper end, so that no client takes it for a whole answer.
 """
 
-import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -16,16 +17,31 @@ from gateway.errors import GatewayError, UpstreamReported
 from gateway.http.call import Call
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 async def send(call: Call, answer: Answer) -> web.StreamResponse:
-    """Send an answer. Raises GatewayError only while nothing has been sent."""
+    """Send an answer. Where this raises after ``call.started`` was set, ``break_off`` is what is left to do."""
     try:
         if isinstance(answer.body, bytes):
             return _whole(call, answer, answer.body)
         return await _streamed(call, answer, answer.body)
     finally:
         answer.close()
+
+
+async def break_off(call: Call, started: web.StreamResponse, error: GatewayError) -> None:
+    """End an answer that has begun, so that nobody takes it for a whole one."""
+    is_told = isinstance(error, UpstreamReported)
+    if started.content_type == EVENT_STREAM and not is_told:
+        await started.write(sse.encode(error.body()))
+    transport = call.request.transport
+    if transport is None:
+        return
+    if call.request.version < (1, 1):
+        # To HTTP/1.0 the end of the connection is the end of the body; only a reset is not taken for one.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.close()
 
 
 def _whole(call: Call, answer: Answer, body: bytes) -> web.Response:
@@ -35,28 +51,21 @@ def _whole(call: Call, answer: Answer, body: bytes) -> web.Response:
 
 
 async def _streamed(call: Call, answer: Answer, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
-    waited = time.perf_counter()
-    first = await anext(pieces, b"")  # an error up to here still has a status of its own
-    call.upstream_seconds += time.perf_counter() - waited
-    is_events = answer.content_type.startswith(EVENT_STREAM)
-    headers = {**answer.headers, **call.headers(), "Content-Type": answer.content_type}
-    if is_events:
-        headers |= _STREAM_HEADERS
-    response = web.StreamResponse(status=answer.status, headers=headers)
-    await response.prepare(call.request)
     try:
+        waited = time.perf_counter()
+        first = await anext(pieces, b"")  # an error up to here still has a status of its own
+        call.upstream_seconds += time.perf_counter() - waited
+        headers = {**answer.headers, **call.headers(), "Content-Type": answer.content_type}
+        if answer.content_type.startswith(EVENT_STREAM):
+            headers |= _STREAM_HEADERS
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await response.prepare(call.request)
+        call.started = response
         await _write_all(call, response, first, pieces)
-    except GatewayError as error:
-        await _break_off(call, response, error if is_events else None)
-    except asyncio.CancelledError:
-        if call.cut is None:
-            raise
-        _revive()
-        await _break_off(call, response, call.cut if is_events else None)
+        return response
     finally:
         if isinstance(pieces, AsyncGenerator):
             await pieces.aclose()
-    return response
 
 
 async def _write_all(call: Call, response: web.StreamResponse, first: bytes, pieces: AsyncIterator[bytes]) -> None:
@@ -67,16 +76,3 @@ async def _write_all(call: Call, response: web.StreamResponse, first: bytes, pie
         call.bytes_sent += len(piece)
         await response.write(piece)
     await response.write_eof()
-
-
-async def _break_off(call: Call, response: web.StreamResponse, error: GatewayError | None) -> None:
-    if error is not None and not isinstance(error, UpstreamReported):
-        await response.write(sse.encode(error.body()))
-    if call.request.transport is not None:
-        call.request.transport.close()
-
-
-def _revive() -> None:
-    """The cancellation was our own and is dealt with; the task goes on to its end."""
-    if (task := asyncio.current_task()) is not None:
-        task.uncancel()

@@ -8,18 +8,23 @@ Reading is strict, because a mistake here opens doors: a duplicate key could hid
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from gateway.clock import from_iso, to_iso
+from gateway.clock import to_iso
 from gateway.tokens import fields, secret
 from gateway.tokens.fields import FieldError
 from gateway.tokens.record import Role, TokenRecord
 
 VERSION = 1
 _GUARDED = ("revoked_at", "expires_at", "models", "role", "parent_id", "limits")
+_FOREIGN_STATES = ("active", "status", "disabled", "blocked")
+"""What other files say of a token's state. Kept as unknown, `"active": false` would be a token that lives."""
+_FREEGPT_FIELDS = frozenset({"name", "created_at", "last_used", "active"})
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # what the encoder can write again
 
 
 class TokenFileError(Exception):
@@ -59,7 +64,19 @@ def encode(document: TokenDocument) -> bytes:
 def _parse(data: bytes) -> Any:
     try:
         text = data.decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_object_without_twins, parse_constant=_refuse_constant)
+        content = json.loads(
+            text,
+            object_pairs_hook=_object_without_twins,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+        if "\\u" in text:
+            # JSON can spell half a surrogate pair, UTF-8 cannot: what is read must be fit to be written again.
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except UnicodeEncodeError:
+        raise TokenFileError("a text holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TokenFileError(f"line {line}: not UTF-8") from None
@@ -87,6 +104,19 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or not _SMALLEST <= int(text) <= _LARGEST:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return int(text)
+
+
 def _decode_current(content: dict[str, Any]) -> TokenDocument:
     if content.get("version") != VERSION or isinstance(content.get("version"), bool):
         raise TokenFileError(f"version is {content.get('version')!r}; this gateway reads version {VERSION}")
@@ -107,9 +137,17 @@ def _decode_record(index: int, item: Any) -> TokenRecord:
         raise TokenFileError(f"{place}: {error}") from None
     unknown = {key: value for key, value in item.items() if key not in fields.READERS}
     for key in unknown:
-        if near := difflib.get_close_matches(key, _GUARDED, n=1, cutoff=0.8):
-            raise TokenFileError(f"{place}: unknown field {key!r}; did you mean {near[0]!r}?")
+        _refuse_lookalike(place, key)
     return TokenRecord(**known, unknown=unknown)
+
+
+def _refuse_lookalike(place: str, key: str) -> None:
+    """A misspelt restriction would be kept as somebody's own field, and restrict nothing."""
+    spelt = key.lower()
+    if spelt in _FOREIGN_STATES:
+        raise TokenFileError(f"{place}: unknown field {key!r}; a token is ended by 'revoked_at'")
+    if near := difflib.get_close_matches(spelt, _GUARDED, n=1, cutoff=0.8):
+        raise TokenFileError(f"{place}: unknown field {key!r}; did you mean {near[0]!r}?")
 
 
 def _decode_freegpt(token: str, item: Any) -> TokenRecord:
@@ -119,12 +157,17 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
     if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
         raise TokenFileError(f"{place}: not printable ASCII of at most 512 characters")
     try:
-        created_at = from_iso(str(item.get("created_at")))
-        last_used = None if item.get("last_used") is None else from_iso(str(item["last_used"]))
+        created_at = fields.READERS["created_at"](item.get("created_at"))
+        last_used = fields.READERS["last_used"](item.get("last_used"))
         name = fields.name(item.get("name"))
-    except ValueError as error:
+    except FieldError as error:
         raise TokenFileError(f"{place}: {error}") from None
     digest = secret.digest(token)
+    unknown = {key: value for key, value in item.items() if key not in _FREEGPT_FIELDS}
+    for key in unknown:
+        if key in fields.READERS:
+            raise TokenFileError(f"{place}: {key!r} is no field of FreeGPT's form; a file is in one form or the other")
+        _refuse_lookalike(place, key)
     return TokenRecord(
         id=f"tok_{digest[:16]}",  # the same in every process until the file is written in the new form
         name=name,
@@ -134,6 +177,7 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
         created_at=created_at,
         last_used=last_used,
         revoked_at=None if item["active"] else (last_used or created_at),
+        unknown=unknown,
     )
 
 

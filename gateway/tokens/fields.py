@@ -49,7 +49,7 @@ def role(value: Any) -> Role:
 def models(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) and item and item.isprintable() for item in value):
         raise FieldError("models", "must be null or a list of model names, in which * stands for anything")
     return tuple(value)
 

@@ -1,8 +1,9 @@
 """What is known of a token, and what follows from it. Values only."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -52,4 +53,10 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def allows_model(patterns: tuple[str, ...] | None, model: str) -> bool:
     """Whether an allow-list with ``*`` globs lets a model through. None allows all, an empty list nothing."""
-    return patterns is None or any(fnmatchcase(model, pattern) for pattern in patterns)
+    return patterns is None or any(_glob(pattern).fullmatch(model) for pattern in patterns)
+
+
+@lru_cache(maxsize=4096)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Only the star is special: names of models hold brackets and question marks."""
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)

@@ -39,13 +39,13 @@ def is_mistyped(secret: str) -> bool:
 
 
 def digest(secret: str) -> str:
-    """SHA-256 in hexadecimal: what is stored, and what is looked up."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    """SHA-256 in hexadecimal: what is stored, and what is looked up. Takes any text, even what is not valid UTF-8."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def display_prefix(secret: str) -> str:
     """The beginning that lists show: 14 characters, and never more than half of a short secret."""
-    return secret[: min(DISPLAY_LENGTH, len(secret) // 2)]
+    return secret[: min(DISPLAY_LENGTH, max(1, len(secret) // 2))]
 
 
 def _checksum(stem: str) -> str:

@@ -126,7 +126,7 @@ class TokenService:
 
 def find(tokens: Sequence[TokenRecord], reference: str) -> TokenRecord:
     """The one token meant by an id, a display prefix, a longer beginning of its secret, or an exact name."""
-    matches = _matches(tokens, reference.strip())
+    matches = _matches(tokens, reference)
     if not matches:
         raise NoSuchToken(f"no token fits {_shown(reference)}")
     if len(matches) > 1:
@@ -141,7 +141,7 @@ def _matches(tokens: Sequence[TokenRecord], reference: str) -> list[TokenRecord]
     if whole := [record for record in tokens if record.hash == digest]:
         return whole
     # "sk-a1b2c3d4e5f..." is how `list` prints it, and so how it gets pasted.
-    beginning = reference.removesuffix("...")
+    beginning = reference.strip().removesuffix("...")
     named = [record for record in tokens if record.name == reference]
     if _is_mistyped_whole(beginning):
         return named

@@ -1,6 +1,7 @@
 """The token file on disk: read when changed, changed under a lock. Blocking; a server calls it in a worker thread."""
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,13 +23,17 @@ class TokenFile:
     """One token file. Any number of processes and threads may hold one each for the same path."""
 
     def __init__(self, path: Path) -> None:
-        # A link is followed once, here: a rename onto it would replace the link instead of the file.
-        self.path = path.resolve()
+        self._path = path
         self._guard = threading.Lock()
         self._known: TokenDocument | None = None
         self._signature: Signature | None = None
         self._content_hash = b""
         self._settled = False
+
+    @property
+    def path(self) -> Path:
+        """Where the file really lies: a rename onto a link would replace the link. A link may be pointed elsewhere."""
+        return Path(os.path.realpath(self._path))
 
     def read(self) -> TokenDocument | None:
         """What the file holds now; None if there is none.
@@ -39,26 +44,33 @@ class TokenFile:
         with self._guard:
             return self._read()
 
-    def update(self, change: Change) -> TokenDocument:
+    def update(self, change: Change, *, create: bool = True) -> TokenDocument:
         """Read, change and write under the lock. A change that answers its own argument writes nothing.
 
-        Raises TokenFileError or OSError; the file is then as it was.
+        Raises TokenFileError or OSError, FileNotFoundError without ``create``; the file is then as it was.
         """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file.locked(self.path, LOCK_SECONDS), self._guard:
-            atomic_file.sweep(self.path)
-            before = self._read() or TokenDocument()
+        path = self.path
+        if create:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic_file.locked(path, LOCK_SECONDS), self._guard:
+            atomic_file.sweep(path)
+            before = self._read()
+            if before is None:
+                if not create:
+                    raise FileNotFoundError(f"{path} is not there")
+                before = TokenDocument()
             after = change(before)
             if after is not before:
-                self._write(after)
+                self._write(path, after)
             return after
 
     def _read(self) -> TokenDocument | None:
         try:
-            found = atomic_file.signature(self.path)
+            path = self.path
+            found = atomic_file.signature(path)
             if self._settled and found == self._signature:
                 return self._known
-            data = atomic_file.read_regular(self.path, MAX_FILE_BYTES)
+            data = atomic_file.read_regular(path, MAX_FILE_BYTES)
         except FileNotFoundError:
             self._forget()
             return None
@@ -73,13 +85,13 @@ class TokenFile:
         try:
             return codec.decode(data)
         except TokenFileError as error:
-            raise TokenFileError(f"{self.path}: {error}") from None
+            raise TokenFileError(f"{self._path}: {error}") from None
 
-    def _write(self, after: TokenDocument) -> None:
+    def _write(self, path: Path, after: TokenDocument) -> None:
         data = codec.encode(after)
-        atomic_file.replace(self.path, data)
+        atomic_file.replace(path, data)
         self._known = after
-        self._remember(atomic_file.signature(self.path), hashlib.sha256(data).digest())
+        self._remember(atomic_file.signature(path), hashlib.sha256(data).digest())
 
     def _remember(self, found: Signature, content_hash: bytes) -> None:
         """A file changed a moment ago is read again next time: two writes within one tick of the clock look alike."""

@@ -54,6 +54,7 @@ class TokenWatcher:
         self._monotonic = monotonic
         self._missing_since: float | None = None
         self._listeners: list[Listener] = []
+        self._looking = asyncio.Lock()
         self.view = TokenView(EMPTY)
         self.state = FileState.CURRENT
         self.problem: str | None = None
@@ -76,19 +77,16 @@ class TokenWatcher:
 
     async def look(self) -> None:
         """One look. A damaged or missing file never raises; it is a state."""
-        try:
-            document = await asyncio.to_thread(self._file.read)
-        except (TokenFileError, OSError) as error:
-            self._damaged(str(error))
-        else:
-            if document is None:
-                self._missing()
+        async with self._looking:  # an older look must not be published behind a newer one
+            try:
+                document = await asyncio.to_thread(self._file.read)
+            except (TokenFileError, OSError) as error:
+                self._damaged(str(error))
             else:
-                self._good(document)
-
-    def adopt(self, document: TokenDocument) -> None:
-        """Take over what this process itself has just written."""
-        self._good(document)
+                if document is None:
+                    self._missing()
+                else:
+                    self._good(document)
 
     def _good(self, document: TokenDocument) -> None:
         self._missing_since = None

@@ -60,6 +60,7 @@ class AiohttpResponse:
     def __init__(self, response: aiohttp.ClientResponse, chunk_timeout: float) -> None:
         self._response = response
         self._chunk_timeout = chunk_timeout
+        self._line_end = _line_end(response)
 
     @property
     def status(self) -> int:
@@ -87,15 +88,29 @@ class AiohttpResponse:
         """The next piece, b"" at the end. A piece that is there already needs no clock."""
         content = self._response.content
         try:
-            if (chunk := content.read_nowait()) or content.at_eof():
-                return chunk
-            async with asyncio.timeout(self._chunk_timeout):
-                return await content.readany()
+            if not (chunk := content.read_nowait()) and not content.at_eof():
+                async with asyncio.timeout(self._chunk_timeout):
+                    chunk = await content.readany()
+            if not chunk and self._line_end is not None and self._line_end.done():
+                self._line_end.result()
+            return chunk
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
 
     def close(self) -> None:
         self._response.release()
+
+
+def _line_end(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """For a body that ends with its connection: how the connection ends. A reset is not the end of such a body."""
+    has_end = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    connection = response.connection
+    if has_end or connection is None or connection.protocol is None:
+        return None
+    ended = connection.protocol.closed
+    if ended is not None:
+        ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+    return ended
 
 
 class _Request(aiohttp.ClientRequest):

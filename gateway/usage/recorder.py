@@ -37,12 +37,10 @@ class UseRecorder:
     def __init__(
         self,
         file: TokenFile,
-        written: Callable[[TokenDocument], None],
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
-        self._written = written
         self._metrics = metrics
         self._monotonic = monotonic
         self._waiting: dict[str, Use] = {}
@@ -66,9 +64,9 @@ class UseRecorder:
         if not taken:
             return
         began = self._monotonic()
-        write = asyncio.ensure_future(asyncio.to_thread(self._file.update, lambda before: apply_uses(before, taken)))
+        write = asyncio.ensure_future(asyncio.to_thread(self._write, taken))
         try:
-            document = await asyncio.shield(write)
+            await asyncio.shield(write)
         except asyncio.CancelledError:
             # The thread goes on whether we wait or not: only its end tells whether the uses are written.
             await asyncio.wait([write])
@@ -78,14 +76,16 @@ class UseRecorder:
             self._settle(write, taken)
         else:
             self._failing = False
-            self._written(document)
         self._pause = max(FLUSH_SECONDS, (self._monotonic() - began) * DUTY_CYCLE)
         self._metrics.uses_waiting.set(len(self._waiting))
+
+    def _write(self, taken: dict[str, Use]) -> TokenDocument:
+        """A file that is away for a moment must not be taken for an empty one."""
+        return self._file.update(lambda before: apply_uses(before, taken), create=False)
 
     def _settle(self, write: "asyncio.Future[TokenDocument]", taken: dict[str, Use]) -> None:
         error = write.exception()
         if error is None:
-            self._written(write.result())
             return
         self._put_back(taken)
         self._metrics.use_write_failures.inc()

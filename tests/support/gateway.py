@@ -79,7 +79,7 @@ class Process:
 
 
 def environment(folder: Path, **values: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG") or "COVERAGE" in name}
     return {**kept, "PYTHONPATH": str(ROOT), "GATEWAY_TOKENS_FILE": str(folder / "api_tokens.json"), **values}
 
 

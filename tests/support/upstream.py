@@ -1,6 +1,8 @@
 """An upstream made of bare sockets: it answers with the very bytes that a test gives it, in the very pieces."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,6 +55,8 @@ class Connection:
         self.closed.set()
 
     def reset(self) -> None:
+        """A real reset: closing alone would send an orderly end."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
@@ -83,7 +87,7 @@ class Upstream:
                 await self.behave(received, connection)
                 if writer.is_closing():
                     break
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             self.open_connections -= 1

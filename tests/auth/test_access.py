@@ -1,0 +1,43 @@
+"""What each role may do, and what a principal is."""
+
+import pytest
+
+from gateway.auth.access import Access, authorize
+from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
+from gateway.errors import Forbidden
+from gateway.tokens.record import Role
+from tests.support.tokens import record
+
+ADMIN_ONLY = {Access.ADMIN, Access.ADMIN_OR_LOOPBACK}
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("access", [access for access in Access if access is not Access.PUBLIC])
+def test_every_role_on_every_access(role: Role, access: Access) -> None:
+    if role is Role.ADMIN or access not in ADMIN_ONLY:
+        return authorize(Principal("x", role), access)
+    with pytest.raises(Forbidden, match=f"role `{role}` may not do this; it takes the role `admin`") as caught:
+        authorize(Principal("x", role), access)
+    assert (caught.value.status, caught.value.code) == (403, "insufficient_permissions")
+    return None
+
+
+def test_a_public_route_asks_for_no_caller_so_asking_is_a_mistake() -> None:
+    with pytest.raises(KeyError):
+        authorize(ENVIRONMENT, Access.PUBLIC)
+
+
+def test_the_environment_key_and_anybody_have_no_token() -> None:
+    for principal in (ENVIRONMENT, ANYBODY):
+        assert principal.token_id is None
+        assert not principal.is_test
+        assert principal.may_use("anything")
+
+
+def test_a_token_brings_its_own_limits() -> None:
+    principal = Principal("x", Role.MEMBER, record("sk_test_made-up-test-secret", models=["gpt-*"]))
+    assert principal.token_id == record("sk_test_made-up-test-secret").id
+    assert principal.is_test
+    assert principal.may_use("gpt-4o")
+    assert not principal.may_use("o1")
+    assert not Principal("x", Role.MEMBER, record()).is_test

@@ -1,0 +1,197 @@
+"""The four modes, the ratchet between them, and who gets in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.client import Client
+from gateway.auth.credentials import Credential
+from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
+from gateway.auth.ratchet import LocalRatchet
+from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated
+from gateway.tokens import secret
+from gateway.tokens.document import TokenDocument
+from gateway.tokens.record import Role
+from gateway.tokens.watcher import FileState, TokenView
+from tests.support.gateway import running_gateway
+from tests.support.tokens import NOW, Clock, content, entry, record
+
+KEY = "sk-environment-key-made-up"
+ACTIVE, REVOKED, EXPIRED = (f"sk-{word}-secret-made-up-here" for word in ("active", "revoked", "expired"))
+LOCAL, REMOTE = Client("127.0.0.1", True), Client("8.8.8.8", False)
+TOKENS = (
+    record(ACTIVE, name="good", role="service"),
+    record(REVOKED, revoked_at="2026-01-01T00:00:00Z"),
+    record(EXPIRED, expires_at="2026-01-01T00:00:00Z"),
+)
+
+
+class Tokens:
+    def __init__(self, *tokens: object) -> None:
+        self.state = FileState.CURRENT
+        self.listeners: list[Callable[[TokenView], None]] = []
+        self.hold(*tokens)
+
+    def hold(self, *tokens: object) -> None:
+        self.view = TokenView(TokenDocument(tokens))  # type: ignore[arg-type]
+        for listener in self.listeners:
+            listener(self.view)
+
+
+def make(tokens: Tokens, key: str | None = None, allow_open: bool = False) -> Authenticator:
+    made = Authenticator(key, tokens, Clock(), LocalRatchet(), allow_open)
+    tokens.listeners.append(made.take_note)
+    return made
+
+
+def admitted(by: Authenticator, text: str | None, client: Client = LOCAL) -> Principal | None:
+    try:
+        return by.authenticate(None if text is None else Credential(text), client)
+    except Unauthenticated:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("key", "tokens", "mode"),
+    [
+        (None, (), Mode.OPEN),
+        ("", (), Mode.OPEN),
+        (KEY, (), Mode.ENVIRONMENT),
+        (KEY, TOKENS[1:2], Mode.ENVIRONMENT_AND_FILE),
+        (None, TOKENS[1:2], Mode.FILE),
+        (None, TOKENS[2:3], Mode.FILE),
+    ],
+)
+def test_the_mode_follows_from_key_and_file(key: str | None, tokens: tuple[object, ...], mode: Mode) -> None:
+    assert make(Tokens(*tokens), key).mode is mode
+
+
+def test_open_mode_admits_this_machine_as_admin_whatever_it_sends() -> None:
+    gateway = make(Tokens())
+    assert gateway.authenticate(None, LOCAL) is ANYBODY
+    assert gateway.authenticate(Credential(None), LOCAL) is ANYBODY
+    assert gateway.authenticate(Credential("anything"), LOCAL).role is Role.ADMIN
+
+
+def test_open_mode_tells_others_the_mend() -> None:
+    with pytest.raises(Forbidden, match=r"token_manager\.py create NAME.*FREEGPT_API_KEY.*GATEWAY_ALLOW_OPEN"):
+        make(Tokens()).authenticate(None, REMOTE)
+    assert make(Tokens(), allow_open=True).authenticate(None, REMOTE) is ANYBODY
+
+
+def test_open_mode_over_a_damaged_file_serves_nobody() -> None:
+    tokens = Tokens()
+    gateway = make(tokens, allow_open=True)
+    tokens.state = FileState.DAMAGED
+    with pytest.raises(StoreUnavailable) as caught:
+        gateway.authenticate(None, LOCAL)
+    assert caught.value.status == 503
+    assert "Retry-After" in caught.value.headers
+
+
+def test_the_environment_key_is_an_admin_and_the_only_one_beside_no_file() -> None:
+    gateway = make(Tokens(), KEY)
+    assert admitted(gateway, KEY) is ENVIRONMENT
+    assert ENVIRONMENT.role is Role.ADMIN
+    assert admitted(gateway, None) is admitted(gateway, KEY + "x") is admitted(gateway, ACTIVE) is None
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_of_the_file_only_active_tokens_get_in(key: str | None) -> None:
+    gateway = make(Tokens(*TOKENS), key)
+    assert admitted(gateway, ACTIVE, REMOTE) == Principal("good", Role.SERVICE, TOKENS[0])
+    assert [admitted(gateway, text) for text in (REVOKED, EXPIRED, "sk-unknown", "", None)] == [None] * 5
+    assert (admitted(gateway, KEY) is ENVIRONMENT) == (key is not None)
+
+
+def test_an_environment_key_with_our_form_needs_no_checksum() -> None:
+    assert admitted(make(Tokens(), "sk-" + "a" * 49), "sk-" + "a" * 49) is ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (REVOKED, "it is revoked"),
+        (EXPIRED, "it is expired"),
+        ("sk-unknown-made-up-secret", "it is not known here"),
+        ("sk-" + "a" * 49, "its checksum is wrong"),
+    ],
+)
+def test_a_refusal_says_why_and_masks_the_secret(text: str, reason: str) -> None:
+    with pytest.raises(Unauthenticated, match=f"^Invalid API key provided: .*{reason}") as caught:
+        make(Tokens(*TOKENS)).authenticate(Credential(text), LOCAL)
+    assert text not in caught.value.message
+    assert caught.value.code == "invalid_api_key"
+    assert caught.value.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_no_credential_and_a_malformed_one_are_told_apart() -> None:
+    gateway = make(Tokens(*TOKENS))
+    with pytest.raises(Unauthenticated, match="You didn't provide an API key") as none:
+        gateway.authenticate(None, LOCAL)
+    with pytest.raises(Unauthenticated, match="not printable ASCII") as malformed:
+        gateway.authenticate(Credential(None), LOCAL)
+    assert (none.value.code, malformed.value.code) == (None, "invalid_api_key")
+
+
+def test_a_token_ends_at_its_expiry_while_the_gateway_runs() -> None:
+    clock = Clock(NOW - 1)
+    tokens = Tokens(record(ACTIVE, expires_at="2027-01-15T08:00:00Z"))
+    gateway = Authenticator(None, tokens, clock, LocalRatchet())
+    assert admitted(gateway, ACTIVE) is not None
+    clock.now = NOW
+    assert admitted(gateway, ACTIVE) is None
+
+
+def test_the_first_token_ends_open_mode_for_ever() -> None:
+    tokens = Tokens()
+    gateway = make(tokens, allow_open=True)
+    assert gateway.mode is Mode.OPEN
+    tokens.hold(TOKENS[1])
+    assert gateway.mode is Mode.FILE
+    tokens.hold()
+    assert gateway.mode is Mode.FILE
+    assert admitted(gateway, None) is admitted(gateway, ACTIVE) is None
+
+
+def test_a_shared_ratchet_holds_for_a_worker_that_starts_without_the_file() -> None:
+    ratchet = LocalRatchet()
+    Authenticator(None, Tokens(*TOKENS), Clock(), ratchet)
+    late = Authenticator(None, Tokens(), Clock(), ratchet)
+    assert late.mode is Mode.FILE
+    assert admitted(late, None) is None
+
+
+@given(st.lists(st.sampled_from(["none", "revoked", "all", "damaged"]), max_size=8))
+def test_no_way_leads_back_to_open(steps: list[str]) -> None:
+    tokens = Tokens()
+    gateway = make(tokens, allow_open=True)
+    has_enforced = False
+    for step in steps:
+        tokens.state = FileState.DAMAGED if step == "damaged" else FileState.CURRENT
+        if step != "damaged":
+            tokens.hold(*{"none": (), "revoked": TOKENS[1:2], "all": TOKENS}[step])
+        has_enforced = gateway.mode is not Mode.OPEN or has_enforced
+        assert (gateway.mode is Mode.OPEN) == (not has_enforced)
+        if has_enforced:
+            assert admitted(gateway, None) is admitted(gateway, REVOKED) is admitted(gateway, "sk-unknown") is None
+
+
+def test_secrets_are_looked_up_by_hash_alone() -> None:
+    gateway = make(Tokens(*TOKENS))
+    assert admitted(gateway, secret.digest(ACTIVE)) is admitted(gateway, TOKENS[0].id) is None
+
+
+async def test_a_running_gateway_that_had_a_token_for_a_moment_never_opens_again(tmp_path: Path) -> None:
+    """Nobody asked it anything in between."""
+    path = tmp_path / "api_tokens.json"
+    async with running_gateway(tmp_path) as gateway:
+        assert gateway.app.mode is Mode.OPEN
+        for data in (content(entry(REVOKED)), content(), b"{}"):
+            path.write_bytes(data)
+            await gateway.app._watcher.look()
+        assert gateway.app.mode is Mode.FILE

@@ -1,0 +1,27 @@
+"""Once engaged, engaged: in one process, and over all workers."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from gateway.auth.ratchet import LocalRatchet, Ratchet, SharedRatchet
+
+
+@pytest.mark.parametrize("make", [LocalRatchet, SharedRatchet])
+def test_it_begins_loose_and_stays_engaged(make: Callable[[], Ratchet]) -> None:
+    ratchet = make()
+    assert not ratchet.engaged
+    ratchet.engage()
+    ratchet.engage()
+    assert ratchet.engaged
+
+
+def test_a_forked_worker_engages_it_for_its_siblings() -> None:
+    ratchet = SharedRatchet()
+    worker = os.fork()
+    if worker == 0:
+        ratchet.engage()
+        os._exit(0)
+    assert os.waitpid(worker, 0)[1] == 0
+    assert ratchet.engaged

@@ -1,0 +1,112 @@
+"""Backends by name: those built in, those of others, and names that fit none or more than one."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.backends import echo, registry
+from tests.support.gateway import KEY, running_gateway
+from tests.support.wire import check_error, post, talk
+
+MODULE = """
+from gateway.backends.base import JSON, Answer
+
+
+class Parrot:
+    name = "parrot"
+
+    def __init__(self, config):
+        self.config = config
+        self.closed = False
+
+    async def send(self, request):
+        if request.model == "broken":
+            raise RuntimeError("secret inside")
+        return Answer(200, JSON, b'{"said":"' + request.path.encode() + b'"}')
+
+    async def models(self):
+        return [{"id": "polly", "object": "model", "created": 1, "owned_by": "me"}]
+
+    async def aclose(self):
+        self.closed = True
+
+
+def create(config):
+    return Parrot(config)
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path, into which packages can be installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def install(site: Path, package: str, *points: str, module: str = MODULE) -> None:
+    (site / f"{package}.py").write_text(module)
+    info = site / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(["[gateway.backends]", *points]))
+    sys.modules.pop(package, None)
+
+
+async def test_a_third_partys_backend(tmp_path: Path, site: Path) -> None:
+    install(site, "parrot_backend", "parrot = parrot_backend:create")
+    assert registry.names() == ["echo", "openai", "parrot"]
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_BACKEND="parrot") as gateway:
+        reply = await talk(gateway.port, post())
+        assert (reply.status, reply.body) == (200, b'{"said":"chat/completions"}')
+        reply = await talk(gateway.port, post("/v1/engines/polly/embeddings", b"{}"))
+        assert reply.json() == {"said": "embeddings"}
+        broken = await talk(gateway.port, post(body=b'{"model":"broken"}'))
+        check_error(broken, 500, "server_error", "internal_error")
+        assert gateway.app.backend_name == "parrot"
+        parrot = gateway.app._backend
+    assert parrot.closed  # type: ignore[attr-defined]
+
+
+def test_built_in_ones() -> None:
+    assert registry.find("echo") is echo.create
+    assert registry.find("openai").__module__ == "gateway.backends.openai"
+
+
+def test_an_unknown_name_lists_those_that_exist() -> None:
+    with pytest.raises(registry.UnknownBackend, match="there is no backend 'ecko'; there are echo, openai"):
+        registry.find("ecko")
+
+
+def test_a_name_that_two_offer(site: Path) -> None:
+    install(site, "first_backend", "parrot = first_backend:create")
+    install(site, "second_backend", "parrot = second_backend:create")
+    with pytest.raises(registry.UnknownBackend, match="more than once: first_backend:create, second_backend:create"):
+        registry.find("parrot")
+
+
+def test_nobody_takes_the_place_of_a_built_in_one(site: Path) -> None:
+    install(site, "evil_backend", "openai = evil_backend:create")
+    with pytest.raises(registry.UnknownBackend, match="more than once"):
+        registry.find("openai")
+
+
+def test_our_own_entry_points_are_not_duplicates(site: Path) -> None:
+    install(site, "gateway_itself", "echo = gateway.backends.echo:create", "openai = gateway.backends.openai:create")
+    assert registry.find("echo") is echo.create
+
+
+@pytest.mark.parametrize("point", ["parrot = no_such_module:create", "parrot = odd_backend:no_such_function"])
+def test_what_cannot_be_loaded(site: Path, point: str) -> None:
+    install(site, "odd_backend", point)
+    with pytest.raises(registry.UnknownBackend, match="the backend 'parrot' cannot be loaded from"):
+        registry.find("parrot")
+
+
+def test_a_nested_name_is_found_or_told(site: Path) -> None:
+    """Entry points may name an attribute of an attribute, and extras; the packaging standard allows both."""
+    install(site, "nested_backend", "parrot = nested_backend:Maker.create", module=MODULE + "\n\nclass Maker:\n"
+            "    create = staticmethod(create)\n")  # fmt: skip
+    assert callable(registry.find("parrot"))

@@ -1,0 +1,116 @@
+"""The command line's questions and marks, asked in this process: a terminal is hard to come by in a test."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway import cli
+from gateway.cli.output import Printer
+from tests.support.tokens import KEY, STRANGE_KEY, content, entry, names
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "api_tokens.json"
+    path.write_bytes(content(entry()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "left"), [("y\n", 0, []), ("YES\n", 0, []), ("\n", 1, ["application"]), ("", 1, ["application"])]
+)
+def test_delete_asks_on_a_terminal(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    code: int,
+    left: list[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    assert cli.main(["delete", "application"]) == code
+    assert names(path) == (["application"] if code else [])
+    assert "Delete 'application' (sk-first-secre...)? [y/N]" in capsys.readouterr().err
+
+
+def test_delete_with_yes_does_not_ask(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(""))
+    assert cli.main(["delete", "application", "--yes"]) == 0
+    assert names(path) == []
+
+
+def test_a_stream_that_is_no_file_is_written_to_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    assert cli.main(["list"]) == 0
+    assert "✓ Active" in out.getvalue()
+
+
+def test_a_printer_for_machines_writes_to_one_stream() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    Printer(out, err, as_json=True).failed("no")
+    assert out.getvalue().startswith("{")
+    assert err.getvalue() == ""
+
+
+FULL = entry(
+    owner="ann@example.com",
+    role="admin",
+    expires_at="2026-01-01T00:00:00Z",
+    revoked_at="2026-01-01T00:00:00Z",
+    models=["a"],
+    limits={"rpm": 1},
+)
+WORKS: list[tuple[list[str], str, int, str]] = [
+    (["list"], "", 0, "Found 2 token(s):"),
+    (["list", "--status", "revoked", "--owner", "ann@example.com"], "", 0, "Limits: "),
+    (["list", "--status", "expired"], "", 0, "Found 0 token(s)."),
+    (["create", "n", "--expires", "30d", "--models", "a"], "", 0, "Created token 'n':"),
+    (["create", "n", "--expires", "soon"], "", 2, "is none of 30d"),
+    (["show", FULL["id"]], "", 0, "Revoked: 2026"),
+    (["show", "nobody"], "", 1, "no token fits nobody"),
+    (["revoke", "application"], "", 1, "fits 2 tokens"),
+    (["revoke", FULL["id"]], "", 0, "Revoked token"),
+    (["delete", FULL["id"]], "", 0, "Deleted token"),
+    (["verify"], KEY, 0, "Valid"),
+    (["verify"], "sk-unknown", 1, "unknown"),
+    (["verify"], STRANGE_KEY[:-1] + "x", 1, "unknown"),
+    (["verify"], "", 2, "no secret on standard input"),
+    (["import", "other.json"], "", 0, "Imported 1 token(s)."),
+    (["import", "absent.json"], "", 1, "absent.json"),
+    (["import", "broken.json"], "", 78, "line 1"),
+]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("arguments", "given", "code", "told"), WORKS)
+def test_every_command_in_words_and_as_json(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    given: str,
+    code: int,
+    told: str,
+    as_json: bool,
+) -> None:
+    path.write_bytes(content(entry(KEY), FULL))
+    path.with_name("other.json").write_bytes(content(entry("sk-third-secret-of-many")))
+    path.with_name("broken.json").write_bytes(b"{")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+    assert cli.main([*arguments, *(["--json"] if as_json else [])]) == code
+    shown = capsys.readouterr()
+    if as_json:
+        assert isinstance(json.loads(shown.out), dict)
+        assert shown.err == ""
+    else:
+        assert told in (shown.err if code and arguments[0] != "verify" else shown.out + shown.err)
+        assert code == 0 or arguments[0] == "verify" or shown.out == ""

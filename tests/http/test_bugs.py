@@ -1,0 +1,71 @@
+"""Bugs, of third-party backends above all: a 500 with the request's id and nothing else, whatever was raised."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from tests.support.gateway import KEY, running_gateway
+from tests.support.wire import BEARER, Reply, check_error, post, request, talk
+
+
+class BrokenBackend:
+    """Every way in which a backend may be wrong."""
+
+    name = "broken"
+
+    def __init__(self, act: Callable[[BackendRequest], Awaitable[Answer]]) -> None:
+        self.send = act
+
+    async def models(self) -> list[dict[str, Any]]:
+        raise KeyError("secret inside")
+
+    async def aclose(self) -> None: ...
+
+
+def raising(error: BaseException) -> Callable[[BackendRequest], Awaitable[Answer]]:
+    async def send(_request: BackendRequest) -> Answer:
+        raise error
+
+    return send
+
+
+async def raises_first(_request: BackendRequest) -> Answer:
+    async def body() -> AsyncIterator[bytes]:
+        raise ZeroDivisionError
+        yield b""
+
+    return Answer(200, EVENT_STREAM, body())
+
+
+async def sends_no_bytes(_request: BackendRequest) -> Answer:
+    return Answer(200, JSON, "a text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [raising(KeyError("secret inside")), raising(ConnectionRefusedError("secret inside")), raising(BrokenPipeError()),
+     raising(TimeoutError("secret inside")), raising(asyncio.CancelledError()), raises_first, sends_no_bytes],
+    ids=["KeyError", "ConnectionRefused", "BrokenPipe", "Timeout", "Cancelled", "first piece", "no bytes"],
+)  # fmt: skip
+async def test_bugs_in_a_backend(tmp_path: Path, act: Any) -> None:
+    made_of = {"backend": BrokenBackend(act)}
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, made_of=made_of) as gateway:
+        reply = await talk(gateway.port, post())
+        check_bug(reply)
+
+
+def check_bug(reply: Reply) -> None:
+    error = check_error(reply, 500, "server_error", "internal_error")
+    assert "secret inside" not in error["message"]
+    assert (reply.header("x-request-id") or "?") in error["message"]
+
+
+async def test_a_bug_in_the_list_of_models(tmp_path: Path) -> None:
+    made_of = {"backend": BrokenBackend(raises_first)}
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, made_of=made_of) as gateway:
+        check_bug(await talk(gateway.port, request("GET", "/v1/models", [BEARER])))
+        check_bug(await talk(gateway.port, request("GET", "/v1/models/x", [BEARER])))

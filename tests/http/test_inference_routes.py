@@ -1,0 +1,161 @@
+"""What the routes under ``/v1`` do beside passing on: models in paths, limited tokens, lines on a console."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway import sse
+from gateway.clock import SteadyClock
+from gateway.http import protocol
+from gateway.http.call import Call
+from gateway.tokens.service import TokenService, TokenWish
+from gateway.tokens.token_file import TokenFile
+from tests.support.gateway import KEY, environment, gateway_process, running_gateway, token_manager
+from tests.support.upstream import Connection, Received, always, answer, running_upstream
+from tests.support.wire import BEARER, CHAT, JSON, STREAM, check_error, gateway_before, post, request, talk
+from tests.test_server import get_once, until
+
+INVALID = "invalid_request_error"
+GOOD = answer(b'{"choices":[]}')
+
+
+@pytest.mark.parametrize("prefix", ["/v1/engines", "/engines", "/openai/deployments"])
+async def test_a_model_in_the_path(tmp_path: Path, prefix: str) -> None:
+    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
+        data = post(f"{prefix}/org%2Fm/chat/completions?api-version=2024-02-01", b'{"messages":[]}')
+        assert (await talk(gateway.port, data)).status == 200
+        (received,) = upstream.requests
+        assert received.target == "/v1/chat/completions"
+        assert json.loads(received.body) == {"messages": [], "model": "org/m"}
+        error = check_error(
+            await talk(gateway.port, post(f"{prefix}/other/completions")), 400, INVALID, "invalid_value"
+        )
+        assert error["param"] == "model"
+        check_error(await talk(gateway.port, post(f"{prefix}/m/images")), 404, INVALID, "unknown_url")
+        assert len(upstream.requests) == 1
+
+
+async def test_limited_tokens_get_nowhere_else(tmp_path: Path) -> None:
+    """Neither by another spelling of the route, nor by a body in which no model can be seen."""
+    service = TokenService(TokenFile(tmp_path / "api_tokens.json"), SteadyClock())
+    made = service.create(TokenWish(name="limited", models=("m",)))
+    key = ("api-key", made.secret)
+    other = CHAT.replace(b'"m"', b'"other"')
+    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
+        for path in ("/v1/chat/completions", "/v1/rerank", "/v1/chat/completions%20", "/v1/Chat/completions"):
+            check_error(await talk(gateway.port, post(path, other, [key])), 404, INVALID, "model_not_found")
+        assert (await talk(gateway.port, post("/engines/other/completions", b"{}", [key]))).status == 404
+        no_model = await talk(gateway.port, post("/v1/rerank", b"{}", [key]))
+        check_error(no_model, 400, INVALID, "missing_required_parameter")
+        for kind in ("text/plain", "multipart/form-data; boundary=b", "application/octet-stream"):
+            data = request("POST", "/v1/chat/completionz", [key, ("Content-Type", kind)], other)
+            reply = await talk(gateway.port, data)
+            check_error(reply, 403, "permission_error", "insufficient_permissions")
+        assert not upstream.requests
+        assert (await talk(gateway.port, post(headers=[key]))).status == 200
+
+
+async def test_the_content_type_does_not_matter_where_json_is_meant(tmp_path: Path) -> None:
+    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
+        for headers in ([BEARER], [BEARER, ("Content-Type", "text/plain")]):
+            assert (await talk(gateway.port, request("POST", "/v1/chat/completions", headers, CHAT))).status == 200
+        assert all(received.body == CHAT for received in upstream.requests)
+
+
+async def test_an_upgrade_that_is_not_meant(tmp_path: Path) -> None:
+    """curl offers HTTP/2 so; the request is to be answered in HTTP/1.1."""
+    h2c = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQ")]
+    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
+        reply = await talk(gateway.port, post(headers=[BEARER, *h2c]))
+        assert (reply.status, reply.body) == (200, b'{"choices":[]}')
+        assert upstream.requests[0].header("Upgrade") is None
+
+
+async def test_an_event_without_end_is_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
+
+    async def endless(_received: Received, connection: Connection) -> None:
+        await connection.start_stream()
+        while not connection.writer.is_closing():
+            await connection.chunk(b"data: " + b"x" * 300)
+
+    async with gateway_before(endless, tmp_path) as (_, gateway):
+        check_error(await talk(gateway.port, post(body=STREAM)), 502, "upstream_error", "upstream_invalid")
+
+
+@pytest.mark.parametrize("last", [b"data: {bad\n\n", b"data: 5\n\n", b": x\n\n", b'data: {"choices":[5]}\n\n'])
+async def test_an_odd_last_event_is_no_finish(tmp_path: Path, last: bytes) -> None:
+    async def behave(_received: Received, connection: Connection) -> None:
+        await connection.start_stream()
+        await connection.chunk(last)
+        await connection.end_stream()
+
+    async with gateway_before(behave, tmp_path) as (_, gateway):
+        reply = await talk(gateway.port, post(body=STREAM))
+    assert b"[DONE]" not in reply.body
+    assert not (reply.status == 200 and reply.whole)
+
+
+async def test_console_lines(tmp_path: Path) -> None:
+    async with running_upstream(always(GOOD)) as upstream:
+        values = {"GATEWAY_LOG_FORMAT": "console", "FREEGPT_API_KEY": KEY, "GATEWAY_UPSTREAM_URL": upstream.url}
+        log = await asyncio.to_thread(run_for_one_request, tmp_path, values)
+    line = next(line for line in log.splitlines() if "/v1/chat/completions 200" in line)
+    assert "token='environment'" in line
+    assert "model='m'" in line
+    assert "req_" in line
+    assert "mode     environment" in log
+    assert KEY not in log
+
+
+def run_for_one_request(folder: Path, values: dict[str, str]) -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "console.log"
+    with log.open("wb") as stream:
+        command = [sys.executable, "-m", "gateway", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=folder, env=environment(folder, **values), stdout=stream, stderr=stream)
+    try:
+        until(lambda: "address" in log.read_text())
+        asyncio.run(talk(port, post()))
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait(15)
+    return log.read_text()
+
+
+def test_the_slow_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol.require_c_parser()
+    parser = protocol.aiohttp.http_parser
+    monkeypatch.setattr(parser, "HttpRequestParser", parser.HttpRequestParserPy)
+    with pytest.raises(protocol.ParserMissing, match="AIOHTTP_NO_EXTENSIONS"):
+        protocol.require_c_parser()
+
+
+async def test_a_public_route_has_no_caller(tmp_path: Path) -> None:
+    class Request:
+        method, raw_path = "GET", "/healthz"
+
+    with pytest.raises(RuntimeError, match="public"):
+        _ = Call(Request()).caller  # type: ignore[arg-type]
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
+        reply = await talk(gateway.port, request("GET", "/healthz", [("Authorization", "Bearer wrong"), JSON]))
+        assert reply.status == 200
+
+
+def test_sighup_reads_the_tokens_again(tmp_path: Path) -> None:
+    with gateway_process(tmp_path) as gateway:
+        assert get_once(gateway, "/v1/models")[0] == 200
+        token_manager(tmp_path, "create", "first")
+        gateway.popen.send_signal(signal.SIGHUP)
+        until(lambda: get_once(gateway, "/v1/models")[0] == 401)
+        assert gateway.stop() == 0

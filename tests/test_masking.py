@@ -1,0 +1,55 @@
+"""No secret in any text that leaves the gateway."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.masking import Masker, mask
+from tests.support.tokens import KEY
+
+PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=20, max_size=512)
+
+
+@given(st.text(max_size=80))
+def test_a_masked_secret_shows_eleven_characters_at_most(text: str) -> None:
+    assert mask(text) == ("***" if len(text) < 20 else f"{text[:7]}***{text[-4:]}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {KEY}",
+        f"BEARER   {KEY}",
+        f"/v1/models?token={KEY}&x=1",
+        f"?TOKEN={KEY}",
+        f"api_key={KEY} apikey={KEY}",
+        f"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.{KEY}",
+        f'{{"key": "{KEY}"}}',
+        f"{KEY}{KEY}",
+        f"({KEY})",
+        KEY,
+        KEY.replace("sk-", "sk_live_"),
+        KEY.replace("sk-", "pk-"),
+    ],
+)
+def test_what_looks_like_a_secret_is_masked_without_being_known(text: str) -> None:
+    assert KEY[4:40] not in Masker()(text)
+
+
+@pytest.mark.parametrize("text", ["Bearer eyJhbGciOi.eyJzdWIi.c2ln", "?token=plain-word-secret", "x?api-key=abcd&y"])
+def test_a_foreign_secret_is_told_by_its_place(text: str) -> None:
+    masked = Masker()(text)
+    assert "***" in masked
+    assert masked != text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a token for the bearer", "sk-ip this", "ask-me-anything", "the api-key is missing"]
+)
+def test_prose_stays_as_it_is(text: str) -> None:
+    assert Masker()(text) == text
+
+
+@given(PRINTABLE, st.text(max_size=20), st.text(max_size=20))
+def test_a_configured_secret_is_masked_whatever_it_looks_like(known: str, before: str, after: str) -> None:
+    assert known not in Masker([known])(f"{before} {known} {after}")

@@ -1,0 +1,292 @@
+"""Settings: each one read, every problem told at once, and which source wins."""
+
+import subprocess
+import sys
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import settings
+from gateway.settings import SPECS, ConfigurationError
+from tests.support.gateway import environment
+
+SECRETS = ("FREEGPT_API_KEY", "OPENAI_API_KEY", "GATEWAY_UPSTREAM_API_KEY")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(**values: str) -> list[str]:
+    try:
+        settings.load(values)
+    except ConfigurationError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def test_without_any_setting_the_defaults_hold() -> None:
+    found = settings.load({})
+    assert (found.host, found.port, found.workers) == ("127.0.0.1", 8000, 1)
+    assert (found.backend, found.upstream_url, found.environment_key) == ("echo", None, None)
+    assert (found.tokens_file, found.data_dir) == (Path("api_tokens.json"), Path("data"))
+    assert (found.connect_timeout, found.first_byte_timeout, found.chunk_timeout, found.drain_seconds) == (
+        5,
+        600,
+        120,
+        30,
+    )
+    assert (found.max_body_bytes, found.allow_open, found.query_token) == (64 * 1024 * 1024, False, True)
+    assert (found.log_format, found.log_level, found.secrets) == ("auto", "info", ())
+
+
+READ: list[tuple[str, str, str, Any]] = [
+    ("FREEGPT_API_KEY", "sk-a", "environment_key", "sk-a"),
+    ("OPENAI_API_KEY", "sk-b", "environment_key", "sk-b"),
+    ("GATEWAY_HOST", "::1", "host", "::1"),
+    ("GATEWAY_PORT", "0", "port", 0),
+    ("GATEWAY_PORT", "65535", "port", 65535),
+    ("GATEWAY_WORKERS", "256", "workers", 256),
+    ("GATEWAY_TOKENS_FILE", "/x/y.json", "tokens_file", Path("/x/y.json")),
+    ("GATEWAY_DATA_DIR", "~/d", "data_dir", Path("~/d").expanduser()),
+    ("GATEWAY_BACKEND", "mine", "backend", "mine"),
+    ("GATEWAY_UPSTREAM_URL", " http://127.0.0.1:11434/v1/ ", "upstream_url", "http://127.0.0.1:11434/v1"),
+    ("GATEWAY_UPSTREAM_URL", "https://[::1]/v1", "backend", "openai"),
+    ("GATEWAY_UPSTREAM_API_KEY", "sk-up", "upstream_api_key", "sk-up"),
+    ("GATEWAY_MODEL_ALIASES", "a=b, c = d=e ,", "model_aliases", {"a": "b", "c": "d=e"}),
+    ("GATEWAY_ALLOW_OPEN", "YES", "allow_open", True),
+    ("GATEWAY_QUERY_TOKEN", "0", "query_token", False),
+    ("GATEWAY_MAX_BODY_MB", "0.5", "max_body_bytes", 512 * 1024),
+    ("GATEWAY_CONNECT_TIMEOUT", "0.1", "connect_timeout", 0.1),
+    ("GATEWAY_FIRST_BYTE_TIMEOUT", "1", "first_byte_timeout", 1),
+    ("GATEWAY_CHUNK_TIMEOUT", "1", "chunk_timeout", 1),
+    ("GATEWAY_DRAIN_SECONDS", "0", "drain_seconds", 0),
+    ("GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8,::1", "trusted_proxies", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+    ("GATEWAY_CORS_ORIGINS", "https://A.example:8/, http://b", "cors_origins", {"https://a.example:8", "http://b"}),
+    ("GATEWAY_LOG_FORMAT", "JSON", "log_format", "json"),
+    ("GATEWAY_LOG_LEVEL", "error", "log_level", "error"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), READ)
+def test_each_setting_is_read(name: str, text: str, field: str, value: Any) -> None:
+    assert getattr(settings.load({name: text}), field) == value
+
+
+REFUSED: list[tuple[str, str, str]] = [
+    ("FREEGPT_API_KEY", "two words", "printable ASCII"),
+    ("OPENAI_API_KEY", "schlüssel", "printable ASCII"),
+    ("GATEWAY_UPSTREAM_API_KEY", "a" * 513, "512 characters"),
+    ("GATEWAY_PORT", "65536", "from 0 to 65535"),
+    ("GATEWAY_PORT", "-1", "whole number"),
+    ("GATEWAY_PORT", "8e3", "whole number"),
+    ("GATEWAY_PORT", "٨", "whole number"),
+    ("GATEWAY_WORKERS", "0", "from 1 to 256"),
+    ("GATEWAY_UPSTREAM_URL", "127.0.0.1:11434", "http or https"),
+    ("GATEWAY_UPSTREAM_URL", "ftp://x", "http or https"),
+    ("GATEWAY_UPSTREAM_URL", "http://", "http or https"),
+    ("GATEWAY_UPSTREAM_URL", "http://x:99999", "http or https"),
+    ("GATEWAY_UPSTREAM_URL", "http://x:0", "http or https"),
+    ("GATEWAY_UPSTREAM_URL", "http://[::1", "http or https"),
+    ("GATEWAY_UPSTREAM_URL", "http://user:pw@x/v1", "GATEWAY_UPSTREAM_API_KEY"),
+    ("GATEWAY_UPSTREAM_URL", "http://x/v1?a=b", "without a query"),
+    ("GATEWAY_UPSTREAM_URL", "http://x/v1#", "without a query"),
+    ("GATEWAY_MODEL_ALIASES", "a", "name=upstream-name"),
+    ("GATEWAY_MODEL_ALIASES", "a=", "name=upstream-name"),
+    ("GATEWAY_MODEL_ALIASES", "a=b,a=c", "names 'a' twice"),
+    ("GATEWAY_ALLOW_OPEN", "maybe", "on or off"),
+    ("GATEWAY_QUERY_TOKEN", "2", "on or off"),
+    ("GATEWAY_MAX_BODY_MB", "0", "above 0"),
+    ("GATEWAY_CONNECT_TIMEOUT", "soon", "above 0"),
+    ("GATEWAY_FIRST_BYTE_TIMEOUT", "inf", "above 0"),
+    ("GATEWAY_CHUNK_TIMEOUT", "nan", "above 0"),
+    ("GATEWAY_DRAIN_SECONDS", "-1", "0 or above"),
+    ("GATEWAY_TRUSTED_PROXIES", "10.0.0.1/8", "CIDRs"),
+    ("GATEWAY_TRUSTED_PROXIES", "all", "CIDRs"),
+    ("GATEWAY_CORS_ORIGINS", "*", "exact origins"),
+    ("GATEWAY_CORS_ORIGINS", "https://*.example", "exact origins"),
+    ("GATEWAY_CORS_ORIGINS", "https://a.example/path", "exact origins"),
+    ("GATEWAY_LOG_FORMAT", "xml", "auto, console, json"),
+    ("GATEWAY_LOG_LEVEL", "loud", "debug, info, warning, error"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), REFUSED)
+def test_each_setting_refuses_what_does_not_fit(name: str, text: str, reason: str) -> None:
+    (problem,) = problems(**{name: text})
+    assert problem.startswith(f"{name}: ")
+    assert reason in problem
+    assert name not in SECRETS or text not in problem
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert {name for name, *_ in READ} == {spec.name for spec in SPECS}
+    free = {"GATEWAY_HOST", "GATEWAY_TOKENS_FILE", "GATEWAY_DATA_DIR", "GATEWAY_BACKEND"}
+    assert {name for name, *_ in REFUSED} == {spec.name for spec in SPECS} - free
+
+
+@given(st.dictionaries(st.sampled_from([spec.name for spec in SPECS]), st.text(max_size=30), max_size=5))
+def test_no_text_makes_loading_fail_otherwise(values: dict[str, str]) -> None:
+    for problem in problems(**values):
+        assert any(problem.startswith(name) for name in (*values, "GATEWAY_UPSTREAM_URL"))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(
+        GATEWAY_PORT="x", GATEWAY_WORKERS="0", GATEWAY_HOTS="1", GATEWAY_BACKEND="openai", OPENAI_API_KEY="a b"
+    )
+    assert [problem.partition(":")[0] for problem in found] == [
+        "GATEWAY_HOTS",
+        "OPENAI_API_KEY",
+        "GATEWAY_PORT",
+        "GATEWAY_WORKERS",
+        "GATEWAY_UPSTREAM_URL",
+    ]
+
+
+def test_a_wrong_upstream_is_one_problem() -> None:
+    assert len(problems(GATEWAY_BACKEND="openai", GATEWAY_UPSTREAM_URL="nonsense")) == 1
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    assert problems(GATEWAY_PROT="1") == ["GATEWAY_PROT: is not a setting; did you mean GATEWAY_PORT?"]
+    assert problems(GATEWAY_QQQQQQQQQQQQQQQQ="") == [
+        "GATEWAY_QQQQQQQQQQQQQQQQ: is not a setting; see .env.example for the list"
+    ]
+    assert problems(GATEWAY_PORT_FILE="x")[0].startswith("GATEWAY_PORT_FILE: is not a setting")
+    assert problems(OPENAI_BASE_URL="http://x", FREEGPT_MODEL="y") == []
+
+
+def test_the_first_key_that_is_not_empty_counts() -> None:
+    assert settings.load({"FREEGPT_API_KEY": " ", "OPENAI_API_KEY": "two"}).environment_key == "two"
+    assert settings.load({"FREEGPT_API_KEY": "one", "OPENAI_API_KEY": "two"}).environment_key == "one"
+    assert settings.load({"FREEGPT_API_KEY": "one", "GATEWAY_UPSTREAM_API_KEY": "up"}).secrets == ("one", "up")
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("sk-from-a-file\n")
+    assert settings.load({f"{name}_FILE": str(path)}).secrets == ("sk-from-a-file",)
+    assert problems(**{name: "sk-x", f"{name}_FILE": str(path)}) == [
+        f"{name}: is given twice, by itself and by {name}_FILE; keep one"
+    ]
+
+
+@pytest.mark.parametrize("damage", ["absent", "directory", "not text"])
+def test_a_secret_file_that_cannot_be_read_is_a_problem(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "secret"
+    if damage == "directory":
+        path.mkdir()
+    elif damage == "not text":
+        path.write_bytes(b"\xff")
+    (problem,) = problems(FREEGPT_API_KEY_FILE=str(path))
+    assert problem.startswith("FREEGPT_API_KEY_FILE: cannot be read")
+
+
+def test_the_environment_beats_the_env_file_beats_the_toml_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "GATEWAY_PORT=2\nGATEWAY_WORKERS=2\nGATEWAY_CONFIG=gateway.toml\nexport GATEWAY_HOST='b'\n"
+    )
+    (tmp_path / "gateway.toml").write_text('port = 3\nworkers = 3\nhost = "c"\nbackend = "c"\n')
+    found = settings.load({"GATEWAY_PORT": "1", "GATEWAY_HOST": "a"}, overrides={"GATEWAY_HOST": "line"})
+    assert (found.port, found.workers, found.host, found.backend) == (1, 2, "line", "c")
+
+
+def test_values_of_the_env_file_are_literal(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OPENAI_API_KEY='sk-${HOME}-$x'\nFREEGPT_API_KEY\n")
+    assert settings.load({"HOME": "/root"}).environment_key == "sk-${HOME}-$x"
+
+
+def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GATEWAY_PORT=2\n")
+    (tmp_path / "other").write_text("GATEWAY_PORT=3\n")
+    assert settings.load({}, env_file=tmp_path / "other").port == 3
+    with pytest.raises(ConfigurationError, match=r"--env-file: .*absent is not a file"):
+        settings.load({}, env_file=tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["load", "tokens_file"])
+def test_an_env_file_that_is_no_text_is_a_problem(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
+    with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):
+        getattr(settings, name)({})
+
+
+def test_toml_says_things_in_its_own_way(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(
+        'allow_open = true\nquery_token = false\ncors_origins = ["http://a", "http://b"]\n'
+        'max_body_mb = 1.5\n[model_aliases]\n"gpt-4" = "x"\nb = "y"\n'
+    )
+    found = settings.load({"GATEWAY_CONFIG": "gateway.toml"})
+    assert (found.allow_open, found.query_token, found.max_body_bytes) == (True, False, 1_572_864)
+    assert found.cors_origins == {"http://a", "http://b"}
+    assert found.model_aliases == {"gpt-4": "x", "b": "y"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("port = ", "GATEWAY_CONFIG: gateway.toml: Invalid value"),
+        ('upstream_api_key = "sk-secret"', "gateway.toml: upstream_api_key: is not a setting"),
+        ('freegpt_api_key = "sk-secret"', "gateway.toml: freegpt_api_key: is not a setting"),
+        ("prot = 1", "gateway.toml: prot: is not a setting; did you mean GATEWAY_PORT?"),
+        ("port = 'x'", "GATEWAY_PORT: must be a whole number"),
+    ],
+)
+def test_a_wrong_toml_file_is_a_problem(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "gateway.toml").write_text(text)
+    (found,) = problems(GATEWAY_CONFIG="gateway.toml")
+    assert found.startswith(problem)
+    assert "sk-secret" not in found
+
+
+def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: Path) -> None:
+    assert settings.tokens_file({"GATEWAY_PORT": "x"}) == Path("api_tokens.json")
+    (tmp_path / "gateway.toml").write_text('tokens_file = "from-toml.json"\n')
+    (tmp_path / ".env").write_text("GATEWAY_CONFIG=gateway.toml\n")
+    assert settings.tokens_file({}) == Path("from-toml.json")
+    assert settings.tokens_file({"GATEWAY_TOKENS_FILE": " /x.json "}) == Path("/x.json")
+    with pytest.raises(ConfigurationError):
+        settings.tokens_file({"GATEWAY_CONFIG": "absent.toml"})
+
+
+def _gateway(folder: Path, *arguments: str, **values: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder, **values), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_wrong_configuration_ends_with_78_and_every_mend(tmp_path: Path) -> None:
+    (tmp_path / "api_tokens.json").write_text("{")
+    ended = _gateway(tmp_path, "--check", GATEWAY_PORT="x", GATEWAY_HOTS="y")
+    assert ended.returncode == 78
+    assert [line.partition(": ")[0] for line in ended.stderr.splitlines()] == [
+        "The configuration cannot be used:",
+        "  - GATEWAY_HOTS",
+        "  - GATEWAY_PORT",
+        "  - GATEWAY_TOKENS_FILE",
+    ]
+    assert "did you mean GATEWAY_HOST?" in ended.stderr
+    assert "must be a whole number from 0 to 65535, not 'x'" in ended.stderr
+    ended = _gateway(tmp_path, "--check", GATEWAY_BACKEND="nonsense")
+    assert ended.returncode == 78
+    assert "api_tokens.json: line 1, column 2" in ended.stderr
+    assert "GATEWAY_BACKEND: " in ended.stderr
+
+
+def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
+    assert _gateway(tmp_path, "--check", "--port", "0").returncode == 0
+    assert _gateway(tmp_path, "--nonsense").returncode == 2
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_TOKENS_FILE", "GATEWAY_DATA_DIR"])
+def test_the_home_of_nobody_is_a_problem_and_no_crash(name: str) -> None:
+    (problem,) = problems(**{name: "~nobody-of-this-name/x"})
+    assert problem.startswith(f"{name}: ")

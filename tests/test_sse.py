@@ -1,0 +1,166 @@
+"""Event streams: cut only behind whole events, never changed by a byte."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import sse
+from gateway.sse import EventSplitter, EventTooLarge, data_of, encode, end_mark, error_in, events
+
+LINE_END = st.sampled_from([b"\n", b"\r\n", b"\r"])
+LINE = st.sampled_from(
+    [b"data: x", b'data: {"a": 1}', b"data:", b": comment", b"event: e", b"id: 1", "data: é".encode()]
+)
+ANY_BYTES = st.text("\r\ndata: x", max_size=40).map(str.encode)
+
+
+@st.composite
+def event(draw: st.DrawFn) -> bytes:
+    """One event with one kind of line end all through, as servers send it."""
+    end = draw(LINE_END)
+    return end.join(draw(st.lists(LINE, min_size=1, max_size=3))) + end + end
+
+
+def chunks(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+CUTS = st.lists(st.integers(0, 10_000), max_size=12)
+
+
+@given(st.lists(event(), max_size=5), CUTS)
+def test_any_chunking_of_any_stream_is_passed_on_byte_for_byte(stream: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(stream)
+    splitter = EventSplitter()
+    passed = b"".join(splitter.feed(chunk) for chunk in chunks(data, cuts))
+    assert passed + splitter.rest() == data
+
+
+@given(st.lists(event(), max_size=5), CUTS)
+def test_no_cut_lies_within_an_event(stream: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(stream)
+    ends = {len(b"".join(stream[:count])) for count in range(len(stream) + 1)}
+    # Of an empty line CR LF the LF may come later: the event was whole without it.
+    ends |= {end - 1 for end in ends if data[:end].endswith(b"\r\n")}
+    splitter, passed = EventSplitter(), 0
+    for chunk in chunks(data, cuts):
+        passed += len(splitter.feed(chunk))
+        assert passed in ends
+
+
+@given(ANY_BYTES, CUTS)
+def test_a_stream_of_any_bytes_is_kept_whole(data: bytes, cuts: list[int]) -> None:
+    splitter = EventSplitter()
+    passed = [splitter.feed(chunk) for chunk in chunks(data, cuts)]
+    assert b"".join(passed) + splitter.rest() == data
+
+
+@given(st.lists(event(), min_size=1, max_size=5), CUTS)
+def test_of_a_whole_stream_nothing_but_a_line_end_stays_behind(stream: list[bytes], cuts: list[int]) -> None:
+    """What stays would be taken for a stream that broke off."""
+    splitter = EventSplitter()
+    for chunk in chunks(b"".join(stream), cuts):
+        splitter.feed(chunk)
+    assert splitter.rest().strip(b"\r\n") == b""
+
+
+@given(st.lists(event(), max_size=5))
+def test_a_block_falls_into_its_events(stream: list[bytes]) -> None:
+    assert b"".join(events(b"".join(stream))) == b"".join(stream)
+
+
+def test_a_block_of_ordinary_events_falls_into_each_of_them() -> None:
+    stream = [b"data: 1\n\n", b"data: 2\r\n\r\n", b": c\r\r", b"data: 3\n\n"]
+    assert list(events(b"".join(stream))) == stream
+    assert list(events(b"data: half")) == [b"data: half"]
+    assert list(events(b"")) == []
+
+
+def test_half_an_event_is_held_back() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b"data: 1\n\ndata: 2\n") == b"data: 1\n\n"
+    assert splitter.rest() == b"data: 2\n"
+    assert splitter.feed(b"\n") == b"data: 2\n\n"
+    assert splitter.rest() == b""
+
+
+def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    splitter = EventSplitter()
+    splitter.feed(b"x" * 100)
+    with pytest.raises(EventTooLarge, match="100 bytes"):
+        splitter.feed(b"x")
+
+
+def test_many_small_chunks_of_one_event_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    splitter = EventSplitter()
+    for _ in range(3):
+        for _ in range(98):
+            assert splitter.feed(b"x") == b""
+        assert len(splitter.feed(b"\n\n")) == 100
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        (b"data: a\n\n", b"a"),
+        (b"data:a\r\n\r\n", b"a"),
+        (b"data:  a\n\n", b" a"),
+        (b"event: e\ndata: a\ndata: b\n\n", b"a\nb"),
+        (b"data:\n\n", b""),
+        (b": data: a\n\n", None),
+        (b"\n\n", None),
+    ],
+)
+def test_the_data_of_an_event(event: bytes, data: bytes | None) -> None:
+    assert data_of(event) == data
+
+
+@pytest.mark.parametrize(
+    ("block", "end"),
+    [
+        (sse.DONE, 14),
+        (b"data: 1\n\ndata: [DONE]\r\n\r\n", 25),
+        (b"data:[DONE]\n\n", 13),
+        (b"data: [DONE]\n\ndata: 1\n\n", 14),
+        (b'data: "[DONE]"\n\n', 0),
+        (b'data: {"content": "data: [DONE]"}\n\n', 0),
+        (b"", 0),
+    ],
+)
+def test_the_end_mark_is_known(block: bytes, end: int) -> None:
+    assert end_mark(block) == end
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b'{"error": {"message": "m"}}', {"message": "m"}),
+        (b'{"error": "m"}', {"message": "m"}),
+        (b'{"error": null}', None),
+        (b'{"error": ""}', None),
+        (b'{"error": {}}', None),
+        (b'{"error": 1}', None),
+        (b'{"content": "say \\"error\\" now"}', None),
+        (b'["error"]', None),
+        (b'{"error"', None),
+        (b'{"error": "\xff"}', None),
+    ],
+)
+def test_an_error_event_is_found(data: bytes, error: dict[str, str] | None) -> None:
+    block = encode(b'{"x": 1}') + encode(data) + encode(b'{"y": 2}')
+    expected = None if error is None else (len(encode(b'{"x": 1}') + encode(data)), error)
+    assert error_in(block) == expected
+
+
+def test_an_error_without_data_is_none() -> None:
+    assert error_in(b': "error"\n\n') is None
+    assert error_in(b"data: fine\n\n") is None
+
+
+def test_an_encoded_event_says_what_went_in() -> None:
+    assert data_of(encode(json.dumps({"a": 1}).encode())) == b'{"a": 1}'

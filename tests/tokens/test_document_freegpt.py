@@ -1,0 +1,159 @@
+"""The old FreeGPT form: read as it is, written as hashes, and never written so that it cannot be read again."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.clock import to_iso
+from gateway.tokens import document as codec
+from gateway.tokens import secret
+from gateway.tokens.document import TokenDocument, TokenFileError
+from gateway.tokens.record import Role, Status, TokenRecord
+from tests.support.tokens import NOW, content, entry, freegpt
+
+OLD = "sk-old-secret-that-freegpt-made"
+TIMES = st.integers(0, 253_402_300_799)
+PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=512)
+TEXTS = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=20)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def _old(*tokens: dict[str, Any]) -> bytes:
+    return json.dumps({key: value for token in tokens for key, value in token.items()}).encode()
+
+
+def _rewritten(data: bytes) -> TokenDocument:
+    return codec.decode(codec.encode(codec.decode(data)))
+
+
+def test_an_old_file_keeps_its_tokens_valid() -> None:
+    token = codec.decode(_old(freegpt(OLD, last_used="2025-12-01T00:00:00"))).tokens[0]
+    assert (token.name, token.hash, token.role) == ("old", secret.digest(OLD), Role.MEMBER)
+    assert (to_iso(token.created_at), to_iso(token.last_used)) == ("2025-11-26T10:30:00Z", "2025-12-01T00:00:00Z")
+    assert token.status(NOW) is Status.ACTIVE
+
+
+def test_an_inactive_old_token_is_revoked() -> None:
+    token = codec.decode(_old(freegpt(OLD, active=False))).tokens[0]
+    assert token.status(NOW) is Status.REVOKED
+    assert to_iso(token.revoked_at) == "2025-11-26T10:30:00Z"
+
+
+def test_the_first_write_turns_secrets_into_hashes_under_the_same_ids() -> None:
+    data = _old(freegpt(OLD), freegpt("sk-second-old-secret-of-freegpt", active=False))
+    before = codec.decode(data)
+    written = codec.encode(before)
+    assert OLD.encode() not in written
+    assert b"sk-second-old-secret-of-freegpt" not in written
+    assert json.loads(written)["version"] == 1
+    assert codec.decode(written) == before == codec.decode(data)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        {OLD: None},
+        {OLD: {"name": "n", "created_at": "2025-11-26T10:30:00"}},
+        freegpt(OLD, active=1),
+        freegpt(OLD, active="true"),
+        freegpt(OLD, name=""),
+        freegpt(OLD, created_at="yesterday"),
+        freegpt(OLD, created_at=None),
+        freegpt(OLD, last_used="never"),
+        freegpt("sk-with a space in the secret"),
+        freegpt("sk-" + "a" * 510),
+        freegpt(""),
+        freegpt("sk-schlüssel-der-nicht-ascii-ist"),
+    ],
+)
+def test_a_damaged_old_file_is_refused_and_no_secret_is_told(token: dict[str, Any]) -> None:
+    with pytest.raises(TokenFileError, match="the token ") as caught:
+        codec.decode(_old(token))
+    assert OLD not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["created_at", "last_used"])
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00", "1969-12-31T23:59:59", "9999-12-31T23:59:59-10:00"])
+def test_an_old_file_with_an_odd_time_is_refused_or_can_be_read_after_a_write(field: str, time: str) -> None:
+    try:
+        before = codec.decode(_old(freegpt(OLD, **{field: time})))
+    except TokenFileError:
+        return
+    assert codec.decode(codec.encode(before)) == before
+
+
+@given(PRINTABLE)
+def test_an_old_file_with_any_secret_is_refused_or_can_be_read_after_a_write(text: str) -> None:
+    """Found with a secret of one character."""
+    try:
+        before = codec.decode(_old(freegpt(text)))
+    except TokenFileError:
+        return
+    assert codec.decode(codec.encode(before)) == before
+
+
+@given(
+    st.lists(
+        st.builds(
+            TokenRecord,
+            id=TEXTS,
+            name=TEXTS,
+            prefix=TEXTS,
+            hash=st.text("0123456789abcdef", min_size=64, max_size=64),
+            created_at=TIMES,
+            role=st.sampled_from(Role),
+            parent_id=st.none() | TEXTS,
+            expires_at=st.none() | TIMES,
+            revoked_at=st.none() | TIMES,
+            last_used=st.none() | TIMES,
+            usage_count=st.integers(0, 2**63 - 1),
+            models=st.none() | st.lists(TEXTS, max_size=3).map(tuple),
+            limits=st.none() | st.dictionaries(TEXTS, JSON, max_size=2),
+            metadata=st.dictionaries(TEXTS, JSON, max_size=2),
+            unknown=st.dictionaries(st.sampled_from(["x", "colour", "ä"]), JSON, max_size=2),
+        ),
+        max_size=3,
+        unique_by=(lambda token: token.id, lambda token: token.hash),
+    )
+)
+def test_what_was_written_is_what_is_read(tokens: list[TokenRecord]) -> None:
+    document = TokenDocument(tuple(tokens), {"comment": "kept"})
+    assert codec.decode(codec.encode(document)) == document
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        content(entry(metadata={"a": "\ud800"})),
+        content(entry(models=["\ud800"])),
+        content(entry(note="\udfff")),
+        content(entry(), comment="\ud800"),
+    ],
+)
+def test_half_a_character_is_refused_or_can_be_written(data: bytes) -> None:
+    """JSON may hold half a surrogate pair, UTF-8 may not: what is read must never make the next write fail."""
+    try:
+        before = codec.decode(data)
+    except TokenFileError:
+        return
+    assert _rewritten(data) == before
+
+
+def test_a_number_too_large_to_hold_is_refused_or_kept() -> None:
+    data = content(entry(metadata={"n": 1})).replace(b'"n": 1', b'"n": 1e999')
+    try:
+        before = codec.decode(data)
+    except TokenFileError:
+        return
+    assert _rewritten(data) == before

@@ -1,0 +1,96 @@
+"""Each field of a token takes what fits and says its rule for all else."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.tokens import fields
+from gateway.tokens.fields import READERS, FieldError
+from gateway.tokens.record import Role
+
+GOOD: list[tuple[str, Any, Any]] = [
+    ("id", "tok_1", "tok_1"),
+    ("name", "my application", "my application"),
+    ("name", "é" * 200, "é" * 200),
+    ("prefix", "sk-a", "sk-a"),
+    ("hash", "0f" * 32, "0f" * 32),
+    ("owner", None, None),
+    ("owner", "ann@example.com", "ann@example.com"),
+    ("role", None, Role.MEMBER),
+    ("role", "admin", Role.ADMIN),
+    ("parent_id", None, None),
+    ("parent_id", "tok_2", "tok_2"),
+    ("created_at", "1970-01-01T00:00:00Z", 0),
+    ("created_at", "9999-12-31T23:59:59Z", 253_402_300_799),
+    ("created_at", "2026-01-31T10:30:00+01:00", 1_769_851_800),
+    ("created_at", "2026-01-31", 1_769_817_600),
+    ("expires_at", None, None),
+    ("revoked_at", "2026-01-31", 1_769_817_600),
+    ("last_used", None, None),
+    ("usage_count", None, 0),
+    ("usage_count", 2**63 - 1, 2**63 - 1),
+    ("models", None, None),
+    ("models", [], ()),
+    ("models", ["a", "b*"], ("a", "b*")),
+    ("limits", None, None),
+    ("limits", {"rpm": 1}, {"rpm": 1}),
+    ("metadata", None, {}),
+    ("metadata", {"a": 1}, {"a": 1}),
+]
+
+BAD: dict[str, list[Any]] = {
+    "id": [None, "", 1, "a\nb", [], {}],
+    "name": [None, "", "   ", 1, "a" * 201, "tab\there", "\x1b[2J", ["n"]],
+    "prefix": [None, "", 1, "\x00"],
+    "hash": [None, "", "0F" * 32, "0" * 63, "0" * 65, "g" * 64, 0, "0" * 64 + "\n"],
+    "owner": ["", "ann", "a@b@c", "a b@c.d", 1, [], "@example.com", "ann@", "a\x00@b"],
+    "role": ["", "root", "Admin", 1, [], {}, True],
+    "parent_id": ["", 1, []],
+    "created_at": [None, "", "soon", 0, 1.5, [], "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-01:00", "2026-13-01"],
+    "expires_at": ["", "never", 0, False, {}],
+    "revoked_at": ["", "no", 0, False, [], {}],
+    "last_used": ["", "Never", 0],
+    "usage_count": [-1, 1.0, "1", True, 2**63, []],
+    "models": ["gpt-4o", [""], [1], [None], {}, 0, False, ["a", ["b"]]],
+    "limits": [[], "", 0, False, "rpm=1"],
+    "metadata": [[], "", 0, False, "x"],
+}
+
+
+@pytest.mark.parametrize(("field", "value", "read"), GOOD)
+def test_what_fits_is_read(field: str, value: Any, read: Any) -> None:
+    assert READERS[field](value) == read
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in BAD.items() for value in values])
+def test_what_does_not_fit_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(FieldError, match=f"^`{field}` must be") as caught:
+        READERS[field](value)
+    assert caught.value.field == field
+    assert str(caught.value) == f"`{field}` {caught.value.rule}"
+
+
+def test_every_field_is_tried_here() -> None:
+    assert set(BAD) == set(READERS)
+
+
+@given(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.lists(st.integers() | st.text(), max_size=2)
+)
+def test_no_value_makes_a_reader_fail_otherwise(value: Any) -> None:
+    for read in READERS.values():
+        try:
+            read(value)
+        except FieldError:
+            continue
+
+
+def test_a_name_of_blanks_around_words_is_a_name() -> None:
+    assert fields.name("a b") == "a b"

@@ -1,0 +1,213 @@
+"""The token file on disk: what a read answers, what a write leaves behind, who may read it."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.atomic_file import LockTimeout, locked
+from gateway.tokens import document as codec
+from gateway.tokens import token_file
+from gateway.tokens.document import TokenDocument, TokenFileError
+from gateway.tokens.token_file import TokenFile
+from tests.support.tokens import content, entry, names, record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "api_tokens.json"
+
+
+def add(text: str, name: str = "added") -> token_file.Change:
+    return lambda before: TokenDocument((*before.tokens, record(text, name=name)), before.unknown)
+
+
+def age(path: Path) -> None:
+    """The content is old enough to be taken for settled."""
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+def test_no_file_is_none(path: Path) -> None:
+    assert TokenFile(path).read() is None
+
+
+def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "api_tokens.json"
+    before = os.umask(0)
+    try:
+        TokenFile(path).update(add("sk-made-up-for-the-umask"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(f"{path}.lock").stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("umask", [0o777, 0o077, 0o000])
+def test_a_write_mends_a_file_that_others_could_read(path: Path, umask: int) -> None:
+    path.write_bytes(content(entry()))
+    path.chmod(0o666)
+    before = os.umask(umask)
+    try:
+        TokenFile(path).update(add("sk-made-up-for-the-umask"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert names(path) == ["application", "added"]
+
+
+def test_an_unchanged_file_is_the_same_object(path: Path) -> None:
+    path.write_bytes(content(entry()))
+    file = TokenFile(path)
+    assert file.read() is file.read()
+    path.write_bytes(content(entry()))
+    assert file.read() is file.read()
+
+
+def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(content(entry()))
+    age(path)
+    monkeypatch.setattr("gateway.tokens.token_file._SETTLED_SECONDS", -1.0)
+    file = TokenFile(path)
+    first = file.read()
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.atomic_file.read_regular", None)
+        assert file.read() is first
+    path.write_bytes(content())
+    assert file.read() == TokenDocument()
+
+
+def test_a_change_of_the_same_length_with_the_old_times_is_seen(path: Path) -> None:
+    path.write_bytes(content(entry(name="one")))
+    age(path)
+    file = TokenFile(path)
+    file.read()
+    path.write_bytes(content(entry(name="two")))
+    age(path)
+    found = file.read()
+    assert found is not None
+    assert found.tokens[0].name == "two"
+
+
+def test_a_file_that_goes_and_comes_back_is_read_again(path: Path) -> None:
+    path.write_bytes(content(entry()))
+    file = TokenFile(path)
+    first = file.read()
+    path.unlink()
+    assert file.read() is None
+    path.write_bytes(content(entry()))
+    assert file.read() == first
+
+
+def test_damage_names_the_file_and_the_line(path: Path) -> None:
+    path.write_bytes(b'{"version": 1,\n"tokens": [')
+    with pytest.raises(TokenFileError, match=f"{path}: line 2, column 12"):
+        TokenFile(path).read()
+
+
+def test_a_damaged_file_is_never_written_over(path: Path) -> None:
+    path.write_bytes(b"{")
+    with pytest.raises(TokenFileError):
+        TokenFile(path).update(add("sk-made-up-and-not-written"))
+    assert path.read_bytes() == b"{"
+
+
+def test_a_change_that_changes_nothing_writes_nothing(path: Path) -> None:
+    path.write_bytes(content(entry()))
+    before = path.stat()
+    TokenFile(path).update(lambda document: document)
+    assert path.stat().st_ino == before.st_ino
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_change_that_fails_leaves_the_file(path: Path) -> None:
+    path.write_bytes(content(entry()))
+    with pytest.raises(ZeroDivisionError):
+        TokenFile(path).update(lambda document: TokenDocument(document.tokens[: 1 // 0]))
+    assert path.read_bytes() == content(entry())
+    TokenFile(path).update(add("sk-made-up-after-the-failure"))
+    assert names(path) == ["application", "added"]
+
+
+def test_a_write_keeps_a_link_to_the_file(tmp_path: Path, path: Path) -> None:
+    real = tmp_path / "elsewhere" / "real.json"
+    real.parent.mkdir()
+    real.write_bytes(content(entry()))
+    path.symlink_to(real)
+    TokenFile(path).update(add("sk-made-up-behind-the-link"))
+    assert path.is_symlink()
+    assert names(real) == ["application", "added"]
+
+
+def test_a_link_that_is_pointed_elsewhere_is_followed(tmp_path: Path, path: Path) -> None:
+    """So do Kubernetes' mounted secrets change, and `ln -sfn` by hand."""
+    for number in ("one", "two"):
+        (tmp_path / f"{number}.json").write_bytes(content(entry(name=number)))
+    path.symlink_to("one.json")
+    file = TokenFile(path)
+    file.read()
+    path.unlink()
+    path.symlink_to("two.json")
+    found = file.read()
+    assert found is not None
+    assert found.tokens[0].name == "two"
+
+
+def test_two_views_of_one_file_see_each_others_writes(path: Path) -> None:
+    one, two = TokenFile(path), TokenFile(path)
+    for number in range(20):
+        (one if number % 2 else two).update(add(f"sk-made-up-number-{number:04}", name=str(number)))
+    assert names(path) == [str(number) for number in range(20)]
+    assert one.read() == two.read()
+
+
+def test_threads_lose_no_write(path: Path) -> None:
+    file = TokenFile(path)
+    threads = [
+        threading.Thread(target=file.update, args=[add(f"sk-made-up-by-thread-{number:04}")]) for number in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names(path)) == 16
+
+
+def test_a_lock_held_for_too_long_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(content(entry()))
+    monkeypatch.setattr("gateway.tokens.token_file.LOCK_SECONDS", 0.1)
+    with locked(path, 1.0), pytest.raises(LockTimeout, match=r"\.lock is held by another process for more than 0\.1 s"):
+        TokenFile(path).update(add("sk-made-up-and-not-written"))
+    assert path.read_bytes() == content(entry())
+
+
+def test_what_a_killed_writer_left_is_swept_by_the_next_write(path: Path) -> None:
+    for number in range(3):
+        path.with_name(f".{path.name}.{number:016x}.tmp").write_bytes(b"half a fi")
+    mine = path.with_name("mine.tmp")
+    mine.touch()
+    TokenFile(path).update(add("sk-made-up-by-the-sweeper"))
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.lock", "mine.tmp"]
+
+
+def test_a_file_name_with_brackets_is_swept_too(tmp_path: Path) -> None:
+    stray = tmp_path / ".tokens[1].json.0000000000000000.tmp"
+    stray.touch()
+    TokenFile(tmp_path / "tokens[1].json").update(add("sk-made-up-by-the-sweeper"))
+    assert not stray.exists()
+
+
+def test_the_written_document_is_the_one_read_next(path: Path) -> None:
+    file = TokenFile(path)
+    written = file.update(add("sk-made-up-and-read-back"))
+    assert file.read() is written
+    assert TokenFile(path).read() == written
+    assert codec.encode(written) == path.read_bytes()
+
+
+def test_a_document_is_told_from_another(path: Path) -> None:
+    document = TokenFile(path).update(add("sk-made-up-for-the-comparison"))
+    assert msgspec.structs.replace(document, tokens=()) != document
