@@ -55,16 +55,8 @@ class Inference:
 
 def _renamed_request(request: BackendRequest, model: str) -> BackendRequest:
     body = with_field(request.body, "model", model) if isinstance(request.body, bytes) else request.body
-    return BackendRequest(
-        method=request.method,
-        path=request.path,
-        query=request.query,
-        headers=request.headers,
-        body=body,
-        fields={**(request.fields or {}), "model": model},
-        model=model,
-        stream=request.stream,
-    )
+    fields = {**(request.fields or {}), "model": model}
+    return msgspec.structs.replace(request, body=body, fields=fields, model=model)
 
 
 def _renamed_answer(answer: Answer, real: str, alias: str) -> Answer:

@@ -1,7 +1,8 @@
 """Who is calling."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from gateway.tokens.record import Role, TokenRecord, allows_model
 
@@ -15,8 +16,7 @@ class Mode(Enum):
     FILE = "file"
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. ``token`` is None for the environment key and in open mode."""
 
     name: str

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class BackendRequest:
+class BackendRequest(msgspec.Struct, frozen=True):
     """One call of OpenAI's API, already admitted.
 
     ``path`` is what stands behind ``/v1/``, encoded as the client sent it; ``query`` has no credential in it, and neither
@@ -19,7 +20,7 @@ class BackendRequest:
     method: str
     path: str
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     body: bytes | AsyncIterator[bytes] | None = None
     fields: Mapping[str, Any] | None = None
     model: str | None = None

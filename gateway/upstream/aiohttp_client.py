@@ -32,11 +32,24 @@ class AiohttpUpstream:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-            request_class=_Request,
-            middlewares=(_replay_on_dead_connection,),
+            response_class=_Response,
         )
 
     async def send(self, request: UpstreamRequest) -> "AiohttpResponse":
+        """A kept connection may die in the very moment of its reuse. Such a request was not looked at, and is sent again;
+        one that the upstream sat on for longer may have been worked on, and is not."""
+        for _ in range(REPLAYS):
+            began = time.monotonic()
+            try:
+                return await self._send_once(request)
+            except UpstreamUnreachable as error:
+                died = isinstance(error.__cause__, _DeadConnection)
+                replayable = died and (request.body is None or isinstance(request.body, bytes))
+                if not replayable or time.monotonic() - began > REPLAY_SECONDS:
+                    raise
+        return await self._send_once(request)
+
+    async def _send_once(self, request: UpstreamRequest) -> "AiohttpResponse":
         try:
             async with asyncio.timeout(self._timeouts.first_byte):
                 response = await self._session.request(
@@ -113,39 +126,26 @@ def _line_end(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
     return ended
 
 
-class _Request(aiohttp.ClientRequest):
+class _DeadConnection(aiohttp.ClientError):
+    """A connection that had been kept open was closed before it carried a byte of the answer."""
+
+
+class _Response(aiohttp.ClientResponse):
     """Notes whether its connection has carried a request before."""
 
     used_connections: ClassVar[WeakSet[ResponseHandler]] = WeakSet()
-    is_on_used_connection = False
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        protocol = conn.protocol
-        if protocol is not None:
-            self.is_on_used_connection = protocol in self.used_connections
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        was_used = protocol in self.used_connections
+        if protocol is not None and not was_used:
             self.used_connections.add(protocol)
-        return await super().send(conn)
-
-
-async def _replay_on_dead_connection(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """A kept connection may die in the very moment of its reuse. Such a request was not looked at, and is sent again;
-    one that the upstream sat on for longer may have been worked on, and is not."""
-    for _ in range(REPLAYS):
-        began = time.monotonic()
         try:
-            return await handler(request)
+            return await super().start(connection)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if not _is_replayable(request, error) or time.monotonic() - began > REPLAY_SECONDS:
-                raise
-    return await handler(request)
-
-
-def _is_replayable(request: aiohttp.ClientRequest, error: aiohttp.ClientError) -> bool:
-    if isinstance(error, aiohttp.ClientConnectorError) or not isinstance(request, _Request):
-        return False
-    return request.is_on_used_connection and isinstance(request.body, aiohttp.BytesPayload | bytes)
+            if was_used:
+                raise _DeadConnection from error
+            raise
 
 
 @lru_cache(maxsize=256)
@@ -160,7 +160,7 @@ def _translated(error: Exception) -> UpstreamFailed:
             return UpstreamTimeout("The upstream took too long to answer.")
         case aiohttp.ClientConnectorError():
             return UpstreamUnreachable("The upstream cannot be reached.")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+        case _DeadConnection() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
             return UpstreamUnreachable("The upstream closed the connection before it had answered.")
         case aiohttp.ClientPayloadError():
             return UpstreamInvalid("The upstream's answer broke off.")

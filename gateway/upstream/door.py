@@ -1,8 +1,9 @@
 """The narrow door: what a backend may ask of the network, and what it gets."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 
 class Timeouts(NamedTuple):
@@ -13,8 +14,7 @@ class Timeouts(NamedTuple):
     chunk: float
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """``url`` is sent as it stands, already encoded."""
 
     method: str
