@@ -75,10 +75,8 @@ async def _failed(call: Call, error: GatewayError) -> web.StreamResponse:
     if call.started is not None:
         await relay.break_off(call, call.started, error)
         return call.started
-    body = error.body()
-    call.bytes_sent += len(body)
-    headers = {**call.headers(), **error.headers, "Content-Type": "application/json"}
-    response = web.Response(body=body, status=error.status, headers=headers)
-    if error.headers.get("Connection") == "close":
+    headers = {name: value for name, value in error.headers.items() if name != "Connection"}
+    response = relay.whole(call, error.status, error.body(), {**headers, "Content-Type": "application/json"})
+    if "Connection" in error.headers:
         response.force_close()
     return response

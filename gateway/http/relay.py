@@ -7,7 +7,7 @@ just stops. In both cases the connection is broken off without a proper end, so 
 import socket
 import struct
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from aiohttp import web
 
@@ -15,8 +15,10 @@ from gateway import sse
 from gateway.backends.base import EVENT_STREAM, Answer
 from gateway.errors import GatewayError, UpstreamReported
 from gateway.http.call import Call
+from gateway.http.whole import WholeResponse
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_ONE_BLOCK = 256 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -44,10 +46,17 @@ async def break_off(call: Call, started: web.StreamResponse, error: GatewayError
     transport.close()
 
 
-def _whole(call: Call, answer: Answer, body: bytes) -> web.Response:
+def _whole(call: Call, answer: Answer, body: bytes) -> web.StreamResponse:
+    return whole(call, answer.status, body, {**answer.headers, "Content-Type": answer.content_type})
+
+
+def whole(call: Call, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    """An answer whose body is there already, with the headers that every answer has."""
     call.bytes_sent = len(body)
-    headers = {**answer.headers, **call.headers(), "Content-Type": answer.content_type}
-    return web.Response(body=body, status=answer.status, headers=headers)
+    every = {**headers, **call.headers()}
+    if len(body) > _ONE_BLOCK:
+        return web.Response(body=body, status=status, headers=every)  # it minds a client that reads slowly
+    return WholeResponse(status, every, body)
 
 
 async def _streamed(call: Call, answer: Answer, pieces: AsyncIterator[bytes]) -> web.StreamResponse:

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from gateway import __version__
+from gateway.http import relay
 from gateway.http.call import Call
 from gateway.metrics import Metrics
 
@@ -41,13 +42,9 @@ class OpsRoutes:
         return _answer(call, 503, {"status": "not ready", "problem": problem})
 
     async def metrics(self, call: Call) -> web.StreamResponse:
-        page = self._metrics.page()
-        call.bytes_sent = len(page)
-        return web.Response(body=page, headers={**call.headers(), "Content-Type": self._metrics.content_type})
+        return relay.whole(call, 200, self._metrics.page(), {"Content-Type": self._metrics.content_type})
 
 
-def _answer(call: Call, status: int, content: dict[str, Any]) -> web.Response:
-    body = msgspec.json.encode(content)
-    call.bytes_sent = len(body)
-    headers = {**call.headers(), "Content-Type": "application/json", "Cache-Control": "no-store"}
-    return web.Response(body=body, status=status, headers=headers)
+def _answer(call: Call, status: int, content: dict[str, Any]) -> web.StreamResponse:
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return relay.whole(call, status, msgspec.json.encode(content), headers)
