@@ -26,7 +26,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--credential",
         choices=["key", "token"],
         default="key",
-        help="load with the environment key, or with a token that has limits, made by token_manager.py",
+        help="load with the environment key, or with a stored token, made by token_manager.py",
     )
     add("--control", action="store_true", help="a second relay in the gateway's place: shows the noise")
     add("--json", type=Path, metavar="FILE", help="write every round to FILE too")

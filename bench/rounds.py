@@ -12,7 +12,7 @@ from bench import processes, servers, streams, wrk
 from bench.processes import Command, Server
 from bench.report import GATEWAY, RELAY, Footprint, Report, RequestRound, StreamRound
 
-# What is written behind (ledger, token file) belongs to the requests that caused it, not to the next server.
+# What is written behind (the token file) belongs to the requests that caused it, not to the next server.
 SETTLE_SECONDS = 1.0
 CONNECTIONS = 32
 STREAMS, CHUNKS, INTERVAL = 100, 100, 0.010

@@ -7,7 +7,7 @@ The nouns, from the socket inwards:
 * an **inference request** is a body that was checked; a **backend** turns it into an **answer**;
 * an **upstream** is the server that a backend talks to, through one narrow door.
 
-A request travels in a straight line: ``http/entry`` (id, errors, log) -> ``http/gate`` (who, may it?) ->
+A request travels in a straight line: ``http/entrance`` (id, errors, log) -> ``http/gate`` (who, may it?) ->
 ``http/routes`` -> ``inference`` -> ``backends`` -> ``upstream``; its answer returns through ``http/relay``.
 ``docs/architecture.md`` draws the rooms, and a test holds that picture against the imports.
 """

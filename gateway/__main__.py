@@ -1,6 +1,7 @@
 """``python -m gateway``: read the settings, say what is going to happen, serve."""
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
@@ -38,8 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.configure(found.log_format, found.log_level, found.secrets)
     try:
         listener = server.bind(found.host, found.port)
-    except OSError as error:
-        print(f"Cannot listen on {found.host}:{found.port}: {error.strerror}", file=sys.stderr)
+    except (OSError, UnicodeError) as error:
+        print(
+            f"Cannot listen on {found.host}:{found.port}: {getattr(error, 'strerror', None) or error}", file=sys.stderr
+        )
         return EXIT_FAILED
     return _serve(found, listener)
 
@@ -71,8 +74,9 @@ def _load(arguments: argparse.Namespace) -> Settings:
         found = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
     except ConfigurationError as error:
         problems += error.problems
-        problems += _problems_with_tokens(settings.tokens_file(os.environ, arguments.env_file))
-        raise ConfigurationError(dict.fromkeys(problems)) from None
+        with contextlib.suppress(ConfigurationError):  # what is wrong there is among the problems already
+            problems += _problems_with_tokens(settings.tokens_file(os.environ, arguments.env_file))
+        raise ConfigurationError(problems) from None
     problems += _problems_with_tokens(found.tokens_file)
     try:
         registry.find(found.backend)

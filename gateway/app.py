@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Mode
@@ -13,6 +14,7 @@ from gateway.clock import SteadyClock
 from gateway.errors import Draining, Unauthenticated
 from gateway.http.active import ActiveCalls
 from gateway.http.call import Call
+from gateway.http.departures import watch_clients
 from gateway.http.entrance import Entrance
 from gateway.http.gate import Gate, GateRules
 from gateway.http.observe import Observer
@@ -20,7 +22,7 @@ from gateway.http.routes.inference import InferenceRoutes
 from gateway.http.routes.ops import Health, OpsRoutes
 from gateway.http.table import Router, routes
 from gateway.inference import Inference
-from gateway.log import BatchedLines, wants_json
+from gateway.log import LineWriter, wants_json
 from gateway.masking import Masker
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -48,7 +50,7 @@ class App:
         self._clock = clock or SteadyClock()
         self._metrics = Metrics()
         self._tasks = TaskGroup()
-        file = TokenFile(settings.tokens_file)
+        file = TokenFile(settings.tokens_file, lock_seconds=2.0)
         self._watcher = TokenWatcher(file)
         self._metrics.token_store_up.set_function(lambda: self._watcher.state is FileState.CURRENT)
         self._watcher.load()
@@ -75,7 +77,7 @@ class App:
         table = routes(InferenceRoutes(inference, settings.max_body_bytes), OpsRoutes(self.health, self._metrics))
         rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
         gate = Gate(Router(table), self._authenticator, rules, self._note_use)
-        lines = BatchedLines() if settings.log_level in ("debug", "info") else None
+        lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
         masker = Masker(settings.secrets)
         observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
         return Entrance(gate, observer, self._active, settings.cors_origins)
@@ -95,9 +97,9 @@ class App:
         return Health(self.mode.value, self.backend_name, problem)
 
     async def start(self) -> None:
-        self._tasks.start(self._watcher.run(), "watch the token file")
-        self._tasks.start(self._recorder.run(), "write last-used times")
-        self._tasks.start(self._active.watch_clients(), "notice clients that have gone")
+        self._tasks.keep(self._watcher.run, "watch the token file")
+        self._tasks.keep(self._recorder.run, "write last-used times")
+        self._tasks.keep(partial(watch_clients, self._active), "notice clients that have gone")
 
     def look_at_tokens(self) -> None:
         """Read the token file now instead of at the next look."""
@@ -129,21 +131,10 @@ class App:
             if token_id is None:
                 return False
             record = view.by_id(token_id)
-            return record is None or record.status(self._clock()) is Status.REVOKED
+            return record is None or view.status(record, self._clock()) is Status.REVOKED
 
         error = Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")
         self._active.cut(error, is_dead)
-
-
-def create_app(
-    settings: Settings,
-    *,
-    backend: Backend | None = None,
-    clock: Callable[[], float] | None = None,
-    ratchet: Ratchet | None = None,
-) -> App:
-    """The gateway for these settings. What is passed in replaces what would have been made."""
-    return App(settings, backend=backend, clock=clock, ratchet=ratchet)
 
 
 def _warn_of_limits(view: TokenView) -> None:

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+LATEST = 253_402_300_799
+"""9999-12-31T23:59:59Z: no later time can be written."""
+
 WallClock = Callable[[], float]
 """Seconds since the epoch. Tests pass their own."""
 

@@ -9,7 +9,7 @@ from gateway import sse
 from gateway.auth.principal import Principal
 from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendRequest
 from gateway.errors import ModelNotFound
-from gateway.schema import with_field
+from gateway.schema import read_object, with_field
 
 
 class Inference:
@@ -34,7 +34,7 @@ class Inference:
         if real == request.model or backend is self._test_backend:
             return await backend.send(request)
         answer = await backend.send(_renamed_request(request, real))
-        return _renamed_answer(answer, real, request.model)
+        return _renamed_answer(answer, request.model)
 
     async def models(self, principal: Principal) -> list[dict[str, Any]]:
         """The models that this caller may use, aliases among them."""
@@ -54,48 +54,45 @@ class Inference:
 
 
 def _renamed_request(request: BackendRequest, model: str) -> BackendRequest:
-    body = with_field(request.body, "model", model) if isinstance(request.body, bytes) else request.body
-    fields = {**(request.fields or {}), "model": model}
-    return msgspec.structs.replace(request, body=body, fields=fields, model=model)
+    """Only JSON bodies name a model."""
+    fields = read_object(with_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
+    return msgspec.structs.replace(request, body=fields and fields.body, fields=fields, model=model)
 
 
-def _renamed_answer(answer: Answer, real: str, alias: str) -> Answer:
-    """Clients see the name that they used."""
+def _renamed_answer(answer: Answer, alias: str) -> Answer:
+    """Clients see the name that they used, whatever dated name the upstream has for it."""
     if isinstance(answer.body, bytes):
-        answer.body = _renamed_json(answer.body, real, alias)
+        answer.body = _renamed_json(answer.body, alias)
     elif answer.content_type.startswith(EVENT_STREAM):
-        answer.body = _renamed_events(answer.body, real, alias)
+        answer.body = _renamed_events(answer.body, alias)
     return answer
 
 
-async def _renamed_events(blocks: AsyncIterator[bytes], real: str, alias: str) -> AsyncIterator[bytes]:
-    needle = msgspec.json.encode(real)
+async def _renamed_events(blocks: AsyncIterator[bytes], alias: str) -> AsyncIterator[bytes]:
     async for block in blocks:
-        if needle not in block:
+        if b'"model"' in block:
+            yield b"".join(_renamed_event(event, alias) for event in sse.events(block))
+        else:
             yield block
-            continue
-        yield b"".join(_renamed_event(event, real, alias) if needle in event else event for event in sse.events(block))
 
 
-def _renamed_event(event: bytes, real: str, alias: str) -> bytes:
+def _renamed_event(event: bytes, alias: str) -> bytes:
     """Events whose data lies on one line, as all of OpenAI's does; any other passes as it is."""
     before, mark, rest = event.partition(b"data:")
     data = rest.rstrip(b"\r\n")
-    if not mark or b"\n" in data or b"\r" in data:
+    if not mark or b"\n" in data or b"\r" in data or b'"model"' not in data:
         return event
-    return before + b"data: " + _renamed_json(data.strip(), real, alias) + rest[len(data) :]
+    return before + b"data: " + _renamed_json(data.strip(), alias) + rest[len(data) :]
 
 
-def _renamed_json(body: bytes, real: str, alias: str) -> bytes:
-    """Set ``model``, at the top or in the ``response`` of a Responses event, where it holds the real name."""
+def _renamed_json(body: bytes, alias: str) -> bytes:
+    """Set ``model``, at the top or in the ``response`` of a Responses event."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        if "model" in fields and msgspec.json.decode(fields["model"]) == real:
+        if "model" in fields:
             return with_field(body, "model", alias)
         if "response" in fields:
-            inner = bytes(fields["response"])
-            renamed = _renamed_json(inner, real, alias)
-            return body if renamed == inner else body.replace(inner, renamed, 1)
+            return with_field(body, "response", msgspec.Raw(_renamed_json(bytes(fields["response"]), alias)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
     return body

@@ -1,11 +1,15 @@
-"""Log lines: JSON for machines, short lines for people, and no secret in either.
+"""Log lines: JSON for machines, short lines for people, no secret in either, and no wait for whoever reads them.
 
-Access lines are put together by ``http/observe`` and come in ready; they are written in batches, because a write for each
-request would be the dearest thing that a request does here.
+Access lines are put together by ``http/observe`` and come in ready; all lines leave through one writer, which never blocks the
+event loop: a pipe that nobody empties would otherwise stop every request.
 """
 
 import asyncio
+import io
 import logging
+import os
+import select
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,6 +19,9 @@ import msgspec
 
 from gateway.masking import Masker
 
+MAX_WAITING_BYTES = 4 * 1024 * 1024
+_RETRY_SECONDS = 0.05
+_LAST_WAIT_MILLISECONDS = 200
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -52,34 +59,120 @@ def _console_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
     return f"{line}\n{trace}" if trace else line
 
 
-def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextIO = sys.stderr) -> None:
-    """Set up logging for a process: everything to ``stream``."""
-    handler = logging.StreamHandler(stream)
+class LineWriter:
+    """Lines to a stream. All that one turn of the event loop produced go out in one write.
+
+    A pipe is asked first whether it takes more; what it does not take waits, up to ``MAX_WAITING_BYTES``. Beyond that lines
+    are dropped and counted, and the count is written as soon as something can be.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._pipe = _pipe_of(stream)
+        self._waiting = bytearray()
+        self._dropped = 0
+        self._is_scheduled = False
+
+    def write(self, line: str) -> None:
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        if len(self._waiting) + len(data) > MAX_WAITING_BYTES:
+            self._dropped += 1
+        else:
+            self._waiting += data
+        if not self._is_scheduled:
+            self._schedule()
+
+    def flush(self) -> None:
+        """Write what can be written without waiting."""
+        self._is_scheduled = False
+        if self._dropped and not self._waiting:
+            self._waiting += b'{"level":"error","logger":"log","message":"lines dropped","count":%d}\n' % self._dropped
+            self._dropped = 0
+        self._send(0)
+        if self._waiting or self._dropped:
+            self._schedule(_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """The last lines of a process: a reader gets a moment to take them."""
+        self._send(_LAST_WAIT_MILLISECONDS)
+
+    def _schedule(self, seconds: float = 0.0) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._send(_LAST_WAIT_MILLISECONDS)  # before the loop, or in a thread: there is nobody to keep waiting
+            return
+        self._is_scheduled = True
+        if seconds:
+            loop.call_later(seconds, self.flush)
+        else:
+            loop.call_soon(self.flush)
+
+    def _send(self, wait_milliseconds: int) -> None:
+        try:
+            if self._pipe is None:
+                text, self._waiting = bytes(self._waiting), bytearray()
+                self._stream.write(text.decode())
+                self._stream.flush()
+                return
+            while self._waiting and self._pipe.takes_more(wait_milliseconds):
+                del self._waiting[: self._pipe.send(self._waiting)]
+        except (OSError, ValueError):
+            # Whoever read the log has gone. Requests go on without it; there is nowhere left to say so.
+            self._waiting.clear()
+
+
+class _Pipe:
+    """A descriptor that may be full."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def takes_more(self, wait_milliseconds: int) -> bool:
+        return bool(self._poll.poll(wait_milliseconds))
+
+    def send(self, data: bytearray) -> int:
+        """A ready pipe takes this much without blocking, and in one piece among several writers."""
+        end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
+        return os.write(self._descriptor, data[: end or select.PIPE_BUF])
+
+
+def _pipe_of(stream: TextIO) -> _Pipe | None:
+    """None for a file, which is always ready, and for streams in memory."""
+    try:
+        descriptor = stream.fileno()
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, io.UnsupportedOperation):
+        return None
+    return None if is_file else _Pipe(descriptor)
+
+
+class _Handler(logging.Handler):
+    """The standard library's records, into the same writer."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._writer.write(self.format(record))
+
+    def flush(self) -> None:
+        self._writer.close()
+
+
+def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextIO = sys.stderr) -> LineWriter:
+    """Set up logging for a process: everything to ``stream``, through the writer that is answered."""
+    writer = LineWriter(stream)
+    handler = _Handler(writer)
     handler.setFormatter(LineFormatter(Masker(secrets), wants_json(log_format, stream)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiohttp's own access log would print the query string.
     logging.getLogger("aiohttp.access").disabled = True
+    return writer
 
 
 def wants_json(log_format: str, stream: TextIO) -> bool:
     return log_format == "json" or (log_format == "auto" and not stream.isatty())
-
-
-class BatchedLines:
-    """Lines to a stream: all that one turn of the event loop produced go out in one write."""
-
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._lines: list[str] = []
-
-    def write(self, line: str) -> None:
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._lines.append(line)
-
-    def flush(self) -> None:
-        text = "\n".join(self._lines)
-        self._lines.clear()
-        if text:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()

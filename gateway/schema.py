@@ -1,84 +1,113 @@
-"""Request bodies: bytes to a checked request. What was checked is what is sent on.
+"""Request bodies: bytes to a checked JSON object. What was checked is what is sent on.
 
-A body is parsed once, whole, so that every error in it is found here; what goes upstream are the client's own bytes,
-unless the model's name has to change, and then every other field is copied as it stands.
+Only the top level is taken apart. Values stay the client's own bytes until somebody asks for one, so that a body of many small
+pieces does not become a hundred times its size in memory; and what goes upstream are those bytes, unless the model's name
+has to change, and then every other field is copied as it stands.
 """
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from gateway.errors import BadRequest
 
-
-class InferenceRequest(msgspec.Struct, frozen=True):
-    """A JSON body for an inference endpoint. ``fields`` are its top-level values, ``body`` the bytes they came from."""
-
-    endpoint: str
-    """The path below ``/v1``, for example ``chat/completions``."""
-    model: str
-    stream: bool
-    fields: dict[str, Any]
-    body: bytes
+MAX_MODEL_LENGTH = 256
+_KEY = re.compile(rb'\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
+_END_OF_VALUE = re.compile(rb"\s*[,}]")
+_FIELDS_THAT_DECIDE = ("model", "stream")
 
 
-class _Field:
-    """A top-level value. A class of our own, because the decoder then reports each one, duplicates included."""
+class JsonObject(Mapping[str, Any]):
+    """The top-level fields of a body; each value is decoded when it is asked for."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_raw", "body")
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __init__(self, body: bytes, raw: dict[str, msgspec.Raw]) -> None:
+        self.body = body
+        self._raw = raw
 
+    def __getitem__(self, name: str) -> Any:
+        """Raises KeyError, BadRequest for a value that is no JSON."""
+        return _decoded(self._raw[name])
 
-class BodyReader:
-    """Decodes JSON objects and notices duplicate top-level keys, in which two parsers could see two different requests."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
 
-    def __init__(self) -> None:
-        self._seen = 0
-        self._decoder = msgspec.json.Decoder(dict[str, _Field], dec_hook=self._see)
-
-    def _see(self, _type: type, value: Any) -> _Field:
-        self._seen += 1
-        return _Field(value)
-
-    def read(self, body: bytes) -> dict[str, Any]:
-        """Raises BadRequest."""
-        self._seen = 0
-        try:
-            found = self._decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _not_json(_reason(error)) from None
-        except RecursionError:
-            raise _not_json("it is nested too deeply") from None
-        if self._seen != len(found):
-            raise BadRequest("The JSON body has a key twice at its top level.", code="duplicate_key")
-        return {name: field.value for name, field in found.items()}
+    def __len__(self) -> int:
+        return len(self._raw)
 
 
-def inference_request(endpoint: str, fields: dict[str, Any], body: bytes) -> InferenceRequest:
-    """Check the fields that decide where a request goes. Raises BadRequest."""
-    stream = fields.get("stream")
-    if stream is not None and not isinstance(stream, bool):
-        raise BadRequest("`stream` must be true, false or null.", code="invalid_type", param="stream")
-    return InferenceRequest(endpoint, model_in(fields), stream is True, fields, body)
+def read_object(body: bytes) -> JsonObject:
+    """Raises BadRequest, also for a key that two readers could take for two different things."""
+    try:
+        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        if not body.isascii():
+            body.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _not_json(_reason(error)) from None
+    except RecursionError:
+        raise _not_json("it is nested too deeply") from None
+    _refuse_twins(body, raw)
+    for name in raw:
+        if name not in _FIELDS_THAT_DECIDE and name.casefold() in _FIELDS_THAT_DECIDE:
+            # Go's reader takes "Model" for "model", and the last one wins.
+            raise BadRequest(f"The key {name!r} must be written in lower case.", code="duplicate_key", param=name)
+    return JsonObject(body, raw)
 
 
-def model_in(fields: dict[str, Any]) -> str:
+def model_in(fields: Mapping[str, Any]) -> str:
     """Raises BadRequest where no model is named."""
     model = fields.get("model")
     if model is None or model == "":
         raise BadRequest("you must provide a model parameter", code="missing_required_parameter", param="model")
-    if not isinstance(model, str):
-        raise BadRequest("`model` must be a text.", code="invalid_type", param="model")
+    if not isinstance(model, str) or len(model) > MAX_MODEL_LENGTH:
+        rule = f"`model` must be a text of at most {MAX_MODEL_LENGTH} characters."
+        raise BadRequest(rule, code="invalid_type", param="model")
     return model
+
+
+def stream_in(fields: Mapping[str, Any]) -> bool:
+    """Raises BadRequest for anything but true, false and null."""
+    stream = fields.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise BadRequest("`stream` must be true, false or null.", code="invalid_type", param="stream")
+    return stream is True
 
 
 def with_field(body: bytes, name: str, value: Any) -> bytes:
     """The JSON object ``body`` with one top-level field set; all other fields stay byte for byte as they are."""
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    fields[name] = msgspec.Raw(msgspec.json.encode(value))
+    fields[name] = value if isinstance(value, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(value))
     return msgspec.json.encode(fields)
+
+
+def _refuse_twins(body: bytes, raw: dict[str, msgspec.Raw]) -> None:
+    """The decoder kept the last of two equal keys. Without it there is nothing left over; or else the keys are walked."""
+    if len(body) == 1 + sum(len(name) + memoryview(value).nbytes + 4 for name, value in raw.items()):
+        return  # a compact body: every byte is accounted for
+    at = body.index(b"{") + 1
+    for _ in range(len(raw)):
+        key = _KEY.match(body, at)
+        value = bytes(raw[msgspec.json.decode(b'"' + key[1] + b'"')]) if key else b""
+        end = _END_OF_VALUE.match(body, key.end() + len(value)) if key and body.startswith(value, key.end()) else None
+        if end is None:
+            raise _twin()
+        at = end.end()
+    if raw and body[at - 1 : at] != b"}":
+        raise _twin()
+
+
+def _twin() -> BadRequest:
+    return BadRequest("The JSON body has a key twice at its top level.", code="duplicate_key")
+
+
+def _decoded(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _not_json(str(error)) from None
 
 
 def _reason(error: Exception) -> str:

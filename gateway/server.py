@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from gateway.app import App, create_app
+from gateway.app import App
 from gateway.auth.ratchet import Ratchet
 from gateway.http.protocol import HttpServer
 from gateway.settings import Settings
@@ -43,7 +43,7 @@ def bind(host: str, port: int) -> socket.socket:
 def run(settings: Settings, listener: socket.socket, ratchet: Ratchet, ready: Ready, parent: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
 
-    Raises what ``create_app`` raises.
+    Raises what ``App`` raises.
     """
     _run_loop(Worker(settings, listener, ratchet, parent).serve(ready))
 
@@ -61,7 +61,7 @@ class Worker:
 
     async def serve(self, ready: Ready) -> None:
         loop = asyncio.get_running_loop()
-        app = create_app(self._settings, ratchet=self._ratchet)
+        app = App(self._settings, ratchet=self._ratchet)
         await app.start()
         http = HttpServer(app.entrance)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)

@@ -20,6 +20,8 @@ def text(value: str) -> str:
 
 
 def path(value: str) -> Path:
+    if "\0" in value:
+        raise ValueError("holds a NUL")
     try:
         return Path(value).expanduser()
     except RuntimeError as error:

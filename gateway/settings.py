@@ -5,6 +5,7 @@ below is the single list; ``.env.example`` and the README are tested against it.
 """
 
 import difflib
+import io
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from gateway import setting_values as parse
 from gateway.setting_values import Network
@@ -159,7 +160,10 @@ def tokens_file(environ: Mapping[str, str], env_file: Path | None = None) -> Pat
     if problems:
         raise ConfigurationError(problems)
     spec = _BY_NAME["GATEWAY_TOKENS_FILE"]
-    return parse.path(sources.get(spec.name, "").strip() or spec.default)
+    path: Path | None = _value(spec, sources.get(spec.name, "").strip(), problems)
+    if path is None:
+        raise ConfigurationError(problems)
+    return path
 
 
 def _read_env_file(named: Path | None, problems: list[Problem]) -> dict[str, str]:
@@ -168,12 +172,21 @@ def _read_env_file(named: Path | None, problems: list[Problem]) -> dict[str, str
         problems.append(Problem("--env-file", f"{path} is not a file"))
         return {}
     try:
-        # Values are taken literally: a secret may hold "${".
-        found = dotenv_values(path, interpolate=False)
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(str(path), f"cannot be read: {error}"))
         return {}
-    return {name: value for name, value in found.items() if value is not None}
+    found: dict[str, str] = {}
+    # Values are taken literally: a secret may hold "${".
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key in _BY_NAME and binding.value is None):
+            # Passed over, a key with a slip in it would leave the gateway open.
+            problems.append(Problem(f"{path}, line {binding.original.line}", "is not NAME=value"))
+        elif binding.key is not None and binding.value is not None:
+            found[binding.key] = binding.value
+    return found
 
 
 def _read_toml(path: Path, problems: list[Problem]) -> dict[str, str]:
@@ -196,14 +209,17 @@ def _read_toml(path: Path, problems: list[Problem]) -> dict[str, str]:
 def _refuse_unknown(sources: Mapping[str, str], problems: list[Problem]) -> None:
     known = {*_BY_NAME, _CONFIG} | {f"{spec.name}_FILE" for spec in SPECS if spec.secret}
     for name in sorted(sources):
-        if name.startswith("GATEWAY_") and name not in known:
+        is_slip = name.upper() not in known and difflib.get_close_matches(
+            name.upper(), ("FREEGPT_API_KEY",), cutoff=0.85
+        )
+        if name not in known and (name.upper().startswith("GATEWAY_") or is_slip):
             problems.append(Problem(name, "is not a setting" + _nearest(name)))
 
 
 def _nearest(name: str) -> str:
     # Without the common beginning, by which everything resembles everything.
     ends = {known.removeprefix("GATEWAY_"): known for known in _BY_NAME}
-    near = difflib.get_close_matches(name.removeprefix("GATEWAY_"), list(ends), n=1)
+    near = difflib.get_close_matches(name.upper().removeprefix("GATEWAY_"), list(ends), n=1)
     return f"; did you mean {ends[near[0]]}?" if near else "; see .env.example for the list"
 
 
@@ -216,7 +232,10 @@ def _text(spec: Spec, sources: Mapping[str, str], problems: list[Problem]) -> st
         problems.append(Problem(spec.name, f"is given twice, by itself and by {spec.name}_FILE; keep one"))
         return text
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        content = Path(path).read_text(encoding="utf-8-sig").strip()
+        if not content:
+            problems.append(Problem(f"{spec.name}_FILE", f"{path} is empty"))
+        return content
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(f"{spec.name}_FILE", f"cannot be read: {error}"))
         return ""

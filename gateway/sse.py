@@ -134,9 +134,9 @@ def _error_of(data: bytes | None) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     error = content.get("error") if isinstance(content, dict) else None
-    if isinstance(error, str) and error:
-        return {"message": error}
-    return error if isinstance(error, dict) and error else None
+    if not error:
+        return None
+    return error if isinstance(error, dict) else {"message": str(error)}
 
 
 def encode(data: bytes) -> bytes:

@@ -2,26 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 log = logging.getLogger(__name__)
 
+RESTART_SECONDS = 1.0
+
 
 class TaskGroup:
-    """Tasks that run until ``aclose``. One that fails is logged at once; the others go on."""
+    """Tasks that run until ``aclose``."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Run once. A failure is logged at once."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    def keep(self, work: Callable[[], Awaitable[None]], name: str) -> None:
+        """Run for as long as the group lives: a watcher that died of one bad moment would never see the next revocation."""
+        self.start(_kept(work, name), name)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background task %s failed", task.get_name(), exc_info=error)
+            log.error("a background task failed", extra={"task": task.get_name()}, exc_info=error)
 
     async def aclose(self) -> None:
         """Cancel what still runs and wait for it."""
@@ -29,3 +36,12 @@ class TaskGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _kept(work: Callable[[], Awaitable[None]], name: str) -> None:
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("a background task failed and is started again", extra={"task": name})
+        await asyncio.sleep(RESTART_SECONDS)

@@ -4,13 +4,14 @@ import asyncio
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from gateway import log
-from gateway.log import BatchedLines, LineFormatter
+from gateway.log import LineFormatter, LineWriter
 from gateway.masking import Masker
 from tests.support.tokens import KEY
 
@@ -97,7 +98,7 @@ def test_auto_means_json_but_on_a_terminal() -> None:
 
 async def test_lines_of_one_turn_go_out_in_one_write() -> None:
     stream = io.StringIO()
-    lines = BatchedLines(stream)
+    lines = LineWriter(stream)
     lines.write("one")
     lines.write("two")
     assert stream.getvalue() == ""
@@ -105,3 +106,44 @@ async def test_lines_of_one_turn_go_out_in_one_write() -> None:
     assert stream.getvalue() == "one\ntwo\n"
     lines.flush()
     assert stream.getvalue() == "one\ntwo\n"
+
+
+def _full_pipe() -> tuple[int, io.TextIOWrapper]:
+    """A pipe that nobody has read from yet, and that takes no more."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writing, True)
+    return reading, os.fdopen(writing, "w")
+
+
+async def test_a_pipe_that_nobody_reads_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were this to block, the test would never end: nor would a request."""
+    monkeypatch.setattr(log, "MAX_WAITING_BYTES", 100)
+    reading, stream = _full_pipe()
+    lines = LineWriter(stream)
+    for number in range(20):
+        lines.write(f"line {number:04}")
+    lines.flush()
+    os.read(reading, 2**20)
+    lines.flush()
+    lines.flush()
+    said = os.read(reading, 2**20).decode()
+    assert said.startswith("line 0000\nline 0001\n")
+    assert said.endswith('"message":"lines dropped","count":10}\n')
+    os.close(reading)
+    lines.write("nobody is there any more")
+    lines.flush()
+    stream.close()
+
+
+def test_outside_of_a_loop_lines_go_out_at_once() -> None:
+    reading, writing = os.pipe()
+    stream = os.fdopen(writing, "w")
+    LineWriter(stream).write("one")
+    assert os.read(reading, 100) == b"one\n"
+    os.close(reading)
+    stream.close()

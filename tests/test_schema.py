@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.schema import BodyReader, inference_request, model_in, with_field
+from gateway.schema import model_in, read_object, stream_in, with_field
 
 JSON = st.recursive(
     st.none()
@@ -27,7 +27,7 @@ def test_a_body_is_read_as_the_standard_reader_does(fields: dict[str, Any]) -> N
         body = json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return
-    assert BodyReader().read(body) == json.loads(body)
+    assert dict(read_object(body)) == json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -47,36 +47,63 @@ def test_a_body_is_read_as_the_standard_reader_does(fields: dict[str, Any]) -> N
 )
 def test_what_is_no_json_object_is_refused_with_the_reason(body: bytes, reason: str) -> None:
     with pytest.raises(BadRequest, match=f"(?i)could not parse the JSON body.*{reason}") as caught:
-        BodyReader().read(body)
+        read_object(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
 @pytest.mark.parametrize("body", [b'{"model": "a", "model": "a"}', b'{"model": "a", "x": {}, "m\\u006fdel": "b"}'])
 def test_a_key_twice_is_refused_however_it_is_written(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        BodyReader().read(body)
+        read_object(body)
     assert caught.value.code == "duplicate_key"
 
 
-def test_a_reader_begins_anew_after_each_body() -> None:
-    reader = BodyReader()
-    for body in (b'{"a": 1, "a": 2}', b'{"a": 1, "b', b"[]"):
-        with pytest.raises(BadRequest):
-            reader.read(body)
-    assert reader.read(b'{"a": 1}') == {"a": 1}
+@pytest.mark.parametrize("body", [b'{ "a" : 1 , "b":{"x":[1, 2]} }', b" { } ", '{"\u00e9": 1, "a,}": "}"}'.encode()])
+def test_white_space_and_odd_keys_are_no_twins(body: bytes) -> None:
+    assert dict(read_object(body)) == json.loads(body)
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), JSON), max_size=4), st.booleans())
+def test_a_body_is_refused_exactly_if_a_key_stands_twice(pairs: list[tuple[str, Any]], compact: bool) -> None:
+    separators = (",", ":") if compact else (" , ", " : ")
+    try:
+        members = [json.dumps(key) + separators[1] + json.dumps(value, ensure_ascii=False) for key, value in pairs]
+        body = ("{" + separators[0].join(members) + "}").encode()
+    except UnicodeEncodeError:
+        return
+    if any("\\ud" in json.dumps(key) for key, _ in pairs):
+        return
+    has_twins = len({key for key, _ in pairs}) != len(pairs)
+    try:
+        assert dict(read_object(body)) == dict(pairs)
+        assert not has_twins
+    except BadRequest as error:
+        assert (error.code, has_twins) == ("duplicate_key", True)
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "\u017ftream", "STREAM"])
+def test_a_key_that_only_some_readers_take_for_the_model_is_refused(name: str) -> None:
+    """Go's reader minds neither capitals nor the long s, and takes the last one."""
+    with pytest.raises(BadRequest) as caught:
+        read_object(json.dumps({"model": "a", name: "b"}).encode())
+    assert caught.value.code == "duplicate_key"
+
+
+def test_a_value_that_cannot_be_read_is_refused_when_it_is_asked_for() -> None:
+    with pytest.raises(BadRequest, match="out of range"):
+        read_object(b'{"a":1e999}')["a"]
 
 
 @pytest.mark.parametrize(("stream", "is_stream"), [(True, True), (False, False), (None, False)])
 def test_stream_is_true_false_or_null(stream: bool | None, is_stream: bool) -> None:
-    made = inference_request("chat/completions", {"model": "m", "stream": stream}, b"{}")
-    assert (made.stream, made.model, made.endpoint, made.body) == (is_stream, "m", "chat/completions", b"{}")
-    assert inference_request("x", {"model": "m"}, b"").stream is False
+    assert stream_in({"model": "m", "stream": stream}) is is_stream
+    assert stream_in({"model": "m"}) is False
 
 
 @pytest.mark.parametrize("stream", [0, 1, "true", [], {}])
 def test_any_other_stream_is_refused(stream: object) -> None:
     with pytest.raises(BadRequest) as caught:
-        inference_request("x", {"model": "m", "stream": stream}, b"")
+        stream_in({"model": "m", "stream": stream})
     assert (caught.value.code, caught.value.param) == ("invalid_type", "stream")
 
 
@@ -88,6 +115,7 @@ def test_any_other_stream_is_refused(stream: object) -> None:
         ({"model": ""}, "missing_required_parameter"),
         ({"model": 4}, "invalid_type"),
         ({"model": ["a"]}, "invalid_type"),
+        ({"model": "m" * 257}, "invalid_type"),
     ],
 )
 def test_a_model_must_be_named(fields: dict[str, Any], code: str) -> None:

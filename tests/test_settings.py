@@ -199,8 +199,26 @@ def test_the_environment_beats_the_env_file_beats_the_toml_file(tmp_path: Path) 
 
 
 def test_values_of_the_env_file_are_literal(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("OPENAI_API_KEY='sk-${HOME}-$x'\nFREEGPT_API_KEY\n")
+    (tmp_path / ".env").write_text("OPENAI_API_KEY='sk-${HOME}-$x'\nSOMEBODY_ELSES\n")
     assert settings.load({"HOME": "/root"}).environment_key == "sk-${HOME}-$x"
+
+
+@pytest.mark.parametrize("line", ["FREEGPT_API_KEY='sk-not-closed", "FREEGPT_API_KEY: sk-yaml", "FREEGPT_API_KEY"])
+def test_a_slip_in_the_line_of_a_key_does_not_open_the_gateway(tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"# mine\n{line}\n")
+    with pytest.raises(ConfigurationError, match=r"\.env, line 2: is not NAME=value"):
+        settings.load({})
+
+
+def test_an_empty_key_file_does_not_open_the_gateway(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(" \n")
+    with pytest.raises(ConfigurationError, match=r"FREEGPT_API_KEY_FILE: .*key is empty"):
+        settings.load({"FREEGPT_API_KEY_FILE": str(tmp_path / "key")})
+
+
+@pytest.mark.parametrize("name", ["FREEGPT_APIKEY", "freegpt_api_kye", "gateway_port"])
+def test_a_name_that_is_nearly_one_is_told(name: str) -> None:
+    assert problems(**{name: "x"})[0].startswith(f"{name}: is not a setting; did you mean")
 
 
 def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:

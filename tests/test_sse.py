@@ -144,7 +144,7 @@ def test_the_end_mark_is_known(block: bytes, end: int) -> None:
         (b'{"error": null}', None),
         (b'{"error": ""}', None),
         (b'{"error": {}}', None),
-        (b'{"error": 1}', None),
+        (b'{"error": 1}', {"message": "1"}),
         (b'{"content": "say \\"error\\" now"}', None),
         (b'["error"]', None),
         (b'{"error"', None),

@@ -72,7 +72,7 @@ class Authenticator:
         record = self._tokens.view.by_hash(digest)
         if record is None:
             raise _invalid(mask(secret), "it is not known here")
-        status = record.status(self._clock())
+        status = self._tokens.view.status(record, self._clock())
         if status is not Status.ACTIVE:
             raise _invalid(mask(secret), f"it is {status}")
         return Principal(record.name, record.role, record)

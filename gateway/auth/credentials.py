@@ -52,9 +52,11 @@ def split_query(raw: str) -> Query:
     rest: list[str] = []
     tokens: list[str] = []
     for part in raw.split("&"):
-        name, _, value = part.partition("=")
-        if unquote(name) == QUERY_NAME:
-            tokens.append(unquote(value, errors="replace"))
+        # Some servers take a semicolon for an ampersand, and some do not mind capitals.
+        pairs = [piece.partition("=") for piece in part.split(";")]
+        found = [unquote(value, errors="replace") for name, _, value in pairs if unquote(name).lower() == QUERY_NAME]
+        if found:
+            tokens += found
         else:
             rest.append(part)
     return Query("&".join(rest), tuple(tokens))

@@ -32,6 +32,11 @@ class Principal(msgspec.Struct, frozen=True):
         """Test tokens are answered by the echo backend, whatever the model."""
         return self.token is not None and self.token.prefix.startswith("sk_test_")
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether only certain models are allowed."""
+        return self.token is not None and self.token.models is not None
+
     def may_use(self, model: str) -> bool:
         return self.token is None or allows_model(self.token.models, model)
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.backends import openai_errors
-from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendConfig, BackendRequest
+from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
 from gateway.backends.openai_events import End, events_of
 from gateway.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
 from gateway.upstream.aiohttp_client import AiohttpUpstream
@@ -81,7 +81,7 @@ class OpenAIBackend:
         return UpstreamRequest(request.method, f"{self._base_url}/{request.path}{query}", headers, request.body)
 
     async def _answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
-        if response.status >= 400:
+        if 400 <= response.status < 600:
             raise await self._refused(response)
         if not 200 <= response.status < 300 and response.status != 304:
             raise UpstreamInvalid(f"The upstream answered {response.status}; redirects and upgrades are not followed.")
@@ -93,7 +93,7 @@ class OpenAIBackend:
         if is_strict:
             await self._json_answer(response)  # an error in disguise is reported as such
             raise UpstreamInvalid("The upstream answered a request for a stream without one.")
-        return _copied(response)
+        return self._copied(response)
 
     async def _event_answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
         """The first event is waited for: an error that comes first can still be answered with a real status."""
@@ -102,7 +102,7 @@ class OpenAIBackend:
         if first is None:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
         if first.error is not None:
-            raise openai_errors.from_event(first.error, _kept(response), self._redact)
+            raise openai_errors.from_event(first.error, self._kept(response), self._redact)
 
         async def rest() -> AsyncIterator[bytes]:
             yield first.data
@@ -112,7 +112,7 @@ class OpenAIBackend:
                     raise UpstreamReported
                 yield piece.data
 
-        return Answer(response.status, EVENT_STREAM, rest(), _kept(response), response.close)
+        return Answer(response.status, EVENT_STREAM, rest(), self._kept(response), response.close)
 
     async def _json_answer(self, response: UpstreamResponse) -> Answer:
         body = await response.read(MAX_ANSWER_BYTES)
@@ -121,13 +121,30 @@ class OpenAIBackend:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise UpstreamInvalid("The upstream's answer is not a JSON object.") from None
         if content.error:
-            raise openai_errors.from_event(content.error, _kept(response), self._redact)
+            raise openai_errors.from_event(content.error, self._kept(response), self._redact)
         response.close()
-        return Answer(response.status, response.headers.get("Content-Type", "application/json"), body, _kept(response))
+        return Answer(response.status, JSON, body, self._kept(response))
 
     async def _refused(self, response: UpstreamResponse) -> UpstreamRefused:
         body = await openai_errors.read_body(response)
-        return openai_errors.from_body(response.status, body, _kept(response), self._redact)
+        return openai_errors.from_body(response.status, body, self._kept(response), self._redact)
+
+    def _kept(self, response: UpstreamResponse) -> dict[str, str]:
+        """The headers that clients get to see."""
+        kept = {
+            name: self._redact(value) for name in _KEPT_HEADERS if (value := response.headers.get(name)) is not None
+        }
+        if (request_id := response.headers.get("x-request-id")) is not None:
+            kept["x-upstream-request-id"] = self._redact(request_id)
+        return kept
+
+    def _copied(self, response: UpstreamResponse) -> Answer:
+        """Whatever it is, piece by piece; its length, too, unless it was unpacked on the way."""
+        content_type = response.headers.get("Content-Type", "application/octet-stream")
+        kept = self._kept(response)
+        if "Content-Length" in response.headers and "Content-Encoding" not in response.headers:
+            kept["Content-Length"] = response.headers["Content-Length"]
+        return Answer(response.status, content_type, response.chunks(), kept, response.close)
 
     def _redact(self, text: str) -> str:
         """An upstream that quotes the key it was shown must not hand it to our clients."""
@@ -140,21 +157,8 @@ class _JsonAnswer(msgspec.Struct):
     error: Any = None
 
 
-def _copied(response: UpstreamResponse) -> Answer:
-    """Whatever it is, piece by piece."""
-    content_type = response.headers.get("Content-Type", "application/octet-stream")
-    return Answer(response.status, content_type, response.chunks(), _kept(response), response.close)
-
-
 def _media_type(response: UpstreamResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _kept(response: UpstreamResponse) -> dict[str, str]:
-    kept = {name: value for name in _KEPT_HEADERS if (value := response.headers.get(name)) is not None}
-    if (request_id := response.headers.get("x-request-id")) is not None:
-        kept["x-upstream-request-id"] = request_id
-    return kept
 
 
 def _sendable(headers: Mapping[str, str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> Upstre
     """An error that came with a 200. Its own code is the status if it is one, else 502."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
-    said = error.get("message") if isinstance(error, dict) else error
+    said = (error.get("message") if isinstance(error, dict) else error) or "nothing more"
     return UpstreamRefused(status, redact(f"The upstream reported an error: {_shortened(str(said))}"), headers)
 
 

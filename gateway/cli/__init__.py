@@ -3,6 +3,7 @@
 It starts fast, because nothing of the server is imported, and needs no server to run.
 """
 
+import argparse
 import io
 import os
 import sys
@@ -19,17 +20,33 @@ from gateway.tokens.token_file import TokenFile
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78
+EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 not possible, 2 wrong usage, 78 the configuration or the token file is broken."""
     asked = arguments.parser().parse_args(argv)
+    if sys.stdout is None or sys.stderr is None:
+        return EXIT_FAILED  # there is nobody to be told, not even a secret
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                encoding="utf-8", errors="backslashreplace"
-            )  # the marks must not fail in a bare environment
+            # The marks must not fail in a bare environment.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     printer = output.Printer(sys.stdout, sys.stderr, as_json=asked.json)
+    try:
+        code = _run(asked, printer)
+        printer.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        # Nobody reads on, `list | head`: Python's own last flush must not complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"token_manager.py: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return code
+
+
+def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
     clock = SteadyClock()
     try:
         service = TokenService(TokenFile(settings.tokens_file(os.environ)), clock)
@@ -43,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigurationError, TokenFileError) as error:
         printer.failed(str(error))
         return EXIT_CONFIGURATION
+    except BrokenPipeError:
+        raise
     except (NoSuchToken, OSError) as error:
         printer.failed(str(error))
         return EXIT_FAILED

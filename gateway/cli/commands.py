@@ -19,8 +19,7 @@ def run(asked: argparse.Namespace, service: TokenService, printer: Printer, cloc
     """Do what was asked. Answers the exit code."""
     match asked.command:
         case "create":
-            made = service.create(_wish(asked, clock()))
-            printer.created(made.record, made.secret, clock())
+            _create(asked, service, printer, clock())
         case "list":
             printer.listed(_selected(asked, service.all(), clock()), clock())
         case "show":
@@ -35,6 +34,17 @@ def run(asked: argparse.Namespace, service: TokenService, printer: Printer, cloc
             data = sys.stdin.buffer.read() if asked.file == "-" else Path(asked.file).read_bytes()
             printer.imported(service.import_file(data), clock())
     return 0
+
+
+def _create(asked: argparse.Namespace, service: TokenService, printer: Printer, now: float) -> None:
+    made = service.create(_wish(asked, now))
+    try:
+        printer.created(made.record, made.secret, now)
+        printer.flush()
+    except (OSError, ValueError):
+        # The secret has reached nobody: a token that nobody can use must not stay.
+        service.delete(made.record.id)
+        raise
 
 
 def _wish(asked: argparse.Namespace, now: float) -> TokenWish:

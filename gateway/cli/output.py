@@ -92,6 +92,10 @@ class Printer:
         print(f"token_manager.py: {message}", file=self._err)
         return None
 
+    def flush(self) -> None:
+        """Raises OSError where the output cannot be written."""
+        self._out.flush()
+
     def confirmed(self, question: str) -> bool:
         print(f"{question} [y/N] ", end="", file=self._err, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")

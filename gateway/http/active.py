@@ -1,15 +1,10 @@
 """The calls that are being answered now: counted for the drain, and ended early when their token dies."""
 
 import asyncio
-import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gateway.errors import GatewayError
 from gateway.http.call import Call
-
-LOOK_SECONDS = 0.25
-_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
-"""Where the system has no word for it, a reset is still reported, a mere end of sending is not."""
 
 
 class ActiveCalls:
@@ -21,6 +16,9 @@ class ActiveCalls:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._tasks))
 
     def enter(self, call: Call) -> None:
         task = asyncio.current_task()
@@ -39,29 +37,6 @@ class ActiveCalls:
             call.cut = error
             self._tasks[call].cancel()
         return len(concerned)
-
-    async def watch_clients(self) -> None:
-        """Look until cancelled.
-
-        While a client's bytes are held back - an upload that the upstream does not take, too many pipelined requests - the
-        event loop does not read from its socket, and so does not see it leave. The kernel knows all the same.
-        """
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            self.drop_gone()
-
-    def drop_gone(self) -> None:
-        """Close the connections of clients that have left."""
-        poll = select.poll()
-        transports: dict[int, asyncio.Transport] = {}
-        for call in self._tasks:
-            transport = call.request.transport
-            if transport is not None and not transport.is_closing():
-                number = transport.get_extra_info("socket").fileno()
-                transports[number] = transport
-                poll.register(number, _PEER_CLOSED)
-        for number, _ in poll.poll(0):
-            transports[number].abort()
 
     async def wait_idle(self, seconds: float) -> bool:
         """Whether everything ended within that many seconds."""

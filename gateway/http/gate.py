@@ -94,13 +94,13 @@ class Gate:
         origin = call.request.headers.get("Origin")
         if origin is not None and origin.lower() not in self._rules.origins and not client.is_local_origin(origin):
             raise Forbidden(
-                "This gateway has no keys yet and does not serve web pages from elsewhere. Name their origin in "
-                "GATEWAY_CORS_ORIGINS, or create a token (python token_manager.py create NAME)."
+                "Without a key, web pages from elsewhere are not served. Name their origin in GATEWAY_CORS_ORIGINS, or "
+                "create a token (python token_manager.py create NAME) and send it."
             )
         if not client.is_local_name(call.request.headers.get("Host", "")):
             raise Forbidden(
-                "This gateway has no keys yet and serves only requests to localhost or an IP address. "
-                "Create a token (python token_manager.py create NAME), or set GATEWAY_ALLOW_OPEN=on."
+                "Without a key, only requests to localhost or an IP address are served. Create a token "
+                "(python token_manager.py create NAME) and send it, or set GATEWAY_ALLOW_OPEN=on."
             )
 
     @property

@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.clock import to_local_iso
 from gateway.http.call import Call
-from gateway.log import BatchedLines
+from gateway.log import LineWriter
 from gateway.masking import Masker
 from gateway.metrics import Metrics
 
@@ -19,7 +19,7 @@ _MAX_SHOWN = 200
 class Observer:
     """Writes access lines to ``lines`` (None: nowhere) and counts."""
 
-    def __init__(self, metrics: Metrics, lines: BatchedLines | None, masker: Masker, as_json: bool) -> None:
+    def __init__(self, metrics: Metrics, lines: LineWriter | None, masker: Masker, as_json: bool) -> None:
         self._metrics = metrics
         self._lines = lines
         self._masker = masker
@@ -43,11 +43,11 @@ class Observer:
             "client_request_id": self._client_request_id(call),
             "client": call.client.address,
             "method": call.method[:20],
-            # A path that is on no route may be anything, even a secret in the wrong place.
-            "path": call.path if call.route else self._shown(call.path),
+            # A path that is not fixed may be anything, even a secret in the wrong place.
+            "path": call.path if call.route and not call.params else self._shown(call.path),
             "token_id": principal.token_id if principal else None,
             "token": principal.name if principal else None,
-            "model": call.model,
+            "model": call.model and self._shown(call.model),
             "deployment": call.backend,
             "status": status,
             "bytes": call.bytes_sent,

@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.errors import BadRequest, GatewayError, InternalError
 from gateway.http.call import new_request_id
 from gateway.http.entrance import Entrance
+from gateway.http.whole import WholeResponse
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ class _Protocol(RequestHandler):
         if status != 400:
             log.error("a bug", exc_info=exc, extra={"request_id": request_id})
             error = InternalError(request_id)
-        headers = {"x-request-id": request_id, "Content-Type": "application/json"}
-        response = web.Response(body=error.body(), status=error.status, headers=headers)
+        log.info("a request that is none", extra={"request_id": request_id, "status": error.status})
+        headers = {"server": "gateway", "x-request-id": request_id, "Content-Type": "application/json"}
+        response = WholeResponse(error.status, headers, error.body())
         response.force_close()
         return response
 

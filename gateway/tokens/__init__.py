@@ -1,5 +1,5 @@
 """Tokens: the record, its secret, the file that holds them, and the one writer.
 
-``record`` and ``secret`` are values; ``document`` turns records into JSON and back; ``atomic_file`` and ``token_file``
-keep them safe on disk; ``watcher`` gives a server the newest good snapshot; ``service`` is the only way to change them.
+``record`` and ``secret`` are values; ``document`` turns records into JSON and back; ``token_file`` keeps them safe
+on disk; ``watcher`` gives a server the newest good snapshot; ``service`` is the only way to change them.
 """

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from gateway.clock import from_iso
+from gateway.clock import LATEST, from_iso
 from gateway.tokens.record import Role
 
 MAX_NAME_LENGTH = 200
 _HASH = re.compile(r"[0-9a-f]{64}")
 _E_MAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
-_EARLIEST, _LATEST = 0, 253_402_300_799  # 1970-01-01 to 9999-12-31T23:59:59Z
 
 
 class FieldError(ValueError):
@@ -80,7 +79,7 @@ def _time(field: str) -> Callable[[Any], int]:
             seconds = from_iso(value)
         except (TypeError, ValueError, OverflowError):
             seconds = -1
-        if not _EARLIEST <= seconds <= _LATEST:
+        if not 0 <= seconds <= LATEST:
             raise FieldError(field, "must be a time such as 2026-01-31T10:30:00Z")
         return seconds
 

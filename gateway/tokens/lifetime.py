@@ -2,11 +2,10 @@
 
 import re
 
-from gateway.clock import from_iso
+from gateway.clock import LATEST, from_iso
 
 _UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_SPAN = re.compile(r"(\d{1,6})([hdwy])")
-_LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z
+_SPAN = re.compile(r"([0-9]{1,6})([hdwy])")
 
 
 def expiry(text: str, now: float) -> int | None:
@@ -24,6 +23,6 @@ def expiry(text: str, now: float) -> int | None:
             at = from_iso(text)
         except (ValueError, OverflowError):
             raise ValueError(f"{text!r} is none of 30d, 12h, 2w, 1y, never or a date such as 2027-01-31") from None
-    if not now < at <= _LATEST:
+    if not now < at <= LATEST:
         raise ValueError(f"{text!r} does not lie in the future (up to the year 9999)")
     return at

@@ -1,9 +1,7 @@
 """What is known of a token, and what follows from it. Values only."""
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -53,10 +51,21 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def allows_model(patterns: tuple[str, ...] | None, model: str) -> bool:
     """Whether an allow-list with ``*`` globs lets a model through. None allows all, an empty list nothing."""
-    return patterns is None or any(_glob(pattern).fullmatch(model) for pattern in patterns)
+    return patterns is None or any(_fits(pattern, model) for pattern in patterns)
 
 
-@lru_cache(maxsize=4096)
-def _glob(pattern: str) -> re.Pattern[str]:
-    """Only the star is special: names of models hold brackets and question marks."""
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+def _fits(pattern: str, text: str) -> bool:
+    """Only the star is special: names of models hold brackets and question marks. Takes linear time, unlike a regex."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return text == pattern
+    *middle, last = rest
+    if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True

@@ -31,11 +31,14 @@ def random_text(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
+def has_our_form(secret: str) -> bool:
+    """Whether this could be a whole secret of ours."""
+    return _OUR_FORM.fullmatch(secret) is not None
+
+
 def is_mistyped(secret: str) -> bool:
     """Whether this has our form but not our checksum. Secrets of any other form come from elsewhere: False."""
-    return (
-        _OUR_FORM.fullmatch(secret) is not None and _checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]
-    )
+    return has_our_form(secret) and _checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]
 
 
 def digest(secret: str) -> str:

@@ -143,8 +143,8 @@ def _matches(tokens: Sequence[TokenRecord], reference: str) -> list[TokenRecord]
     # "sk-a1b2c3d4e5f..." is how `list` prints it, and so how it gets pasted.
     beginning = reference.strip().removesuffix("...")
     named = [record for record in tokens if record.name == reference]
-    if _is_mistyped_whole(beginning):
-        return named
+    if secrets_room.has_our_form(beginning):
+        return named  # a whole secret that is nobody's must not fall back to the token with the same beginning
     return named + [record for record in tokens if _begins(record, beginning) and record not in named]
 
 
@@ -153,11 +153,6 @@ def _begins(record: TokenRecord, beginning: str) -> bool:
     if len(record.prefix) < secrets_room.DISPLAY_LENGTH:
         return beginning == record.prefix
     return beginning.startswith(record.prefix)
-
-
-def _is_mistyped_whole(reference: str) -> bool:
-    """A whole secret that is nobody's must not fall back to the token with the same beginning."""
-    return any(reference.startswith(p) and len(reference) == len(p) + 49 for p in secrets_room.PREFIXES)
 
 
 def _shown(reference: str) -> str:

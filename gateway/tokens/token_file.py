@@ -22,8 +22,9 @@ Change = Callable[[TokenDocument], TokenDocument]
 class TokenFile:
     """One token file. Any number of processes and threads may hold one each for the same path."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self._path = path
+        self._lock_seconds = lock_seconds
         self._guard = threading.Lock()
         self._known: TokenDocument | None = None
         self._signature: Signature | None = None
@@ -52,7 +53,7 @@ class TokenFile:
         path = self.path
         if create:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file.locked(path, LOCK_SECONDS), self._guard:
+        with atomic_file.locked(path, self._lock_seconds), self._guard:
             atomic_file.sweep(path)
             before = self._read()
             if before is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import TokenRecord
+from gateway.tokens.record import Status, TokenRecord
 from gateway.tokens.token_file import TokenFile
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,18 @@ class TokenView:
 
     def by_id(self, token_id: str) -> TokenRecord | None:
         return self._by_id.get(token_id)
+
+    def status(self, record: TokenRecord, now: float) -> Status:
+        """The record's own status, ended also by the end of a parent: one that is revoked, expired or gone."""
+        seen = {record.id}
+        own = record.status(now)
+        while own is Status.ACTIVE and record.parent_id is not None:
+            parent = self._by_id.get(record.parent_id)
+            if parent is None or parent.id in seen:
+                return Status.REVOKED
+            seen.add(parent.id)
+            own, record = parent.status(now), parent
+        return own
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -3,9 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
-from typing import ClassVar
-from weakref import WeakSet
+from functools import lru_cache, partial
+from typing import cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -19,6 +18,8 @@ KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
 REPLAY_SECONDS = 1.0
 REPLAYS = 2
+MAX_HEAD_BYTES = 4 * 1024 * 1024
+"""What may come in until an answer's head is complete, the first pieces of its body with it."""
 
 
 class AiohttpUpstream:
@@ -28,7 +29,7 @@ class AiohttpUpstream:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10),
+            connector=_Connector(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
@@ -130,22 +131,50 @@ class _DeadConnection(aiohttp.ClientError):
     """A connection that had been kept open was closed before it carried a byte of the answer."""
 
 
-class _Response(aiohttp.ClientResponse):
-    """Notes whether its connection has carried a request before."""
+class _Line(ResponseHandler):
+    """A connection that knows whether it has carried a request before, and how much came before an answer's head."""
 
-    used_connections: ClassVar[WeakSet[ResponseHandler]] = WeakSet()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.was_used = False
+        self.awaits_head = False
+        self.head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self.awaits_head:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES and self.transport is not None:
+                # A flood of interim answers would keep the event loop busy for as long as it lasts.
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Makes connections of our kind."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10)
+        self._factory = partial(cast(type[ResponseHandler], _Line), loop=asyncio.get_running_loop())
+
+
+class _Response(aiohttp.ClientResponse):
+    """Tells its connection when its head is awaited, and a dead connection from a live one that hangs up."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        protocol = connection.protocol
-        was_used = protocol in self.used_connections
-        if protocol is not None and not was_used:
-            self.used_connections.add(protocol)
+        line = connection.protocol
+        if not isinstance(line, _Line):
+            return await super().start(connection)
+        was_used, line.was_used = line.was_used, True
+        line.awaits_head, line.head_bytes = True, 0
         try:
             return await super().start(connection)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if was_used:
+            if was_used and line.head_bytes == 0:
                 raise _DeadConnection from error
             raise
+        finally:
+            line.awaits_head = False
 
 
 @lru_cache(maxsize=256)

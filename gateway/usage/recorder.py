@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.metrics import Metrics
-from gateway.tokens.document import TokenDocument, TokenFileError
+from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.token_file import TokenFile
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.8
 DUTY_CYCLE = 20
 """A write that took t seconds is followed by DUTY_CYCLE * t without one: a large file must not keep the disk busy."""
+
+LONGEST_PAUSE = 30.0
 
 
 class Use(NamedTuple):
@@ -66,32 +68,33 @@ class UseRecorder:
         began = self._monotonic()
         write = asyncio.ensure_future(asyncio.to_thread(self._write, taken))
         try:
-            await asyncio.shield(write)
+            await asyncio.wait([write])
         except asyncio.CancelledError:
             # The thread goes on whether we wait or not: only its end tells whether the uses are written.
             await asyncio.wait([write])
             self._settle(write, taken)
             raise
-        except (TokenFileError, OSError):
-            self._settle(write, taken)
-        else:
-            self._failing = False
-        self._pause = max(FLUSH_SECONDS, (self._monotonic() - began) * DUTY_CYCLE)
+        is_written = self._settle(write, taken)
+        busy = (self._monotonic() - began) * DUTY_CYCLE if is_written else 0.0
+        self._pause = min(max(FLUSH_SECONDS, busy), LONGEST_PAUSE)
         self._metrics.uses_waiting.set(len(self._waiting))
 
-    def _write(self, taken: dict[str, Use]) -> TokenDocument:
+    def _write(self, taken: dict[str, Use]) -> None:
         """A file that is away for a moment must not be taken for an empty one."""
-        return self._file.update(lambda before: apply_uses(before, taken), create=False)
+        self._file.update(lambda before: apply_uses(before, taken), create=False)
 
-    def _settle(self, write: "asyncio.Future[TokenDocument]", taken: dict[str, Use]) -> None:
+    def _settle(self, write: "asyncio.Future[None]", taken: dict[str, Use]) -> bool:
+        """Whether the uses are in the file; if not, whatever the reason, they wait again."""
         error = write.exception()
         if error is None:
-            return
+            self._failing = False
+            return True
         self._put_back(taken)
         self._metrics.use_write_failures.inc()
         if not self._failing:
             log.error("last-used times cannot be written, they wait in memory", extra={"problem": str(error)})
         self._failing = True
+        return False
 
     def _put_back(self, taken: dict[str, Use]) -> None:
         for token_id, use in taken.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.app import create_app
+from gateway.app import App
 from gateway.auth.principal import Mode
 from gateway.settings import Settings
 from gateway.tokens import document as codec
@@ -238,7 +238,7 @@ async def test_no_damage_lets_a_gateway_start_open(tmp_path: Path) -> None:
 def _start(settings: Settings) -> str:
     """How a start ends. Nothing is opened yet, so nothing needs to be closed."""
     try:
-        app = create_app(settings)
+        app = App(settings)
     except (TokenFileError, OSError):
         return "refused"
     except Exception as bug:

@@ -69,9 +69,14 @@ def test_the_settings_for_upstreams_are_good(tmp_path: Path, line: str) -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git would give a newcomer: the tracked files, and nothing that lies about here."""
+    """What git gives a newcomer, with what is about to be committed: no ignored file is among it."""
     folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
     for name in listed.decode().rstrip("\0").split("\0"):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import settings
-from gateway.app import App, create_app
+from gateway.app import App
 from gateway.http.protocol import HttpServer
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +45,8 @@ def load_settings(folder: Path, **values: str) -> settings.Settings:
 async def running_gateway(
     folder: Path, *, made_of: Mapping[str, Any] | None = None, **values: str
 ) -> AsyncIterator[Running]:
-    """``made_of`` goes to ``create_app``; ``values`` are settings."""
-    app = create_app(load_settings(folder, **values), **(made_of or {}))
+    """``made_of`` goes to ``App``; ``values`` are settings."""
+    app = App(load_settings(folder, **values), **(made_of or {}))
     await app.start()
     loop = asyncio.get_running_loop()
     http = HttpServer(app.entrance)

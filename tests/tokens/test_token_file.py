@@ -111,7 +111,7 @@ def test_damage_names_the_file_and_the_line(path: Path) -> None:
 def test_a_damaged_file_is_never_written_over(path: Path) -> None:
     path.write_bytes(b"{")
     with pytest.raises(TokenFileError):
-        TokenFile(path).update(add("sk-made-up-and-not-written"))
+        TokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
     assert path.read_bytes() == b"{"
 
 
@@ -176,11 +176,10 @@ def test_threads_lose_no_write(path: Path) -> None:
     assert len(names(path)) == 16
 
 
-def test_a_lock_held_for_too_long_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_held_for_too_long_is_an_error(path: Path) -> None:
     path.write_bytes(content(entry()))
-    monkeypatch.setattr("gateway.tokens.token_file.LOCK_SECONDS", 0.1)
     with locked(path, 1.0), pytest.raises(LockTimeout, match=r"\.lock is held by another process for more than 0\.1 s"):
-        TokenFile(path).update(add("sk-made-up-and-not-written"))
+        TokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
     assert path.read_bytes() == content(entry())
 
 

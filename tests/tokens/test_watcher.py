@@ -2,14 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.tokens import secret, watcher
 from gateway.tokens.document import TokenDocument, TokenFileError
+from gateway.tokens.record import Status
 from gateway.tokens.token_file import TokenFile
 from gateway.tokens.watcher import FileState, TokenView, TokenWatcher
-from tests.support.tokens import Clock, content, entry, record
+from tests.support.tokens import NOW, Clock, content, entry, record
 
 SECRET = "sk-first-secret-of-many-made-up"
 REVOKED = content(entry(revoked_at="2026-01-01T00:00:00Z"))
@@ -149,6 +151,24 @@ async def test_a_file_that_never_was_is_not_missed(path: Path, clock: Clock) -> 
     clock.now += 10
     await made.look()
     assert made.state is FileState.CURRENT
+
+
+@pytest.mark.parametrize(
+    ("parent", "status"),
+    [
+        ({}, Status.ACTIVE),
+        ({"revoked_at": "2026-01-01T00:00:00Z"}, Status.REVOKED),
+        ({"expires_at": "2026-01-01T00:00:00Z"}, Status.EXPIRED),
+        ({"parent_id": "gone"}, Status.REVOKED),
+        ({"parent_id": "child"}, Status.REVOKED),
+    ],
+)
+def test_a_child_ends_with_its_parent(parent: dict[str, Any], status: Status) -> None:
+    tokens = (
+        record("sk-the-made-up-parent", id="parent", **parent),
+        record("sk-the-made-up-child", id="child", parent_id="parent"),
+    )
+    assert TokenView(TokenDocument(tokens)).status(tokens[1], NOW) is status
 
 
 async def test_the_watcher_looks_by_itself(watching: TokenWatcher, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

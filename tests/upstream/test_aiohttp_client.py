@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.upstream import aiohttp_client
 from gateway.upstream.aiohttp_client import AiohttpUpstream
 from gateway.upstream.door import Timeouts, UpstreamRequest
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer, running_upstream
@@ -156,6 +157,19 @@ async def check_broken(said: bytes, how: str) -> None:
                 await response.read(1000)
             finally:
                 response.close()
+
+
+async def test_a_flood_of_interim_answers_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep the event loop busy, and everybody else waiting, for as long as it lasts."""
+    monkeypatch.setattr(aiohttp_client, "MAX_HEAD_BYTES", 100_000)
+
+    async def flood(_received: Received, connection: Connection) -> None:
+        while not connection.writer.is_closing():
+            await connection.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)
+
+    async with door_to(flood) as (client, upstream):
+        with pytest.raises(UpstreamFailed):
+            await client.send(get(upstream.url))
 
 
 async def test_an_answer_that_is_too_large() -> None:

@@ -237,11 +237,11 @@ async def test_it_writes_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_slow_disk_is_given_a_rest(desk: Desk) -> None:
-    ticks = iter([0.0, 2.0])
+    ticks = iter([0.0, 1.0])
     recorder = UseRecorder(desk.file, desk.metrics, lambda: next(ticks))
     recorder.note("tok_1", NOW)
     await recorder.flush()
-    assert recorder._pause == 2.0 * room.DUTY_CYCLE
+    assert recorder._pause == 1.0 * room.DUTY_CYCLE
 
 
 async def test_uses_and_changes_by_hand_do_not_overwrite_each_other(desk: Desk) -> None:

@@ -14,9 +14,11 @@ from gateway.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.http import bodies, relay
 from gateway.http.call import Call
 from gateway.inference import Inference
-from gateway.schema import BodyReader, inference_request, model_in
+from gateway.schema import JsonObject, model_in, read_object, stream_in, with_field
 
 _ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
+_OTHER_MODELS = ("fallbacks", "models", "route")
+"""Fields by which some upstreams answer from another model than ``model``."""
 _STAYS_HERE = credentials.HEADERS | {
     "connection", "content-encoding", "content-length", "cookie", "expect", "forwarded", "host", "keep-alive", "origin",
     "proxy-authorization", "referer", "sec-websocket-protocol", "te", "trailer", "transfer-encoding", "upgrade",
@@ -30,11 +32,10 @@ class InferenceRoutes:
     def __init__(self, inference: Inference, max_body: int) -> None:
         self._inference = inference
         self._max_body = max_body
-        self._reader = BodyReader()
 
     async def json_endpoint(self, call: Call) -> web.StreamResponse:
-        body = await bodies.read(call.request, self._max_body)
-        return await self._infer(call, call.path.removeprefix("/v1/"), self._reader.read(body), body)
+        fields = read_object(await bodies.read(call.request, self._max_body))
+        return await self._infer(call, call.path.removeprefix("/v1/"), fields)
 
     async def engine(self, call: Call) -> web.StreamResponse:
         """The model in the path: openai 0.28's ``engine=``, and Azure's deployments."""
@@ -42,12 +43,10 @@ class InferenceRoutes:
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({call.method} {call.path[:200]})", code="unknown_url")
         body = await bodies.read(call.request, self._max_body)
-        fields = self._reader.read(body)
-        if fields.get("model", model) != model:
+        if read_object(body).get("model", model) != model:
             raise BadRequest("The path and the body name different models.", code="invalid_value", param="model")
-        fields["model"] = model
         call.query = ""  # Azure's api-version means nothing to an upstream behind /v1
-        return await self._infer(call, endpoint, fields, msgspec.json.encode(fields))
+        return await self._infer(call, endpoint, read_object(with_field(body, "model", model)))
 
     async def models(self, call: Call) -> web.StreamResponse:
         models = await self._inference.models(call.caller)
@@ -58,16 +57,23 @@ class InferenceRoutes:
 
     async def pass_through(self, call: Call) -> web.StreamResponse:
         """Whatever else the upstream has: JSON is checked like any other, the rest goes through piece by piece."""
-        if call.request.headers.get("Upgrade"):
+        if call.request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
         if not call.request.body_exists:
             return await self._run(call, _backend_request(call))
         if "json" in call.request.content_type:
             return await self._pass_json(call)
-        if call.caller.token is not None and call.caller.token.models is not None:
-            raise Forbidden(
-                "This token is limited to certain models, and in a body that is not JSON none can be checked."
-            )
+        if call.caller.is_limited:
+            raise Forbidden("This token is limited to certain models, and only in JSON bodies can they be checked.")
+        return await self._pass_pieces(call)
+
+    async def _pass_json(self, call: Call) -> web.StreamResponse:
+        fields = read_object(await bodies.read(call.request, self._max_body))
+        call.model = model_in(fields) if "model" in fields or call.caller.is_limited else None
+        _refuse_other_models(call, fields)
+        return await self._run(call, _backend_request(call, body=fields.body, fields=fields, model=call.model))
+
+    async def _pass_pieces(self, call: Call) -> web.StreamResponse:
         upload = bodies.Upload(call.request, self._max_body)
         pieces = await upload.open()
         try:
@@ -77,26 +83,19 @@ class InferenceRoutes:
                 raise upload.error from None
             raise
 
-    async def _pass_json(self, call: Call) -> web.StreamResponse:
-        body = await bodies.read(call.request, self._max_body)
-        fields = self._reader.read(body)
-        is_limited = call.caller.token is not None and call.caller.token.models is not None
-        model = model_in(fields) if "model" in fields or is_limited else None
-        call.model = model
-        return await self._run(call, _backend_request(call, body=body, fields=fields, model=model))
-
-    async def _infer(self, call: Call, endpoint: str, fields: dict[str, Any], body: bytes) -> web.StreamResponse:
-        wanted = inference_request(endpoint, fields, body)
-        call.model = wanted.model
+    async def _infer(self, call: Call, endpoint: str, fields: JsonObject) -> web.StreamResponse:
+        stream = stream_in(fields)
+        call.model = model_in(fields)
+        _refuse_other_models(call, fields)
         request = BackendRequest(
             method=call.method,
             path=endpoint,
             query=call.query,
             headers=_headers(call),
-            body=body,
+            body=fields.body,
             fields=fields,
-            model=wanted.model,
-            stream=wanted.stream,
+            model=call.model,
+            stream=stream,
         )
         return await self._run(call, request)
 
@@ -108,6 +107,16 @@ class InferenceRoutes:
         finally:
             call.upstream_seconds += time.perf_counter() - began
         return await relay.send(call, answer)
+
+
+def _refuse_other_models(call: Call, fields: JsonObject) -> None:
+    """Nor may a limited token name a model where only some upstreams look for one. Raises Forbidden."""
+    if not call.caller.is_limited:
+        return
+    if others := [name for name in _OTHER_MODELS if name in fields]:
+        raise Forbidden(f"This token is limited to certain models; it may not send `{others[0]}`.")
+    if call.path.startswith(("/v1/deployments/", "/v1/engines/")) and "model" not in call.params:
+        raise Forbidden("This token is limited to certain models; it may not name one in a path that is passed on.")
 
 
 def _backend_request(call: Call, **known: Any) -> BackendRequest:

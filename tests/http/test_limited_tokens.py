@@ -1,0 +1,60 @@
+"""A token with a list of models uses those, by whatever door."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.tokens.service import TokenService, TokenWish
+from gateway.tokens.token_file import TokenFile
+from tests.support.tokens import Clock
+from tests.support.upstream import always, answer
+from tests.support.wire import gateway_before, request, talk
+
+GOOD = always(answer(b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'))
+
+
+def limited(folder: Path) -> str:
+    service = TokenService(TokenFile(folder / "api_tokens.json"), Clock())
+    return service.create(TokenWish(name="limited", models=("gpt-4o*",))).secret
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/chat/completions", b'{"model":"gpt-4o-mini","messages":[]}', 200),
+        ("/v1/chat/completions", b'{"model":"o3","messages":[]}', 404),
+        ("/v1/chat/completions", b'{"model":"gpt-4o","MODEL":"o3","messages":[]}', 400),
+        ("/v1/chat/completions", b'{"model":"gpt-4o","fallbacks":["o3"],"messages":[]}', 403),
+        ("/v1/chat/completions", b'{"model":"gpt-4o","models":["o3"],"messages":[]}', 403),
+        ("/v1/rerank", b'{"model":"gpt-4o"}', 200),
+        ("/v1/rerank", b'{"model":"o3"}', 404),
+        ("/v1/moderations", b'{"input":"x"}', 400),
+        ("/v1/deployments/o3/chat/completions", b'{"model":"gpt-4o"}', 403),
+        ("/v1/engines/o3/chat/completions", b'{"messages":[]}', 404),
+        ("/openai/deployments/o3/chat/completions", b'{"messages":[]}', 404),
+    ],
+)
+async def test_only_its_models(tmp_path: Path, path: str, body: bytes, status: int) -> None:
+    headers = [("Authorization", f"Bearer {limited(tmp_path)}"), ("Content-Type", "application/json")]
+    async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
+        reply = await talk(gateway.port, request("POST", path, headers, body))
+    assert (reply.status, len(upstream.requests)) == (status, 1 if status == 200 else 0)
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
+async def test_no_body_that_cannot_be_checked(tmp_path: Path, kind: str) -> None:
+    headers = [("Authorization", f"Bearer {limited(tmp_path)}"), ("Content-Type", kind)]
+    async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
+        reply = await talk(gateway.port, request("POST", "/v1/audio/transcriptions", headers, b"model=o3"))
+    assert (reply.status, upstream.requests) == (403, [])
+
+
+async def test_what_has_no_body_passes(tmp_path: Path) -> None:
+    headers = [
+        ("Authorization", f"Bearer {limited(tmp_path)}"),
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+    ]
+    async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
+        assert (await talk(gateway.port, request("GET", "/v1/files", headers))).status == 200
+    assert len(upstream.requests) == 1
