@@ -13,6 +13,7 @@ from yarl import URL
 
 from gateway.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.upstream.door import Timeouts, UpstreamRequest
+from gateway.upstream.patience import Patience
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
@@ -28,6 +29,7 @@ class AiohttpUpstream:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
+        self._patience = Patience()
         self._session = aiohttp.ClientSession(
             connector=_Connector(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
@@ -52,7 +54,7 @@ class AiohttpUpstream:
 
     async def _send_once(self, request: UpstreamRequest) -> "AiohttpResponse":
         try:
-            async with asyncio.timeout(self._timeouts.first_byte):
+            with self._patience.limit(self._timeouts.first_byte):
                 response = await self._session.request(
                     request.method,
                     _url(request.url),
@@ -62,7 +64,7 @@ class AiohttpUpstream:
                 )
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise _translated(error) from error
-        return AiohttpResponse(response, self._timeouts.chunk)
+        return AiohttpResponse(response, self._patience, self._timeouts.chunk)
 
     async def aclose(self) -> None:
         await self._session.close()
@@ -71,8 +73,9 @@ class AiohttpUpstream:
 class AiohttpResponse:
     """An answer whose head has arrived."""
 
-    def __init__(self, response: aiohttp.ClientResponse, chunk_timeout: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, patience: Patience, chunk_timeout: float) -> None:
         self._response = response
+        self._patience = patience
         self._chunk_timeout = chunk_timeout
         self._line_end = _line_end(response)
 
@@ -103,7 +106,7 @@ class AiohttpResponse:
         content = self._response.content
         try:
             if not (chunk := content.read_nowait()) and not content.at_eof():
-                async with asyncio.timeout(self._chunk_timeout):
+                with self._patience.limit(self._chunk_timeout):
                     chunk = await content.readany()
             if not chunk and self._line_end is not None and self._line_end.done():
                 self._line_end.result()
