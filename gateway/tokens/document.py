@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from gateway.clock import to_iso
 from gateway.tokens import fields, secret
 from gateway.tokens.fields import FieldError
 from gateway.tokens.record import Role, TokenRecord
@@ -56,7 +55,7 @@ def encode(document: TokenDocument) -> bytes:
     content = {
         **document.unknown,
         "version": VERSION,
-        "tokens": [_encode_record(record) for record in document.tokens],
+        "tokens": [{**fields.as_json(record), **record.unknown} for record in document.tokens],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
@@ -186,24 +185,3 @@ def _refuse_twins(tokens: tuple[TokenRecord, ...]) -> None:
         if len(set(values)) != len(values):
             twin = next(index for index, value in enumerate(values) if value in values[:index])
             raise TokenFileError(f"tokens[{twin}]: its {what} stands in the file before")
-
-
-def _encode_record(record: TokenRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "name": record.name,
-        "prefix": record.prefix,
-        "hash": record.hash,
-        "owner": record.owner,
-        "role": record.role.value,
-        "parent_id": record.parent_id,
-        "created_at": to_iso(record.created_at),
-        "expires_at": to_iso(record.expires_at),
-        "revoked_at": to_iso(record.revoked_at),
-        "last_used": to_iso(record.last_used),
-        "usage_count": record.usage_count,
-        "models": record.models,
-        "limits": record.limits,
-        "metadata": record.metadata,
-        **record.unknown,
-    }

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from gateway.clock import LATEST, from_iso
-from gateway.tokens.record import Role
+from gateway.clock import LATEST, from_iso, to_iso
+from gateway.tokens.record import Role, TokenRecord
 
 MAX_NAME_LENGTH = 200
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -128,3 +128,24 @@ READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
     }
 )
 """Every field of the file form, in the order in which it is written."""
+
+
+def as_json(record: TokenRecord) -> dict[str, Any]:
+    """The same fields of a record, as JSON has them."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "prefix": record.prefix,
+        "hash": record.hash,
+        "owner": record.owner,
+        "role": record.role.value,
+        "parent_id": record.parent_id,
+        "created_at": to_iso(record.created_at),
+        "expires_at": to_iso(record.expires_at),
+        "revoked_at": to_iso(record.revoked_at),
+        "last_used": to_iso(record.last_used),
+        "usage_count": record.usage_count,
+        "models": record.models,
+        "limits": record.limits,
+        "metadata": record.metadata,
+    }

@@ -2,29 +2,16 @@
 
 from typing import Any
 
-from gateway.clock import to_iso
+from gateway.tokens import fields
 from gateway.tokens.record import TokenRecord
 
 
 def public(record: TokenRecord, now: float) -> dict[str, Any]:
     """The JSON object that the management API and ``--json`` answer."""
-    return {
-        "id": record.id,
-        "name": record.name,
-        "prefix": record.prefix,
-        "status": record.status(now).value,
-        "owner": record.owner,
-        "role": record.role.value,
-        "parent_id": record.parent_id,
-        "created_at": to_iso(record.created_at),
-        "expires_at": to_iso(record.expires_at),
-        "revoked_at": to_iso(record.revoked_at),
-        "last_used": to_iso(record.last_used),
-        "usage_count": record.usage_count,
-        "models": record.models,
-        "limits": record.limits,
-        "metadata": record.metadata,
-    }
+    shown = fields.as_json(record)
+    # The status stands where the file has the hash.
+    status = ("status", record.status(now).value)
+    return dict(status if name == "hash" else (name, value) for name, value in shown.items())
 
 
 def created(record: TokenRecord, secret: str, now: float) -> dict[str, Any]:
