@@ -1,7 +1,7 @@
 """Log lines: JSON for machines, short lines for people, no secret in either, and no wait for whoever reads them.
 
-Access lines are put together by ``http/observe`` and come in ready; all lines leave through one writer, which never blocks the
-event loop: a pipe that nobody empties would otherwise stop every request.
+Access lines are put together by ``http/observe`` and come in ready. All lines leave through a ``LineWriter``, which never
+blocks the event loop: a pipe that nobody empties would otherwise stop every request.
 """
 
 import asyncio
@@ -66,9 +66,10 @@ class LineWriter:
     are dropped and counted, and the count is written as soon as something can be.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
+        """``stream`` is None for a process that was started without one."""
         self._stream = stream
-        self._pipe = _pipe_of(stream)
+        self._pipe = _pipe_of(stream) if stream else None
         self._waiting = bytearray()
         self._dropped = 0
         self._is_scheduled = False
@@ -112,8 +113,9 @@ class LineWriter:
         try:
             if self._pipe is None:
                 text, self._waiting = bytes(self._waiting), bytearray()
-                self._stream.write(text.decode())
-                self._stream.flush()
+                if self._stream is not None:
+                    self._stream.write(text.decode())
+                    self._stream.flush()
                 return
             while self._waiting and self._pipe.takes_more(wait_milliseconds):
                 del self._waiting[: self._pipe.send(self._waiting)]
@@ -163,16 +165,15 @@ class _Handler(logging.Handler):
         self._writer.close()
 
 
-def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextIO = sys.stderr) -> LineWriter:
-    """Set up logging for a process: everything to ``stream``, through the writer that is answered."""
+def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextIO | None = sys.stderr) -> None:
+    """Set up logging for a process: everything to ``stream``."""
     writer = LineWriter(stream)
     handler = _Handler(writer)
     handler.setFormatter(LineFormatter(Masker(secrets), wants_json(log_format, stream)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiohttp's own access log would print the query string.
     logging.getLogger("aiohttp.access").disabled = True
-    return writer
 
 
-def wants_json(log_format: str, stream: TextIO) -> bool:
-    return log_format == "json" or (log_format == "auto" and not stream.isatty())
+def wants_json(log_format: str, stream: TextIO | None) -> bool:
+    return log_format == "json" or (log_format == "auto" and not (stream and stream.isatty()))
