@@ -75,11 +75,15 @@ class LineWriter:
         self._is_scheduled = False
 
     def write(self, line: str) -> None:
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
-        if len(self._waiting) + len(data) > MAX_WAITING_BYTES:
+        self.write_bytes(line.encode("utf-8", "backslashreplace"))
+
+    def write_bytes(self, line: bytes) -> None:
+        """``line`` is UTF-8 without its line end."""
+        if len(self._waiting) + len(line) >= MAX_WAITING_BYTES:
             self._dropped += 1
         else:
-            self._waiting += data
+            self._waiting += line
+            self._waiting += b"\n"
         if not self._is_scheduled:
             self._schedule()
 
