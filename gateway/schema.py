@@ -90,13 +90,18 @@ def _refuse_twins(body: bytes, raw: dict[str, msgspec.Raw]) -> None:
     at = body.index(b"{") + 1
     for _ in range(len(raw)):
         key = _KEY.match(body, at)
-        value = bytes(raw[msgspec.json.decode(b'"' + key[1] + b'"')]) if key else b""
+        value = bytes(raw[_plain(key[1])]) if key else b""
         end = _END_OF_VALUE.match(body, key.end() + len(value)) if key and body.startswith(value, key.end()) else None
         if end is None:
             raise _twin()
         at = end.end()
     if raw and body[at - 1 : at] != b"}":
         raise _twin()
+
+
+def _plain(key: bytes) -> str:
+    name: str = msgspec.json.decode(b'"' + key + b'"') if b"\\" in key else key.decode()
+    return name
 
 
 def _twin() -> BadRequest:

@@ -6,9 +6,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from multidict import istr
+
 from gateway.setting_values import Network
 
 Address = IPv4Address | IPv6Address
+
+
+_FORWARDING_HEADERS = tuple(map(istr, ("X-Forwarded-For", "Forwarded", "X-Real-IP", "X-Forwarded-Host")))
 
 
 class Client(NamedTuple):
@@ -20,12 +25,7 @@ class Client(NamedTuple):
 
 def was_forwarded(headers: Container[str]) -> bool:
     """Whether a proxy says that it stands between us and the client."""
-    return (
-        "X-Forwarded-For" in headers
-        or "Forwarded" in headers
-        or "X-Real-IP" in headers
-        or "X-Forwarded-Host" in headers
-    )
+    return any(map(headers.__contains__, _FORWARDING_HEADERS))
 
 
 def client_of(

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
+from multidict import istr
+
 from gateway.errors import BadRequest
 
 QUERY_NAME = "token"
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
-KEY_HEADERS = ("X-API-Key", "X-API-Token", "API-Token", "api-key", "x-goog-api-key")
+KEY_HEADERS = tuple(map(istr, ("X-API-Key", "X-API-Token", "API-Token", "api-key", "x-goog-api-key")))
 """Headers whose whole value is the secret."""
 HEADERS = frozenset(name.lower() for name in ("Authorization", *KEY_HEADERS))
 """Every header that may hold a secret, in lower case: none of them goes upstream."""
@@ -43,6 +45,9 @@ class Query(NamedTuple):
 
 _WELL_FORMED = re.compile(r"[!-~]{1,512}")
 _NONE: tuple[str, ...] = ()
+# Header names that know their lower-case form already: each is looked up in every request.
+_AUTHORIZATION = istr("Authorization")
+_SUBPROTOCOLS = istr("Sec-WebSocket-Protocol")
 
 
 def split_query(raw: str) -> Query:
@@ -65,14 +70,14 @@ def split_query(raw: str) -> Query:
 def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential | None:
     """The credential, or None where there is none. Raises BadRequest(ambiguous_credentials)."""
     found: list[str | None] = []
-    if values := headers.getall("Authorization", _NONE):
+    if values := headers.getall(_AUTHORIZATION, _NONE):
         _once("Authorization", values)
         found.append(_bearer(values[0]))
     for name in KEY_HEADERS:
         if values := headers.getall(name, _NONE):
             _once(name, values)
             found.append(values[0].strip())
-    if values := headers.getall("Sec-WebSocket-Protocol", _NONE):
+    if values := headers.getall(_SUBPROTOCOLS, _NONE):
         found.extend(_subprotocol_keys(values))
     found.extend(query_tokens)
     if not found:

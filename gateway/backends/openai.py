@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from multidict import istr
 
 from gateway.backends import openai_errors
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
@@ -26,11 +27,12 @@ _SENT_HEADERS = frozenset(
         "if-none-match", "if-modified-since", "traceparent", "tracestate",
     }
 )  # fmt: skip
+_REQUEST_ID = istr("x-request-id")
 _SENT_PREFIXES = ("x-stainless-", "anthropic-")
-_KEPT_HEADERS = (
+_KEPT_HEADERS = tuple(map(istr, (
     "retry-after", "retry-after-ms", "x-should-retry", "content-disposition", "content-range", "accept-ranges", "etag",
     "last-modified",
-)  # fmt: skip
+)))  # fmt: skip
 
 
 def create(config: BackendConfig) -> Backend:
@@ -131,10 +133,10 @@ class OpenAIBackend:
 
     def _kept(self, response: UpstreamResponse) -> dict[str, str]:
         """The headers that clients get to see."""
-        kept = {
+        kept: dict[str, str] = {
             name: self._redact(value) for name in _KEPT_HEADERS if (value := response.headers.get(name)) is not None
         }
-        if (request_id := response.headers.get("x-request-id")) is not None:
+        if (request_id := response.headers.get(_REQUEST_ID)) is not None:
             kept["x-upstream-request-id"] = self._redact(request_id)
         return kept
 
