@@ -55,3 +55,20 @@ def test_only_the_star_is_a_wildcard(model: str) -> None:
     assert allows_model((model,), model)
     assert not allows_model((model,), "llama-37")
     assert not allows_model((model,), "whatX")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "fits"),
+    [
+        ("*", "", True),
+        ("a*b*c", "abc", True),
+        ("a*b*c", "a-b-b-c", True),
+        ("a*b*c", "a-c", False),
+        ("a*b*c", "acb", False),
+        ("ab*ba", "aba", False),
+        ("*a*a*", "a", False),
+        ("*llama*instruct", "llama" * 60_000, False),
+    ],
+)
+def test_stars_between_parts(pattern: str, model: str, fits: bool) -> None:
+    assert allows_model((pattern,), model) is fits
