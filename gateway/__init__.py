@@ -4,7 +4,7 @@ The nouns, from the socket inwards:
 
 * a **credential** is the secret text a client sends; a **token** is the record it belongs to;
 * a **principal** is who is calling: a token, the environment key, or anybody in open mode;
-* an **inference request** is a body that was checked; a **backend** turns it into an **answer**;
+* a **backend** turns a request whose body was checked into an **answer**;
 * an **upstream** is the server that a backend talks to, through one narrow door.
 
 A request travels in a straight line: ``http/entrance`` (id, errors, log) -> ``http/gate`` (who, may it?) ->

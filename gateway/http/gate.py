@@ -7,7 +7,7 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
-from gateway.auth.principal import ANYBODY, Mode, Principal
+from gateway.auth.principal import ANYBODY, Principal
 from gateway.errors import Forbidden, MethodNotAllowed, NotFound
 from gateway.http import paths
 from gateway.http.call import Call
@@ -102,10 +102,6 @@ class Gate:
                 "Without a key, only requests to localhost or an IP address are served. Create a token "
                 "(python token_manager.py create NAME) and send it, or set GATEWAY_ALLOW_OPEN=on."
             )
-
-    @property
-    def mode(self) -> Mode:
-        return self._authenticator.mode
 
 
 def _unknown(call: Call, problem: str | None) -> NotFound:
