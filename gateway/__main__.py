@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import __version__, log, server, settings
-from gateway.app import App
+from gateway.app import App, Shared
 from gateway.auth.principal import Mode
-from gateway.auth.ratchet import LocalRatchet, Ratchet, SharedRatchet
 from gateway.backends import registry
 from gateway.http.protocol import ParserMissing, require_c_parser
 from gateway.settings import ConfigurationError, Problem, Settings
@@ -75,7 +74,7 @@ def _load(arguments: argparse.Namespace) -> Settings:
     except ConfigurationError as error:
         problems += error.problems
         with contextlib.suppress(ConfigurationError):  # what is wrong there is among the problems already
-            problems += _problems_with_tokens(settings.tokens_file(os.environ, arguments.env_file))
+            problems += _problems_with_tokens(settings.places(os.environ, arguments.env_file).tokens_file)
         raise ConfigurationError(problems) from None
     problems += _problems_with_tokens(found.tokens_file)
     try:
@@ -108,13 +107,13 @@ def _serve(found: Settings, listener: socket.socket) -> int:
         _print_banner(found, app, address)
 
     if found.workers == 1:
-        server.run(found, listener, LocalRatchet(), announce)
+        server.run(found, listener, Shared.for_one_process(), announce)
         return 0
-    ratchet: Ratchet = SharedRatchet()
+    shared = Shared.for_many()
     supervisor = os.getpid()
 
     def work(number: int) -> None:
-        server.run(found, listener, ratchet, announce if number == 0 else lambda app: _settle_collector(), supervisor)
+        server.run(found, listener, shared, announce if number == 0 else lambda app: _settle_collector(), supervisor)
 
     return Supervisor(work, found.workers, found.drain_seconds).run()
 

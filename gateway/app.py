@@ -4,10 +4,14 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
+from gateway.audit.journal import AUDIT_FILE, AuditLog
+from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.principal import Mode
-from gateway.auth.ratchet import LocalRatchet, Ratchet
+from gateway.auth.client import Client
+from gateway.auth.principal import Mode, Principal
+from gateway.auth.ratchet import LocalRatchet, Ratchet, SharedRatchet
 from gateway.backends import registry
 from gateway.backends.base import Backend, BackendConfig
 from gateway.clock import SteadyClock
@@ -18,21 +22,49 @@ from gateway.http.departures import watch_clients
 from gateway.http.entrance import Entrance
 from gateway.http.gate import Gate, GateRules
 from gateway.http.observe import Observer
+from gateway.http.routes.description import DescriptionRoutes
 from gateway.http.routes.inference import InferenceRoutes
+from gateway.http.routes.me import MeRoutes
 from gateway.http.routes.ops import Health, OpsRoutes
-from gateway.http.table import Router, routes
+from gateway.http.routes.tokens import TokenRoutes
+from gateway.http.routes.user_keys import UserKeyRoutes
+from gateway.http.table import Handlers, Router, routes
+from gateway.http.throttle import Throttle
 from gateway.inference import Inference
 from gateway.log import LineWriter, wants_json
+from gateway.management import TokenManagement
 from gateway.masking import Masker
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.tasks import TaskGroup
 from gateway.tokens.record import Status
+from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile
-from gateway.tokens.watcher import FileState, TokenView, TokenWatcher
-from gateway.usage.recorder import UseRecorder
+from gateway.tokens.view import TokenView
+from gateway.tokens.watcher import FileState, TokenWatcher
+from gateway.usage.recorder import Used, UseRecorder
+from gateway.user_keys import UserKeys
 
 log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 2.0
+PUBLIC_REQUESTS_PER_MINUTE = 60
+
+
+class Shared(NamedTuple):
+    """What all workers have together, made before they are forked."""
+
+    ratchet: Ratchet
+    clock: Callable[[], float]
+    throttle: Throttle
+
+    @staticmethod
+    def for_one_process() -> "Shared":
+        return Shared(LocalRatchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE))
+
+    @staticmethod
+    def for_many() -> "Shared":
+        return Shared(SharedRatchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE))
 
 
 class App:
@@ -44,16 +76,22 @@ class App:
         *,
         backend: Backend | None = None,
         clock: Callable[[], float] | None = None,
-        ratchet: Ratchet | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """Raises TokenFileError or OSError for a damaged token file, UnknownBackend or ValueError for the backend."""
-        self._clock = clock or SteadyClock()
+        """``shared`` is what all workers have together; ``clock`` goes before its clock.
+
+        Raises TokenFileError or OSError for a damaged token file, UnknownBackend or ValueError for the backend."""
+        shared = shared or Shared.for_one_process()
+        self._clock = clock or shared.clock
         self._metrics = Metrics()
         self._tasks = TaskGroup()
-        file = TokenFile(settings.tokens_file, lock_seconds=2.0)
+        file = TokenFile(settings.tokens_file, LOCK_SECONDS)
         self._watcher = TokenWatcher(file)
         self._metrics.token_store_up.set_function(lambda: self._watcher.state is FileState.CURRENT)
         self._watcher.load()
+        audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
+        self._management = TokenManagement(TokenService(file, audit, self._clock), self._watcher, self._clock)
+        self._throttle = shared.throttle
         _warn_of_limits(self._watcher.view)
         self._recorder = UseRecorder(file, self._metrics)
         config = _backend_config(settings)
@@ -63,7 +101,7 @@ class App:
             settings.environment_key,
             self._watcher,
             self._clock,
-            ratchet or LocalRatchet(),
+            shared.ratchet,
             settings.allow_open,
         )
         self._watcher.subscribe(self._authenticator.take_note)
@@ -74,13 +112,20 @@ class App:
 
     def _entrance(self, settings: Settings) -> Entrance:
         inference = Inference(self._backend, self._test_backend, settings.model_aliases)
-        table = routes(InferenceRoutes(inference, settings.max_body_bytes), OpsRoutes(self.health, self._metrics))
+        handlers = Handlers(
+            InferenceRoutes(inference, settings.max_body_bytes),
+            TokenRoutes(self._management, self._authenticator, self._throttle),
+            UserKeyRoutes(UserKeys(self._management)),
+            MeRoutes(self._management),
+            DescriptionRoutes(),
+            OpsRoutes(self.health, self._metrics),
+        )
         rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
-        gate = Gate(Router(table), self._authenticator, rules, self._note_use)
+        gate = Gate(Router(routes(handlers)), self._authenticator, rules, self._note_use)
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
         masker = Masker(settings.secrets)
         observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
-        return Entrance(gate, observer, self._active, settings.cors_origins)
+        return Entrance(gate, self._watcher.look, observer, self._active, settings.cors_origins)
 
     @property
     def mode(self) -> Mode:
@@ -120,18 +165,25 @@ class App:
         await self._backend.aclose()
         await self._test_backend.aclose()
 
-    def _note_use(self, token_id: str) -> None:
-        self._recorder.note(token_id, self._clock())
+    def _note_use(self, principal: Principal, client: Client) -> None:
+        held = principal.held
+        if held is None:
+            return
+        if held.previous is None:
+            self._recorder.note(Used(held.record.id), self._clock())
+        else:
+            self._recorder.note(Used(held.record.id, held.previous.hash), self._clock(), client.address)
 
     def _cut_dead_tokens(self, view: TokenView) -> None:
-        """Streams of a token that has been revoked or deleted end now; expiry lets what has begun go on."""
+        """What runs on a secret that has been revoked or deleted ends now; expiry lets what has begun go on. Managing
+        tokens is over in a moment, and a token may revoke itself."""
 
         def is_dead(call: Call) -> bool:
-            token_id = call.principal.token_id if call.principal else None
-            if token_id is None:
+            secret_hash = call.principal.secret_hash if call.principal else ""
+            if not secret_hash or call.route is None or call.route.access is not Access.INFERENCE:
                 return False
-            record = view.by_id(token_id)
-            return record is None or view.status(record, self._clock()) is Status.REVOKED
+            held = view.by_hash(secret_hash)
+            return held is None or view.secret_status(held, self._clock()) is Status.REVOKED
 
         error = Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")
         self._active.cut(error, is_dead)

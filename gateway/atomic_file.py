@@ -84,7 +84,7 @@ def replace(path: Path, data: bytes) -> None:
             temporary.unlink()
         raise
     try:
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as error:
         log.error("a change is made but may not survive a power cut", extra={"folder": folder, "problem": str(error)})
 
@@ -106,7 +106,8 @@ def _write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a new name in it survive a power cut. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

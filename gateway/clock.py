@@ -1,5 +1,6 @@
 """Wall-clock time that never runs backwards, and its text forms."""
 
+import mmap
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,21 +8,26 @@ from datetime import UTC, datetime, timedelta
 LATEST = 253_402_300_799
 """9999-12-31T23:59:59Z: no later time can be written."""
 
+_FLOAT_BYTES = 8
+
 WallClock = Callable[[], float]
 """Seconds since the epoch. Tests pass their own."""
 
 
 class SteadyClock:
-    """The wall clock, held at the latest instant seen: a clock set back must not revive an expired token."""
+    """The wall clock, held at the latest instant seen: a clock set back must not revive an expired token.
+
+    Made before workers are forked, it holds for all of them, and for those that replace dead ones.
+    """
 
     def __init__(self, wall: WallClock = time.time) -> None:
         self._wall = wall
-        self._latest = 0.0
+        self._latest = memoryview(mmap.mmap(-1, _FLOAT_BYTES)).cast("d")
 
     def __call__(self) -> float:
-        now = self._wall()
-        self._latest = max(self._latest, now)
-        return self._latest
+        now = max(self._wall(), self._latest[0])
+        self._latest[0] = now
+        return now
 
 
 def to_iso(seconds: int | None) -> str | None:

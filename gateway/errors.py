@@ -8,11 +8,13 @@ OpenAI's, because clients branch on them::
     ├── Unauthenticated 401     ├── RequestTooLarge 413      │   ├── UpstreamUnreachable 502
     ├── Forbidden 403           ├── UnsupportedEncoding 415  │   ├── UpstreamInvalid 502
     ├── NotFound 404            ├── InternalError 500        │   ├── UpstreamTimeout 504
-    ├── ModelNotFound 404       └── Unavailable 503          └── UpstreamRefused (the upstream's own status)
-    └── MethodNotAllowed 405        ├── StoreUnavailable     (and UpstreamReported: told in the stream already)
+    ├── ModelNotFound 404       ├── RateLimited 429          └── UpstreamRefused (the upstream's own status)
+    ├── MethodNotAllowed 405    └── Unavailable 503          (and UpstreamReported: told in the stream already)
+    └── Conflict 409                ├── StoreUnavailable
                                     └── Draining
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -58,12 +60,16 @@ class Unauthenticated(GatewayError):
         super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
+class UnknownCredential(Unauthenticated):
+    """Nobody's, as far as this worker knows: another one may have made it a moment ago."""
+
+
 class Forbidden(GatewayError):
     status = 403
     type = "permission_error"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="insufficient_permissions")
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message, code="insufficient_permissions", param=param)
 
 
 class NotFound(GatewayError):
@@ -91,6 +97,13 @@ class MethodNotAllowed(GatewayError):
         )
 
 
+class Conflict(GatewayError):
+    """What was asked for does not go with the state of things."""
+
+    status = 409
+    type = "invalid_request_error"
+
+
 class RequestTimeout(GatewayError):
     status = 408
     type = "invalid_request_error"
@@ -115,6 +128,16 @@ class UnsupportedEncoding(GatewayError):
     def __init__(self, encoding: str) -> None:
         message = f"Compressed request bodies are not accepted ({encoding[:40]!r}). Send it plain."
         super().__init__(message, code="unsupported_encoding", headers={"Connection": "close"})
+
+
+class RateLimited(GatewayError):
+    status = 429
+    type = "requests"
+
+    def __init__(self, message: str, wait_seconds: float) -> None:
+        milliseconds = max(1, math.ceil(wait_seconds * 1000))
+        headers = {"Retry-After": str(math.ceil(milliseconds / 1000)), "retry-after-ms": str(milliseconds)}
+        super().__init__(message, code="rate_limit_exceeded", headers=headers)
 
 
 class InternalError(GatewayError):

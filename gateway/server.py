@@ -9,8 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from gateway.app import App
-from gateway.auth.ratchet import Ratchet
+from gateway.app import App, Shared
 from gateway.http.protocol import HttpServer
 from gateway.settings import Settings
 from gateway.supervisor import END_NOW
@@ -40,28 +39,28 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(settings: Settings, listener: socket.socket, ratchet: Ratchet, ready: Ready, parent: int | None = None) -> None:
+def run(settings: Settings, listener: socket.socket, shared: Shared, ready: Ready, parent: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
 
     Raises what ``App`` raises.
     """
-    _run_loop(Worker(settings, listener, ratchet, parent).serve(ready))
+    _run_loop(Worker(settings, listener, shared, parent).serve(ready))
 
 
 class Worker:
     """Serves one socket."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, ratchet: Ratchet, parent: int | None) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, shared: Shared, parent: int | None) -> None:
         self._settings = settings
         self._listener = listener
-        self._ratchet = ratchet
+        self._shared = shared
         self._parent = parent
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
     async def serve(self, ready: Ready) -> None:
         loop = asyncio.get_running_loop()
-        app = App(self._settings, ratchet=self._ratchet)
+        app = App(self._settings, shared=self._shared)
         await app.start()
         http = HttpServer(app.entrance)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)

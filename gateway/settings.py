@@ -148,8 +148,15 @@ def load(
     return _settings(values)
 
 
-def tokens_file(environ: Mapping[str, str], env_file: Path | None = None) -> Path:
-    """The token file alone: whoever has to revoke a token now is not to be held up by another setting's mistake.
+class Places(NamedTuple):
+    """Where things lie."""
+
+    tokens_file: Path
+    data_dir: Path
+
+
+def places(environ: Mapping[str, str], env_file: Path | None = None) -> Places:
+    """These two alone: whoever has to revoke a token now is not to be held up by another setting's mistake.
 
     Raises ConfigurationError.
     """
@@ -157,13 +164,11 @@ def tokens_file(environ: Mapping[str, str], env_file: Path | None = None) -> Pat
     sources = {**_read_env_file(env_file, problems), **environ}
     if config := sources.get(_CONFIG):
         sources = {**_read_toml(Path(config), problems), **sources}
+    specs = (_BY_NAME["GATEWAY_TOKENS_FILE"], _BY_NAME["GATEWAY_DATA_DIR"])
+    found = [_value(spec, sources.get(spec.name, "").strip(), problems) for spec in specs]
     if problems:
         raise ConfigurationError(problems)
-    spec = _BY_NAME["GATEWAY_TOKENS_FILE"]
-    path: Path | None = _value(spec, sources.get(spec.name, "").strip(), problems)
-    if path is None:
-        raise ConfigurationError(problems)
-    return path
+    return Places(*found)
 
 
 def _read_env_file(named: Path | None, problems: list[Problem]) -> dict[str, str]:

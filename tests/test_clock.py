@@ -1,5 +1,7 @@
 """Time: it never runs backwards, and its text forms go there and back."""
 
+import multiprocessing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,3 +47,22 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_no_time_is_none() -> None:
     assert to_iso(None) is None
+
+
+def test_a_clock_set_back_revives_nothing_in_a_worker_that_takes_a_dead_ones_place() -> None:
+    """The instant seen last is shared by all workers, also with one that is forked after the clock was set back."""
+    wall = [5000.0]
+    clock = SteadyClock(lambda: wall[0])
+    context = multiprocessing.get_context("fork")
+    seen: multiprocessing.SimpleQueue[float] = context.SimpleQueue()
+
+    def worker(now: float) -> None:
+        wall[0] = now
+        seen.put(clock())
+
+    for now in (9000.0, 1000.0):
+        process = context.Process(target=worker, args=(now,))
+        process.start()
+        process.join(30)
+        assert seen.get() == 9000.0
+    assert clock() == 9000.0

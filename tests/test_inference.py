@@ -10,6 +10,7 @@ from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.errors import ModelNotFound
 from gateway.inference import Inference
 from gateway.tokens.record import Role, TokenRecord
+from gateway.tokens.view import Held
 
 
 class Recorder:
@@ -38,7 +39,7 @@ def caller(models: tuple[str, ...] | None = None, prefix: str = "sk-abcdefghijk"
     record = TokenRecord(
         id="tok_1", name="t", prefix=prefix, hash="0" * 64, created_at=0, models=models, role=Role.MEMBER
     )
-    return Principal("t", Role.MEMBER, record)
+    return Principal("t", Role.MEMBER, Held(record, None))
 
 
 def chat(model: str, body: bytes | None = None) -> BackendRequest:

@@ -229,7 +229,7 @@ def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:
         settings.load({}, env_file=tmp_path / "absent")
 
 
-@pytest.mark.parametrize("name", ["load", "tokens_file"])
+@pytest.mark.parametrize("name", ["load", "places"])
 def test_an_env_file_that_is_no_text_is_a_problem(tmp_path: Path, name: str) -> None:
     (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):
@@ -265,13 +265,13 @@ def test_a_wrong_toml_file_is_a_problem(tmp_path: Path, text: str, problem: str)
 
 
 def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: Path) -> None:
-    assert settings.tokens_file({"GATEWAY_PORT": "x"}) == Path("api_tokens.json")
+    assert settings.places({"GATEWAY_PORT": "x"}).tokens_file == Path("api_tokens.json")
     (tmp_path / "gateway.toml").write_text('tokens_file = "from-toml.json"\n')
     (tmp_path / ".env").write_text("GATEWAY_CONFIG=gateway.toml\n")
-    assert settings.tokens_file({}) == Path("from-toml.json")
-    assert settings.tokens_file({"GATEWAY_TOKENS_FILE": " /x.json "}) == Path("/x.json")
+    assert settings.places({}).tokens_file == Path("from-toml.json")
+    assert settings.places({"GATEWAY_TOKENS_FILE": " /x.json "}).tokens_file == Path("/x.json")
     with pytest.raises(ConfigurationError):
-        settings.tokens_file({"GATEWAY_CONFIG": "absent.toml"})
+        settings.places({"GATEWAY_CONFIG": "absent.toml"})
 
 
 def _gateway(folder: Path, *arguments: str, **values: str) -> "subprocess.CompletedProcess[str]":

@@ -3,31 +3,41 @@
 from enum import Enum
 
 from gateway.auth.principal import Principal
+from gateway.auth.roles import ROLES, Reach, Verb
 from gateway.errors import Forbidden
-from gateway.tokens.record import Role
 
 
 class Access(Enum):
+    """Which tokens a route may then touch is asked object by object, in ``management``."""
+
     PUBLIC = "public"
     """No credential is looked at."""
     ANY = "any"
     """Every valid credential."""
     INFERENCE = "inference"
     """Whoever may use models: every role."""
+    MANAGE = "manage"
+    """Whoever may create and change tokens."""
     ADMIN = "admin"
     ADMIN_OR_LOOPBACK = "admin or loopback"
     """An admin, or a client on the same machine that shows no credential."""
 
 
-_ROLES: dict[Access, frozenset[Role]] = {
-    Access.ANY: frozenset(Role),
-    Access.INFERENCE: frozenset(Role),
-    Access.ADMIN: frozenset({Role.ADMIN}),
-    Access.ADMIN_OR_LOOPBACK: frozenset({Role.ADMIN}),
+_TAKES = {
+    Access.ANY: Verb.READ,
+    Access.INFERENCE: Verb.INFER,
+    Access.MANAGE: Verb.CREATE,
+    Access.ADMIN: Verb.ADMINISTER,
+    Access.ADMIN_OR_LOOPBACK: Verb.ADMINISTER,
+}
+_ROLES = {
+    access: frozenset(role for role, row in ROLES.items() if row[verb] is not Reach.NOTHING)
+    for access, verb in _TAKES.items()
 }
 
 
 def authorize(principal: Principal, access: Access) -> None:
     """Raises Forbidden."""
     if principal.role not in _ROLES[access]:
-        raise Forbidden(f"A token with the role `{principal.role}` may not do this; it takes the role `admin`.")
+        others = ", ".join(f"`{role}`" for role in ROLES if role in _ROLES[access])
+        raise Forbidden(f"A token with the role `{principal.role}` may not do this; it takes the role {others}.")

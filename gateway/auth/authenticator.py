@@ -8,11 +8,12 @@ from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.auth.ratchet import Ratchet
-from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated
+from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
 from gateway.masking import mask
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.record import Status
-from gateway.tokens.watcher import FileState, TokenView
+from gateway.tokens.view import TokenView
+from gateway.tokens.watcher import FileState
 
 
 class Tokens(Protocol):
@@ -62,20 +63,32 @@ class Authenticator:
         if credential.secret is None:
             raise _invalid("***", "it is not printable ASCII of at most 512 characters behind `Bearer`")
         digest = secrets_room.digest(credential.secret)
-        if self._environment_digest is not None and hmac.compare_digest(digest, self._environment_digest):
+        if self._is_environment(digest):
             return ENVIRONMENT
         return self._find(credential.secret, digest)
+
+    def is_environment_key(self, secret: str) -> bool:
+        return self._is_environment(secrets_room.digest(secret))
+
+    def _is_environment(self, digest: str) -> bool:
+        return self._environment_digest is not None and hmac.compare_digest(digest, self._environment_digest)
 
     def _find(self, secret: str, digest: str) -> Principal:
         if secrets_room.is_mistyped(secret):
             raise _invalid(mask(secret), "its checksum is wrong, so a character is missing or mistyped")
-        record = self._tokens.view.by_hash(digest)
-        if record is None:
-            raise _invalid(mask(secret), "it is not known here")
-        status = self._tokens.view.status(record, self._clock())
+        view = self._tokens.view
+        held = view.by_hash(digest)
+        if held is None:
+            raise UnknownCredential(
+                f"Invalid API key provided: {mask(secret)} (it is not known here).", code="invalid_api_key"
+            )
+        status = view.secret_status(held, self._clock())
         if status is not Status.ACTIVE:
             raise _invalid(mask(secret), f"it is {status}")
-        return Principal(record.name, record.role, record)
+        record = held.record
+        if record.parent_id is None:
+            return Principal(record.name, record.role, held, (), digest)
+        return Principal(record.name, view.role(record), held, view.parents(record) or (), digest)
 
     def _admit_anybody(self, client: Client) -> Principal:
         if self._tokens.state is FileState.DAMAGED:

@@ -50,6 +50,11 @@ _AUTHORIZATION = istr("Authorization")
 _SUBPROTOCOLS = istr("Sec-WebSocket-Protocol")
 
 
+def is_well_formed(secret: str) -> bool:
+    """Whether this could be anybody's secret: printable ASCII of at most 512 characters."""
+    return _WELL_FORMED.fullmatch(secret) is not None
+
+
 def split_query(raw: str) -> Query:
     """Take every ``token=`` parameter out. Names and values are percent-decoded once; ``+`` stays a plus."""
     if QUERY_NAME not in raw.lower() and "%" not in raw:
@@ -114,7 +119,7 @@ def _subprotocol_keys(values: Sequence[str]) -> list[str]:
 def _checked(secret: str | None) -> Credential | None:
     if secret == "":
         return None
-    if secret is None or not _WELL_FORMED.fullmatch(secret):
+    if secret is None or not is_well_formed(secret):
         return Credential(None)
     return Credential(secret)
 

@@ -4,7 +4,10 @@ from enum import Enum
 
 import msgspec
 
+from gateway.tokens.grants import EVERYTHING, Grant, grant_along
 from gateway.tokens.record import Role, TokenRecord, allows_model
+from gateway.tokens.secret import TEST
+from gateway.tokens.view import Held
 
 
 class Mode(Enum):
@@ -17,28 +20,43 @@ class Mode(Enum):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """An authenticated caller. ``token`` is None for the environment key and in open mode."""
+    """An authenticated caller. ``held`` is None for the environment key and in open mode."""
 
     name: str
     role: Role
-    token: TokenRecord | None = None
+    held: Held | None = None
+    parents: tuple[TokenRecord, ...] = ()
+    """What its rights depend on, too."""
+    secret_hash: str = ""
+    """Which secret was shown: another one of the same token may live on when this one has ended."""
+
+    @property
+    def token(self) -> TokenRecord | None:
+        return self.held.record if self.held else None
 
     @property
     def token_id(self) -> str | None:
-        return self.token.id if self.token else None
+        return self.held.record.id if self.held else None
+
+    @property
+    def grant(self) -> Grant:
+        return EVERYTHING if self.held is None else grant_along(self._line(), self.held.previous)
 
     @property
     def is_test(self) -> bool:
         """Test tokens are answered by the echo backend, whatever the model."""
-        return self.token is not None and self.token.prefix.startswith("sk_test_")
+        return any(line.prefix.startswith(TEST) for line in self._line())
 
     @property
     def is_limited(self) -> bool:
         """Whether only certain models are allowed."""
-        return self.token is not None and self.token.models is not None
+        return any(line.models is not None for line in self._line())
 
     def may_use(self, model: str) -> bool:
-        return self.token is None or allows_model(self.token.models, model)
+        return all(allows_model(line.models, model) for line in self._line())
+
+    def _line(self) -> tuple[TokenRecord, ...]:
+        return () if self.held is None else (self.held.record, *self.parents)
 
 
 ANYBODY = Principal("open", Role.ADMIN)

@@ -1,4 +1,5 @@
-"""``token_manager.py``: tokens by hand. ``arguments`` says what can be asked, ``commands`` does it, ``output`` shows it.
+"""``token_manager.py``: tokens by hand. ``arguments`` says what can be asked, ``commands`` does it, ``output``
+shows it.
 
 It starts fast, because nothing of the server is imported, and needs no server to run.
 """
@@ -6,15 +7,21 @@ It starts fast, because nothing of the server is imported, and needs no server t
 import argparse
 import io
 import os
+import pwd
 import sys
 from collections.abc import Sequence
 
 from gateway import settings
+from gateway.audit.entry import Actor
+from gateway.audit.journal import AUDIT_FILE, AuditLog
 from gateway.cli import arguments, commands, output
+from gateway.cli.commands import Desk
 from gateway.clock import SteadyClock
 from gateway.settings import ConfigurationError
+from gateway.tokens.changes import ChangeRefused
 from gateway.tokens.document import TokenFileError
-from gateway.tokens.service import AmbiguousToken, NoSuchToken, TokenService
+from gateway.tokens.references import AmbiguousToken, NoSuchToken
+from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile
 
 EXIT_FAILED = 1
@@ -32,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # The marks must not fail in a bare environment.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    printer = output.Printer(sys.stdout, sys.stderr, as_json=asked.json)
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    printer = output.Printer(sys.stdout, sys.stderr, as_json=asked.json, in_colour=in_colour)
     try:
         code = _run(asked, printer)
         printer.flush()
@@ -49,19 +57,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
     clock = SteadyClock()
     try:
-        service = TokenService(TokenFile(settings.tokens_file(os.environ)), clock)
-        return commands.run(asked, service, printer, clock)
+        places = settings.places(os.environ)
+        audit = AuditLog(places.data_dir / AUDIT_FILE, clock)
+        service = TokenService(TokenFile(places.tokens_file), audit, clock)
+    except ConfigurationError as error:
+        printer.failed(str(error))
+        return EXIT_CONFIGURATION
+    try:
+        return commands.run(asked, Desk(service, audit, printer, clock, _actor()))
     except AmbiguousToken as error:
-        printer.ambiguous(error, clock())
+        printer.ambiguous(service.view(), error, clock())
         return EXIT_FAILED
     except commands.UsageError as error:
         printer.failed(str(error))
         return EXIT_USAGE
-    except (ConfigurationError, TokenFileError) as error:
+    except TokenFileError as error:
         printer.failed(str(error))
         return EXIT_CONFIGURATION
     except BrokenPipeError:
         raise
-    except (NoSuchToken, OSError) as error:
+    except (NoSuchToken, ChangeRefused, OSError) as error:
         printer.failed(str(error))
         return EXIT_FAILED
+
+
+def _actor() -> Actor:
+    """Whoever sits at this machine, by the name that the system has for them."""
+    number = os.getuid()
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:
+        name = str(number)
+    return Actor("command line", name)

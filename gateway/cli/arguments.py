@@ -1,63 +1,137 @@
 """What the command line understands."""
 
 import argparse
+from typing import TypeAlias
 
 from gateway.tokens.record import Role, Status
 from gateway.tokens.secret import PREFIXES
 
 _TOKEN_HELP = "an id, a display prefix as `list` shows it, the secret or a longer beginning of it, or an exact name"
-_EXAMPLES = """examples:
+_EXAMPLES = {
+    "": """
   token_manager.py create my-application
-  token_manager.py create ci --owner ann@example.com --expires 90d --models 'gpt-4o*,text-embedding-3-small'
+  token_manager.py list --tree
+  token_manager.py rotate my-application --grace 24h
+  token_manager.py revoke sk-a1b2c3d4e5f""",
+    "create": """
+  token_manager.py create github-actions --owner ann@example.com --expires 90d
+  token_manager.py create chat --models 'gpt-4o*,text-embedding-3-small' --rpm 60 --budget 10/day
+  token_manager.py create helper --parent chat --expires 12h
+  token_manager.py create try-out --prefix sk_test_""",
+    "list": """
   token_manager.py list --status active
+  token_manager.py list --owner ann@example.com --json
+  token_manager.py list --tree""",
+    "show": """
+  token_manager.py show my-application""",
+    "revoke": """
   token_manager.py revoke sk-a1b2c3d4e5f
-  printf %s "$SECRET" | token_manager.py verify
-"""
+  token_manager.py revoke my-application --json""",
+    "delete": """
+  token_manager.py delete my-application
+  token_manager.py delete tok_5hK2mQ8rT1vX4zB7nC0d --yes""",
+    "rotate": """
+  token_manager.py rotate my-application               the old secret works for 24 hours more
+  token_manager.py rotate my-application --grace 7d
+  token_manager.py rotate my-application --grace 0     the old secret has leaked: it ends now""",
+    "usage": """
+  token_manager.py usage
+  token_manager.py usage my-application
+  token_manager.py usage --since 7d --json""",
+    "verify": """
+  printf %s "$SECRET" | token_manager.py verify""",
+    "import": """
+  token_manager.py import old/api_tokens.json""",
+    "audit": """
+  token_manager.py audit
+  token_manager.py audit --verify""",
+    "completion": """
+  eval "$(token_manager.py completion bash)"
+  token_manager.py completion zsh > ~/.zfunc/_token_manager""",
+}
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="token_manager.py",
         description="Manage the API tokens of a gateway, whether it runs or not.",
-        epilog=_EXAMPLES,
+        epilog=f"examples:{_EXAMPLES['']}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_create(commands)
     _add_list(commands)
-    _add(commands, "show", "show one token").add_argument("token", metavar="TOKEN", help=_TOKEN_HELP)
-    _add(commands, "revoke", "end a token for ever, and keep its record").add_argument(
-        "token", metavar="TOKEN", help=_TOKEN_HELP
-    )
-    delete = _add(commands, "delete", "end a token and remove its record")
-    delete.add_argument("token", metavar="TOKEN", help=_TOKEN_HELP)
-    delete.add_argument("--yes", action="store_true", help="do not ask")
+    _add_on_token(commands, "show", "show one token")
+    _add_on_token(commands, "revoke", "end a token and its children for ever, and keep the records")
+    _add_delete(commands)
+    _add_rotate(commands)
+    _add_usage(commands)
     verify = _add(commands, "verify", "read a secret from standard input and say whether it is good")
     verify.add_argument("source", metavar="-", nargs="?", choices=["-"], default="-", help="standard input")
     source = _add(commands, "import", "add the tokens of another token file, in this or FreeGPT's form")
     source.add_argument("file", metavar="FILE", help="a path, or - for standard input")
+    audit = _add(commands, "audit", "print who changed what, and when")
+    audit.add_argument("--verify", action="store_true", help="check the chain, and name the first broken line")
+    completion = _add(commands, "completion", "print the script that completes these commands in a shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     return top
 
 
-def _add_create(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_create(commands: Commands) -> None:
     create = _add(commands, "create", "make a token and show its secret, once")
     create.add_argument("name", metavar="NAME", help="what it is for, so that you know later")
     create.add_argument("--owner", metavar="E-MAIL", help="whom it belongs to")
-    create.add_argument("--role", choices=[role.value for role in Role], default=Role.MEMBER.value)
-    create.add_argument("--expires", metavar="WHEN", default="never", help="30d, 12h, 1y, never or 2027-01-31")
+    create.add_argument("--role", choices=[role.value for role in Role], help="member, unless said otherwise")
+    create.add_argument("--expires", metavar="WHEN", help="30d, 12h, 1y, never or 2027-01-31")
     create.add_argument("--models", metavar="A,B*", help="only these models; * stands for anything")
-    create.add_argument("--prefix", choices=PREFIXES, default="sk-", help="sk_test_ tokens never reach a model")
+    create.add_argument("--rpm", metavar="N", type=int, help="requests a minute")
+    create.add_argument("--tpm", metavar="N", type=int, help="prompt and completion tokens a minute")
+    create.add_argument("--max-parallel", metavar="N", type=int, help="requests at a time")
+    create.add_argument("--budget", metavar="USD[/day|week|month]", help="money, for each window or in all")
+    create.add_argument("--prefix", choices=PREFIXES, help="sk_test_ tokens never reach a model")
+    create.add_argument("--parent", metavar="TOKEN", help="make it a child: it gets no more, and ends no later")
 
 
-def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_list(commands: Commands) -> None:
     listing = _add(commands, "list", "list tokens")
     listing.add_argument("--owner", metavar="E-MAIL", help="only those of this owner")
     listing.add_argument("--status", choices=[status.value for status in Status], help="only those of this status")
+    listing.add_argument("--tree", action="store_true", help="children below their parents")
 
 
-def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+def _add_delete(commands: Commands) -> None:
+    delete = _add_on_token(commands, "delete", "end a token and its children, and remove its record")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_rotate(commands: Commands) -> None:
+    rotate = _add_on_token(commands, "rotate", "give a token a new secret; everything else stays")
+    rotate.add_argument(
+        "--grace", metavar="SPAN", default="24h", help="how long the old secret works on; 0 ends it now (default: 24h)"
+    )
+
+
+def _add_usage(commands: Commands) -> None:
+    usage = _add(commands, "usage", "show how often tokens were used, and when last")
+    usage.add_argument("token", metavar="TOKEN", nargs="?", help=_TOKEN_HELP)
+    usage.add_argument("--since", metavar="SPAN", help="only tokens used within the last 7d, 12h …")
+
+
+def _add_on_token(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    command = _add(commands, name, text)
+    command.add_argument("token", metavar="TOKEN", help=_TOKEN_HELP)
+    return command
+
+
+def _add(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"examples:{_EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     return command

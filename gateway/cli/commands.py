@@ -2,94 +2,186 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from msgspec import UNSET
+
+from gateway.audit import entry as chain
+from gateway.audit.entry import Actor
+from gateway.audit.journal import AuditLog
 from gateway.cli.output import Printer
+from gateway.limits.policy import read_limits
 from gateway.tokens import fields, lifetime, secret
+from gateway.tokens.changes import TokenWish
 from gateway.tokens.record import Role, Status, TokenRecord
-from gateway.tokens.service import TokenService, TokenWish
+from gateway.tokens.service import TokenService
 
 
 class UsageError(Exception):
     """What was asked for makes no sense. Exit code 2."""
 
 
-def run(asked: argparse.Namespace, service: TokenService, printer: Printer, clock: Callable[[], float]) -> int:
+class Desk(NamedTuple):
+    """What commands work with."""
+
+    service: TokenService
+    audit: AuditLog
+    printer: Printer
+    clock: Callable[[], float]
+    actor: Actor
+
+
+def run(asked: argparse.Namespace, desk: Desk) -> int:
     """Do what was asked. Answers the exit code."""
-    match asked.command:
-        case "create":
-            _create(asked, service, printer, clock())
-        case "list":
-            printer.listed(_selected(asked, service.all(), clock()), clock())
-        case "show":
-            printer.shown(service.find(asked.token), clock())
-        case "revoke":
-            printer.changed("Revoked", service.revoke(asked.token), clock())
-        case "delete":
-            return _delete(asked, service, printer, clock())
-        case "verify":
-            return _verify(service, printer, clock())
-        case "import":
-            data = sys.stdin.buffer.read() if asked.file == "-" else Path(asked.file).read_bytes()
-            printer.imported(service.import_file(data), clock())
-    return 0
+    return _COMMANDS[asked.command](asked, desk) or 0
 
 
-def _create(asked: argparse.Namespace, service: TokenService, printer: Printer, now: float) -> None:
-    made = service.create(_wish(asked, now))
+def _create(asked: argparse.Namespace, desk: Desk) -> None:
+    made = desk.service.create(desk.actor, _wish(asked, desk))
     try:
-        printer.created(made.record, made.secret, now)
-        printer.flush()
+        desk.printer.created(desk.service.view(), made, desk.clock())
+        desk.printer.flush()
     except (OSError, ValueError):
         # The secret has reached nobody: a token that nobody can use must not stay.
-        service.delete(made.record.id)
+        desk.service.delete(desk.actor, made.record.id)
         raise
 
 
-def _wish(asked: argparse.Namespace, now: float) -> TokenWish:
+def _wish(asked: argparse.Namespace, desk: Desk) -> TokenWish:
+    limits = {
+        name: value for name in ("rpm", "tpm", "max_parallel", "budget") if (value := getattr(asked, name)) is not None
+    }
     try:
         return TokenWish(
             name=fields.name(asked.name),
-            owner=fields.owner(asked.owner),
-            role=Role(asked.role),
-            expires_at=lifetime.expiry(asked.expires, now),
-            models=fields.models(_split(asked.models)),
-            secret_prefix=asked.prefix,
+            owner=UNSET if asked.owner is None else fields.owner(asked.owner),
+            role=UNSET if asked.role is None else Role(asked.role),
+            parent_id=None if asked.parent is None else desk.service.find(asked.parent).id,
+            expires_at=UNSET if asked.expires is None else lifetime.expiry(asked.expires, desk.clock()),
+            models=UNSET if asked.models is None else fields.models([part.strip() for part in asked.models.split(",")]),
+            limits=read_limits(limits) if limits else UNSET,
+            prefix=UNSET if asked.prefix is None else asked.prefix,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def _split(models: str | None) -> list[str] | None:
-    return None if models is None else [part.strip() for part in models.split(",")]
-
-
-def _selected(asked: argparse.Namespace, tokens: tuple[TokenRecord, ...], now: float) -> list[TokenRecord]:
+def _list(asked: argparse.Namespace, desk: Desk) -> None:
+    view, now = desk.service.view(), desk.clock()
     wanted = Status(asked.status) if asked.status else None
-    return [
+    found = [
         record
-        for record in tokens
-        if asked.owner in (None, record.owner) and (wanted is None or record.status(now) is wanted)
+        for record in view.document.tokens
+        if asked.owner in (None, record.owner) and (wanted is None or view.status(record, now) is wanted)
     ]
+    show = desk.printer.tree if asked.tree else desk.printer.listed
+    show(view, found, now)
 
 
-def _delete(asked: argparse.Namespace, service: TokenService, printer: Printer, now: float) -> int:
-    found = service.find(asked.token)
+def _show(asked: argparse.Namespace, desk: Desk) -> None:
+    desk.printer.shown(desk.service.view(), desk.service.find(asked.token), desk.clock())
+
+
+def _revoke(asked: argparse.Namespace, desk: Desk) -> None:
+    touch = desk.service.revoke(desk.actor, asked.token)
+    desk.printer.revoked(desk.service.view(), touch, desk.clock())
+
+
+def _delete(asked: argparse.Namespace, desk: Desk) -> int:
+    view = desk.service.view()
+    found = desk.service.find(asked.token)
+    below = sum(1 for _ in view.descendants(found))
     # In a pipe nobody is there to be asked.
-    if not asked.yes and sys.stdin.isatty() and not printer.confirmed(f"Delete {found.name!r} ({found.prefix}...)?"):
-        printer.failed("nothing was deleted")
+    if not asked.yes and sys.stdin.isatty() and not desk.printer.confirmed(_question(found, below)):
+        desk.printer.failed("nothing was deleted")
         return 1
-    printer.changed("Deleted", service.delete(found.id), now)
+    desk.service.delete(desk.actor, found.id)
+    desk.printer.deleted(view, found, desk.clock())
     return 0
 
 
-def _verify(service: TokenService, printer: Printer, now: float) -> int:
+def _question(found: TokenRecord, below: int) -> str:
+    children = f" Its {below} child token(s) will be revoked." if below else ""
+    return f"Delete {found.name!r} ({found.prefix}...)?{children}"
+
+
+def _rotate(asked: argparse.Namespace, desk: Desk) -> None:
+    try:
+        grace = lifetime.span(asked.grace)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    made = desk.service.rotate(desk.actor, asked.token, grace)
+    desk.printer.rotated(desk.service.view(), made, desk.clock())
+
+
+def _usage(asked: argparse.Namespace, desk: Desk) -> None:
+    view, now = desk.service.view(), desk.clock()
+    found: Sequence[TokenRecord] = view.document.tokens if asked.token is None else (desk.service.find(asked.token),)
+    if asked.since is not None:
+        try:
+            since = now - lifetime.span(asked.since)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        found = [record for record in found if record.last_used is not None and record.last_used >= since]
+    desk.printer.usage(view, sorted(found, key=lambda record: -record.usage_count), now)
+
+
+def _verify(asked: argparse.Namespace, desk: Desk) -> int:
     given = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").strip()
     if not given:
         raise UsageError("there is no secret on standard input")
-    digest = secret.digest(given)
-    known = None if secret.is_mistyped(given) else digest
-    record = next((record for record in service.all() if record.hash == known), None)
-    printer.verified(record, now)
-    return 0 if record is not None and record.status(now) is Status.ACTIVE else 1
+    view, now = desk.service.view(), desk.clock()
+    held = None if secret.is_mistyped(given) else view.by_hash(secret.digest(given))
+    desk.printer.verified(view, held, now)
+    return 0 if held is not None and view.secret_status(held, now) is Status.ACTIVE else 1
+
+
+def _import(asked: argparse.Namespace, desk: Desk) -> None:
+    data = sys.stdin.buffer.read() if asked.file == "-" else Path(asked.file).read_bytes()
+    added = desk.service.import_file(desk.actor, data)
+    desk.printer.imported(desk.service.view(), added, desk.clock())
+
+
+def _audit(asked: argparse.Namespace, desk: Desk) -> int:
+    try:
+        lines = list(desk.audit.lines())
+    except FileNotFoundError:
+        lines = []
+    if asked.verify:
+        verdict = chain.verify(lines)
+        desk.printer.verdict(verdict)
+        return 0 if verdict.broken is None else 1
+    entries = []
+    for place, line in enumerate(lines, 1):
+        try:
+            entries.append(chain.read(line))
+        except ValueError as error:
+            desk.printer.failed(f"{desk.audit.path}, line {place} {error}")
+            return 1
+    desk.printer.audit(entries)
+    return 0
+
+
+def _completion(asked: argparse.Namespace, desk: Desk) -> None:
+    import shtab
+
+    from gateway.cli.arguments import parser
+
+    desk.printer.script(asked.shell, shtab.complete(parser(), shell=asked.shell))
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Desk], int | None]] = {
+    "create": _create,
+    "list": _list,
+    "show": _show,
+    "revoke": _revoke,
+    "delete": _delete,
+    "rotate": _rotate,
+    "usage": _usage,
+    "verify": _verify,
+    "import": _import,
+    "audit": _audit,
+    "completion": _completion,
+}

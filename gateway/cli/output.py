@@ -1,4 +1,4 @@
-"""What the command line shows: sentences for people, or one JSON document."""
+"""What the command line shows: sentences and tables for people, or one JSON document."""
 
 import sys
 from collections.abc import Sequence
@@ -6,80 +6,129 @@ from typing import Any, TextIO
 
 import msgspec
 
-from gateway.clock import to_local_iso
-from gateway.tokens.public import created, public, validity
-from gateway.tokens.record import Role, Status, TokenRecord
-from gateway.tokens.service import AmbiguousToken
-
-_STATUS = {Status.ACTIVE: "✓ Active", Status.EXPIRED: "✗ Expired", Status.REVOKED: "✗ Revoked"}
+from gateway.audit.entry import Verdict
+from gateway.cli import tables, words
+from gateway.tokens import public
+from gateway.tokens.changes import NewToken, Touch
+from gateway.tokens.record import TokenRecord
+from gateway.tokens.references import AmbiguousToken
+from gateway.tokens.view import Held, TokenView
 
 
 class Printer:
     """Writes results to ``out`` and complaints to ``err``; with ``as_json`` both are one JSON document on ``out``."""
 
-    def __init__(self, out: TextIO, err: TextIO, as_json: bool) -> None:
+    def __init__(self, out: TextIO, err: TextIO, as_json: bool, in_colour: bool) -> None:
         self._out = out
         self._err = err
         self._as_json = as_json
+        self._marks = words.COLOURED_MARKS if in_colour else words.MARKS
 
-    def created(self, record: TokenRecord, secret: str, now: float) -> None:
+    def created(self, view: TokenView, made: NewToken, now: float) -> None:
         if self._as_json:
-            return self._json(created(record, secret, now))
-        self._say(
-            f"Created token {record.name!r}:",
+            return self._json(public.created(view, made, now))
+        return self._say(f"Created token {made.record.name!r}:", *words.secret_lines(made.secret))
+
+    def rotated(self, view: TokenView, made: NewToken, now: float) -> None:
+        if self._as_json:
+            return self._json(public.created(view, made, now))
+        old = made.record.previous_secrets[-1]
+        return self._say(
+            f"The new secret of token {made.record.name!r}:",
+            *words.secret_lines(made.secret),
             "",
-            f"  {secret}",
-            "",
-            "⚠️  Save it now: only its hash is kept, so it cannot be shown again.",
-            "",
-            "Try it:",
-            f"  OPENAI_API_KEY={secret}    # in the .env of the program that calls the gateway",
-            f"  curl http://127.0.0.1:8000/v1/models -H 'Authorization: Bearer {secret}'",
+            words.fate_of(old, now),
         )
-        return None
 
-    def listed(self, tokens: Sequence[TokenRecord], now: float) -> None:
+    def listed(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
         if self._as_json:
-            return self._json({"tokens": [public(record, now) for record in tokens], "pagination": _one_page(tokens)})
-        if not tokens:
-            return self._say("Found 0 token(s).")
-        lines = [f"Found {len(tokens)} token(s):"]
+            shown = [public.public(view, record, now) for record in tokens]
+            return self._json({"tokens": shown, "pagination": _one_page(len(tokens))})
+        lines = [words.found(len(tokens))]
         for number, record in enumerate(tokens, 1):
-            lines += ["", f"{number}. {record.prefix}...", *(f"   {line}" for line in _lines(record, now))]
-        self._say(*lines)
-        return None
+            described = words.lines(view, record, now, self._marks)
+            lines += ["", f"{number}. {record.prefix}...", *(f"   {line}" for line in described)]
+        return self._say(*lines)
 
-    def shown(self, record: TokenRecord, now: float) -> None:
+    def tree(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
+        """Those tokens, each below its nearest ancestor among them."""
+        children = _families(view, tokens)
         if self._as_json:
-            return self._json(public(record, now))
-        more = [f"Id: {record.id}", f"Uses: {record.usage_count}"]
-        if record.revoked_at is not None:
-            more.append(f"Revoked: {to_local_iso(record.revoked_at)}")
-        self._say(f"{record.prefix}...", *(f"   {line}" for line in [*_lines(record, now), *more]))
-        return None
 
-    def changed(self, what: str, record: TokenRecord, now: float) -> None:
+            def nested(record: TokenRecord) -> dict[str, Any]:
+                below = [nested(child) for child in children.get(record.id, ())]
+                return {**public.public(view, record, now), "children": below}
+
+            roots = [nested(record) for record in children.get(None, ())]
+            return self._json({"tokens": roots, "pagination": _one_page(len(tokens))})
+        lines = [words.found(len(tokens)), *([""] if tokens else [])]
+        for root in children.get(None, ()):
+            lines += words.branch(root, children, lambda one: self._marks[view.status(one, now)])
+        return self._say(*lines)
+
+    def shown(self, view: TokenView, record: TokenRecord, now: float) -> None:
         if self._as_json:
-            return self._json(public(record, now))
-        return self._say(f"{what} token {record.name!r} ({record.prefix}...).")
+            return self._json(public.public(view, record, now))
+        described = [*words.lines(view, record, now, self._marks), *words.more_lines(view, record, now)]
+        return self._say(f"{record.prefix}...", *(f"   {line}" for line in described))
 
-    def verified(self, record: TokenRecord | None, now: float) -> None:
-        answer = validity(record, now)
+    def revoked(self, view: TokenView, touch: Touch, now: float) -> None:
+        if self._as_json:
+            return self._json(public.public(view, touch.record, now))
+        return self._say(words.outcome_of_revoking(view, touch))
+
+    def deleted(self, view: TokenView, record: TokenRecord, now: float) -> None:
+        """``view`` is from before."""
+        if self._as_json:
+            return self._json(public.public(view, record, now))
+        return self._say(f"Deleted token {record.name!r} ({record.prefix}...).")
+
+    def usage(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
+        if self._as_json:
+            return self._json({"usage": [public.usage(view, record, now) for record in tokens]})
+        rows = [words.usage_row(view, record, now) for record in tokens]
+        return tables.write(self._out, words.USAGE_HEADINGS, rows)
+
+    def verified(self, view: TokenView, held: Held | None, now: float) -> None:
+        answer = public.validity(view, held, now)
         if self._as_json:
             return self._json(answer)
-        if answer["valid"] and record is not None:
-            return self._say(f"✓ Valid: {record.name!r} ({record.prefix}...)")
+        if answer["valid"] and held is not None:
+            prefix = held.previous.prefix if held.previous else held.record.prefix
+            old = f", replaced, until {answer['expires_at']}" if held.previous else ""
+            return self._say(f"✓ Valid: {held.record.name!r} ({prefix}...{old})")
         return self._say(f"✗ Not valid: {answer['status']}")
 
-    def imported(self, tokens: Sequence[TokenRecord], now: float) -> None:
+    def imported(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
         if self._as_json:
-            return self._json({"imported": [public(record, now) for record in tokens]})
-        self._say(f"Imported {len(tokens)} token(s).", *(f"   {record.prefix}...  {record.name}" for record in tokens))
-        return None
+            return self._json({"imported": [public.public(view, record, now) for record in tokens]})
+        return self._say(
+            f"Imported {len(tokens)} token(s).", *(f"   {record.prefix}...  {record.name}" for record in tokens)
+        )
 
-    def ambiguous(self, error: AmbiguousToken, now: float) -> None:
+    def audit(self, entries: Sequence[dict[str, Any]]) -> None:
         if self._as_json:
-            matches = [public(record, now) for record in error.matches]
+            return self._json({"entries": list(entries)})
+        return tables.write(self._out, words.AUDIT_HEADINGS, [words.audit_row(entry) for entry in entries])
+
+    def verdict(self, verdict: Verdict) -> None:
+        broken = verdict.broken
+        if self._as_json:
+            found = None if broken is None else {"line": broken.line, "reason": broken.reason}
+            end = {"lines": verdict.end.number, "hash": verdict.end.hash}
+            return self._json({"whole": broken is None, **end, "broken": found})
+        if broken is None:
+            return self._say(f"✓ Whole: {verdict.end.number} line(s), the last with the hash {verdict.end.hash}")
+        return self._say(f"✗ Line {broken.line} {broken.reason}")
+
+    def script(self, shell: str, text: str) -> None:
+        if self._as_json:
+            return self._json({"shell": shell, "script": text})
+        return self._say(text)
+
+    def ambiguous(self, view: TokenView, error: AmbiguousToken, now: float) -> None:
+        if self._as_json:
+            matches = [public.public(view, record, now) for record in error.matches]
             return self._json({"error": {"message": str(error)}, "matches": matches})
         lines = [f"   {record.id}  {record.prefix}...  {record.name}" for record in error.matches]
         print(f"{error}; nothing was changed. Name one by its id:", *lines, sep="\n", file=self._err)
@@ -107,30 +156,18 @@ class Printer:
         print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=self._out)
 
 
-def _lines(record: TokenRecord, now: float) -> list[str]:
-    """The lines that every token has, then those for what is set."""
-    lines = [
-        f"Name: {record.name}",
-        f"Status: {_STATUS[record.status(now)]}",
-        f"Created: {to_local_iso(record.created_at)}",
-        f"Last used: {'Never' if record.last_used is None else to_local_iso(record.last_used)}",
-    ]
-    if record.owner is not None:
-        lines.append(f"Owner: {record.owner}")
-    if record.role is not Role.MEMBER:
-        lines.append(f"Role: {record.role}")
-    if record.expires_at is not None:
-        lines.append(f"Expires: {to_local_iso(record.expires_at)}")
-    if record.models is not None:
-        lines.append(f"Models: {', '.join(record.models)}")
-    if record.limits:
-        lines.append(f"Limits: {msgspec.json.encode(record.limits).decode()}")
-    return lines
+def _families(view: TokenView, tokens: Sequence[TokenRecord]) -> dict[str | None, list[TokenRecord]]:
+    """Children by the id of their nearest ancestor among ``tokens``; None has those without one."""
+    known = {record.id for record in tokens}
+    children: dict[str | None, list[TokenRecord]] = {}
+    for record in tokens:
+        above = (parent.id for parent in view.parents(record) or () if parent.id in known)
+        children.setdefault(next(above, None), []).append(record)
+    return children
 
 
-def _one_page(tokens: Sequence[TokenRecord]) -> dict[str, Any]:
+def _one_page(total: int) -> dict[str, Any]:
     """The management API's form; the command line shows everything on one page."""
-    total = len(tokens)
     return {
         "page": 1,
         "per_page": total,

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gateway.audit.entry import Actor
 from gateway.auth.client import Client
-from gateway.auth.principal import Principal
+from gateway.auth.principal import ANYBODY, Principal
 from gateway.errors import GatewayError
+from gateway.management import Caller
 
 if TYPE_CHECKING:
     from gateway.http.table import Route
@@ -33,7 +35,7 @@ class Call:
 
     __slots__ = (
         "backend", "began", "bytes_sent", "client", "cors_headers", "cut", "id", "method", "model", "params", "path",
-        "principal", "query", "request", "route", "started", "upstream_seconds",
+        "principal", "query", "query_tokens", "request", "route", "started", "upstream_seconds",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -42,6 +44,8 @@ class Call:
         self.id = new_request_id()
         self.method = request.method
         self.path, _, self.query = request.raw_path.partition("?")
+        self.query_tokens: tuple[str, ...] = ()
+        """What the query held of credentials; it holds them no longer."""
         self.client = UNKNOWN_CLIENT
         self.route: Route | None = None
         self.params: Mapping[str, str] = {}
@@ -62,6 +66,17 @@ class Call:
         if self.principal is None:
             raise RuntimeError("this route is public: it has no caller")
         return self.principal
+
+    def as_caller(self) -> Caller:
+        """Who asks for a change, and how that is logged."""
+        principal = self.caller
+        kind = "token" if principal.held else "open" if principal is ANYBODY else "environment"
+        actor = Actor(kind, principal.name, principal.token_id, self.client.address, self.id)
+        return Caller(principal, actor)
+
+    def as_holder(self) -> Actor:
+        """Somebody who shows a secret and asks to end it, and is not otherwise known."""
+        return Actor("secret", "whoever holds the secret", None, self.client.address, self.id)
 
     @property
     def client_is_gone(self) -> bool:

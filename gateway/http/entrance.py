@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.errors import Draining, GatewayError, InternalError
+from gateway.errors import Draining, GatewayError, InternalError, UnknownCredential
 from gateway.http import cors, relay
 from gateway.http.active import ActiveCalls
 from gateway.http.call import Call
 from gateway.http.gate import Gate
 from gateway.http.observe import CLIENT_GONE, Observer
+from gateway.http.table import Route
 
 log = logging.getLogger(__name__)
+
+Look = Callable[[], Awaitable[None]]
 
 _DURING_DRAIN = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -20,8 +24,11 @@ _DURING_DRAIN = frozenset({"/healthz", "/readyz", "/metrics"})
 class Entrance:
     """The handler that the server calls for every request."""
 
-    def __init__(self, gate: Gate, observer: Observer, active: ActiveCalls, origins: frozenset[str]) -> None:
+    def __init__(
+        self, gate: Gate, look_at_tokens: Look, observer: Observer, active: ActiveCalls, origins: frozenset[str]
+    ) -> None:
         self._gate = gate
+        self._look_at_tokens = look_at_tokens
         self._observer = observer
         self._active = active
         self._origins = origins
@@ -57,6 +64,14 @@ class Entrance:
             log.exception("a bug", extra={"request_id": call.id})
             return await _failed(call, InternalError(call.id))
 
+    async def _admitted(self, call: Call) -> Route:
+        """A token that another process has just made is known here with the next look: that one look is taken at once."""
+        try:
+            return self._gate.admit(call)
+        except UnknownCredential:
+            await self._look_at_tokens()
+            return self._gate.admit(call)
+
     async def _served(self, call: Call) -> web.StreamResponse:
         if self._origins:
             headers = call.request.headers
@@ -64,7 +79,7 @@ class Entrance:
             preflight = cors.preflight_headers(call.method, headers, self._origins)
             if preflight is not None:
                 return web.Response(status=204, headers={**call.headers(), **preflight})
-        route = self._gate.admit(call)
+        route = await self._admitted(call)
         if self.draining and route.pattern not in _DURING_DRAIN:
             raise Draining
         return await route.handler(call)

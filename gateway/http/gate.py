@@ -14,7 +14,7 @@ from gateway.http.call import Call
 from gateway.http.table import Route, Router
 from gateway.setting_values import Network
 
-NoteUse = Callable[[str], None]
+NoteUse = Callable[[Principal, Client], None]
 
 
 class GateRules:
@@ -39,30 +39,29 @@ class Gate:
         self._note_use = note_use
 
     def admit(self, call: Call) -> Route:
-        """Find the route and let the caller through it. Raises BadRequest, Unauthenticated, Forbidden, NotFound …"""
-        problem = self._resolve(call)
+        """Find the route and let the caller through it. Raises BadRequest, Unauthenticated, Forbidden, NotFound …
+
+        After UnknownCredential it may be asked again.
+        """
+        match = self._router.find(call.path, call.method)
+        problem = paths.problem_with(call.path) if match is None or match.params else None
+        if problem is not None:
+            match = None
+        if match is not None:
+            call.route, call.params = match.route, match.params
         call.client = self._client(call)
         query_tokens = self._take_query_tokens(call)
-        route = call.route
-        wanted = route.access if route else Access.ANY
+        wanted = match.access if match else Access.ANY
         if wanted is not Access.PUBLIC:
             call.principal = self._caller(call, wanted, credentials.extract(call.request.headers, query_tokens))
-            if call.principal.token is not None:
-                self._note_use(call.principal.token.id)
+            if call.principal.held is not None:
+                self._note_use(call.principal, call.client)
             access.authorize(call.principal, wanted)
-        if route is None:
+        if match is None:
             raise _unknown(call, problem)
-        if call.method not in route.methods:
-            raise MethodNotAllowed(call.method[:20], call.path, route.methods)
-        return route
-
-    def _resolve(self, call: Call) -> str | None:
-        match = self._router.find(call.path)
-        if (match is None or match.params) and (problem := paths.problem_with(call.path)):
-            return problem
-        if match is not None:
-            call.route, call.params = match
-        return None
+        if match.route is None:
+            raise MethodNotAllowed(call.method[:20], call.path, match.methods)
+        return match.route
 
     def _client(self, call: Call) -> Client:
         peer = call.request.transport.get_extra_info("peername") if call.request.transport else None
@@ -73,11 +72,13 @@ class Gate:
 
     def _take_query_tokens(self, call: Call) -> tuple[str, ...]:
         """Out of the URL in any case; a credential only where the contract says so."""
-        if not call.query:
+        if call.query:
+            call.query, tokens = credentials.split_query(call.query)
+            call.query_tokens += tokens
+        if not call.query_tokens:
             return ()
-        call.query, tokens = credentials.split_query(call.query)
         counts = call.path.startswith("/v1/") or (call.path.startswith("/api/") and call.method in ("GET", "HEAD"))
-        return tokens if counts and self._rules.query_token else ()
+        return call.query_tokens if counts and self._rules.query_token else ()
 
     def _caller(self, call: Call, wanted: Access, credential: Credential | None) -> Principal:
         if wanted is Access.ADMIN_OR_LOOPBACK and credential is None and call.client.is_local:

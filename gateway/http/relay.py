@@ -8,7 +8,9 @@ import socket
 import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from gateway import sse
@@ -57,6 +59,12 @@ def whole(call: Call, status: int, body: bytes, headers: Mapping[str, str]) -> w
     if len(body) > _ONE_BLOCK:
         return web.Response(body=body, status=status, headers=every)  # it minds a client that reads slowly
     return WholeResponse(status, every, body)
+
+
+def json(call: Call, status: int, content: Any) -> web.StreamResponse:
+    """An answer of the gateway's own, which nobody may keep."""
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return whole(call, status, msgspec.json.encode(content), headers)
 
 
 async def _streamed(call: Call, answer: Answer, pieces: AsyncIterator[bytes]) -> web.StreamResponse:

@@ -9,13 +9,19 @@ from aiohttp import web
 
 from gateway.auth.access import Access
 from gateway.http.call import Call
+from gateway.http.routes.description import DescriptionRoutes
 from gateway.http.routes.inference import InferenceRoutes
+from gateway.http.routes.me import MeRoutes
 from gateway.http.routes.ops import OpsRoutes
+from gateway.http.routes.tokens import TokenRoutes
+from gateway.http.routes.user_keys import UserKeyRoutes
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 GET = ("GET", "HEAD")
 POST = ("POST",)
+PATCH = ("PATCH",)
+DELETE = ("DELETE",)
 ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -28,44 +34,96 @@ class Route(NamedTuple):
     handler: Handler
 
 
-def routes(inference: InferenceRoutes, ops: OpsRoutes) -> tuple[Route, ...]:
-    """The table. The first pattern that fits wins."""
+class Handlers(NamedTuple):
+    """Everybody who answers."""
+
+    inference: InferenceRoutes
+    tokens: TokenRoutes
+    user_keys: UserKeyRoutes
+    me: MeRoutes
+    description: DescriptionRoutes
+    ops: OpsRoutes
+
+
+def routes(to: Handlers) -> tuple[Route, ...]:
+    """The table. The first pattern that fits wins; rows of one pattern differ in their methods."""
     return (
-        Route(GET, "/healthz", Access.PUBLIC, ops.healthz),
-        Route(GET, "/readyz", Access.PUBLIC, ops.readyz),
-        Route(GET, "/metrics", Access.ADMIN_OR_LOOPBACK, ops.metrics),
-        Route(POST, "/v1/chat/completions", Access.INFERENCE, inference.json_endpoint),
-        Route(POST, "/v1/completions", Access.INFERENCE, inference.json_endpoint),
-        Route(POST, "/v1/embeddings", Access.INFERENCE, inference.json_endpoint),
-        Route(POST, "/v1/responses", Access.INFERENCE, inference.json_endpoint),
-        Route(GET, "/v1/models", Access.INFERENCE, inference.models),
-        Route(GET, "/v1/models/{model...}", Access.INFERENCE, inference.model),
-        Route(POST, "/v1/engines/{model}/{endpoint...}", Access.INFERENCE, inference.engine),
-        Route(POST, "/engines/{model}/{endpoint...}", Access.INFERENCE, inference.engine),
-        Route(POST, "/openai/deployments/{model}/{endpoint...}", Access.INFERENCE, inference.engine),
-        Route(ANY_METHOD, "/v1/{rest...}", Access.INFERENCE, inference.pass_through),
+        Route(GET, "/healthz", Access.PUBLIC, to.ops.healthz),
+        Route(GET, "/readyz", Access.PUBLIC, to.ops.readyz),
+        Route(GET, "/metrics", Access.ADMIN_OR_LOOPBACK, to.ops.metrics),
+        Route(GET, "/openapi.json", Access.PUBLIC, to.description.openapi),
+        Route(GET, "/docs", Access.PUBLIC, to.description.page),
+        Route(POST, "/api/tokens/validate", Access.PUBLIC, to.tokens.validate),
+        Route(POST, "/api/tokens/revoke", Access.PUBLIC, to.tokens.revoke_secret),
+        Route(GET, "/api/tokens", Access.ANY, to.tokens.list),
+        Route(POST, "/api/tokens", Access.MANAGE, to.tokens.create),
+        Route(GET, "/api/tokens/{id}", Access.ANY, to.tokens.read),
+        Route(PATCH, "/api/tokens/{id}", Access.MANAGE, to.tokens.update),
+        Route(DELETE, "/api/tokens/{id}", Access.MANAGE, to.tokens.delete),
+        Route(POST, "/api/tokens/{id}/revoke", Access.MANAGE, to.tokens.revoke),
+        Route(POST, "/api/tokens/{id}/rotate", Access.MANAGE, to.tokens.rotate),
+        Route(GET, "/api/me", Access.ANY, to.me.read),
+        Route(POST, "/api/user/key", Access.MANAGE, to.user_keys.create),
+        Route(GET, "/api/user/key/{email}", Access.ANY, to.user_keys.read),
+        Route(DELETE, "/api/user/key/{email}", Access.MANAGE, to.user_keys.revoke),
+        Route(GET, "/api/user/usage/{email}", Access.ANY, to.user_keys.usage),
+        Route(POST, "/v1/chat/completions", Access.INFERENCE, to.inference.json_endpoint),
+        Route(POST, "/v1/completions", Access.INFERENCE, to.inference.json_endpoint),
+        Route(POST, "/v1/embeddings", Access.INFERENCE, to.inference.json_endpoint),
+        Route(POST, "/v1/responses", Access.INFERENCE, to.inference.json_endpoint),
+        Route(GET, "/v1/models", Access.INFERENCE, to.inference.models),
+        Route(GET, "/v1/models/{model...}", Access.INFERENCE, to.inference.model),
+        Route(POST, "/v1/engines/{model}/{endpoint...}", Access.INFERENCE, to.inference.engine),
+        Route(POST, "/engines/{model}/{endpoint...}", Access.INFERENCE, to.inference.engine),
+        Route(POST, "/openai/deployments/{model}/{endpoint...}", Access.INFERENCE, to.inference.engine),
+        Route(ANY_METHOD, "/v1/{rest...}", Access.INFERENCE, to.inference.pass_through),
     )
 
 
 class Match(NamedTuple):
-    route: Route
+    """``route`` is None where the path has rows, but none for the method; ``rows`` are those of the path."""
+
+    route: Route | None
+    rows: tuple[Route, ...]
     params: Mapping[str, str]
+
+    @property
+    def access(self) -> Access:
+        return (self.route or self.rows[0]).access
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(method for row in self.rows for method in row.methods))
 
 
 class Router:
-    """Finds the row for a path; the method is looked at later, once the caller is known."""
+    """Finds the row for a path and a method."""
 
     def __init__(self, table: Sequence[Route]) -> None:
-        self._exact = {route.pattern: Match(route, {}) for route in table if "{" not in route.pattern}
-        self._patterns = [(_compiled(route.pattern), route) for route in table if "{" in route.pattern]
+        rows: dict[str, tuple[Route, ...]] = {}
+        for route in table:
+            rows[route.pattern] = (*rows.get(route.pattern, ()), route)
+        self._exact = {
+            (pattern, method): Match(_with_method(found, method), found, {})
+            for pattern, found in rows.items()
+            if "{" not in pattern
+            for method in ("", *(method for row in found for method in row.methods))
+        }
+        self._patterns = [(_compiled(pattern), found) for pattern, found in rows.items() if "{" in pattern]
 
-    def find(self, path: str) -> Match | None:
-        if (match := self._exact.get(path)) is not None:
+    def find(self, path: str, method: str) -> Match | None:
+        match = self._exact.get((path, method)) or self._exact.get((path, ""))
+        if match is not None:
             return match
-        for pattern, route in self._patterns:
+        for pattern, rows in self._patterns:
             if found := pattern.fullmatch(path):
-                return Match(route, {name: unquote(value) for name, value in found.groupdict().items()})
+                params = {name: unquote(value) for name, value in found.groupdict().items()}
+                return Match(_with_method(rows, method), rows, params)
         return None
+
+
+def _with_method(rows: tuple[Route, ...], method: str) -> Route | None:
+    return next((row for row in rows if method in row.methods), None)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

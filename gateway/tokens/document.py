@@ -55,9 +55,16 @@ def encode(document: TokenDocument) -> bytes:
     content = {
         **document.unknown,
         "version": VERSION,
-        "tokens": [{**fields.as_json(record), **record.unknown} for record in document.tokens],
+        "tokens": [_encoded(record) for record in document.tokens],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _encoded(record: TokenRecord) -> dict[str, Any]:
+    content = fields.as_json(record)
+    if not record.previous_secrets:
+        del content["previous_secrets"]  # most tokens have never been rotated
+    return {**content, **record.unknown}
 
 
 def _parse(data: bytes) -> Any:
@@ -181,7 +188,13 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
 
 
 def _refuse_twins(tokens: tuple[TokenRecord, ...]) -> None:
-    for what, values in (("id", [t.id for t in tokens]), ("hash", [t.hash for t in tokens])):
-        if len(set(values)) != len(values):
-            twin = next(index for index, value in enumerate(values) if value in values[:index])
-            raise TokenFileError(f"tokens[{twin}]: its {what} stands in the file before")
+    ids: set[str] = set()
+    hashes: set[str] = set()
+    for index, record in enumerate(tokens):
+        if record.id in ids:
+            raise TokenFileError(f"tokens[{index}]: its id stands in the file before")
+        ids.add(record.id)
+        for one in (record.hash, *(previous.hash for previous in record.previous_secrets)):
+            if one in hashes:
+                raise TokenFileError(f"tokens[{index}]: its hash stands in the file before")
+            hashes.add(one)

@@ -1,14 +1,21 @@
 """A token's fields as they stand in JSON: one reader each. Each raises FieldError with the field's name and the rule."""
 
+import math
 import re
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from gateway.clock import LATEST, from_iso, to_iso
-from gateway.tokens.record import Role, TokenRecord
+from gateway.limits.policy import LimitError, LimitSet, read_limits
+from gateway.tokens.record import PreviousSecret, Role, TokenRecord
 
 MAX_NAME_LENGTH = 200
+MAX_MODELS = 200
+MAX_METADATA_BYTES = 4096
+_METADATA_DEPTH = 8
 _HASH = re.compile(r"[0-9a-f]{64}")
 _E_MAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 
@@ -48,9 +55,43 @@ def role(value: Any) -> Role:
 def models(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(item, str) and item and item.isprintable() for item in value):
-        raise FieldError("models", "must be null or a list of model names, in which * stands for anything")
+    if not isinstance(value, list) or len(value) > MAX_MODELS or not all(map(_is_model, value)):
+        raise FieldError(
+            "models", f"must be null or a list of at most {MAX_MODELS} model names, in which * stands for anything"
+        )
     return tuple(value)
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable()
+
+
+def limits(value: Any) -> LimitSet | None:
+    try:
+        return read_limits(value)
+    except LimitError as error:
+        raise FieldError(error.field, error.rule) from None
+
+
+def new_metadata(value: Any) -> dict[str, Any]:
+    """What somebody wants to keep beside a token: small enough, and fit to be read again once it is written."""
+    found = _optional_object("metadata")(value) or {}
+    if not _is_plain(found, _METADATA_DEPTH) or len(msgspec.json.encode(found)) > MAX_METADATA_BYTES:
+        raise FieldError(
+            "metadata",
+            f"must be an object of at most {MAX_METADATA_BYTES} bytes and {_METADATA_DEPTH} levels; numbers up to 64 bits",
+        )
+    return found
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def _text(field: str) -> Callable[[Any], str]:
@@ -67,10 +108,13 @@ def _optional_text(field: str) -> Callable[[Any], str | None]:
     return lambda value: None if value is None else read(value)
 
 
-def _hash(value: Any) -> str:
-    if not isinstance(value, str) or not _HASH.fullmatch(value):
-        raise FieldError("hash", "must be 64 hexadecimal digits in lower case")
-    return value
+def _hash(field: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not _HASH.fullmatch(value):
+            raise FieldError(field, "must be 64 hexadecimal digits in lower case")
+        return value
+
+    return read
 
 
 def _time(field: str) -> Callable[[Any], int]:
@@ -91,12 +135,15 @@ def _optional_time(field: str) -> Callable[[Any], int | None]:
     return lambda value: None if value is None else read(value)
 
 
-def _count(value: Any) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise FieldError("usage_count", "must be a whole number, 0 or above")
-    return value
+def _count(field: str) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if value is None:
+            return 0
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+            raise FieldError(field, "must be a whole number, 0 or above")
+        return value
+
+    return read
 
 
 def _optional_object(field: str) -> Callable[[Any], dict[str, Any] | None]:
@@ -108,12 +155,41 @@ def _optional_object(field: str) -> Callable[[Any], dict[str, Any] | None]:
     return read
 
 
+_PREVIOUS = "previous_secrets"
+_PREVIOUS_READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "prefix": _text(f"{_PREVIOUS}.prefix"),
+        "hash": _hash(f"{_PREVIOUS}.hash"),
+        "rotated_at": _time(f"{_PREVIOUS}.rotated_at"),
+        "valid_until": _time(f"{_PREVIOUS}.valid_until"),
+        "revoked_at": _optional_time(f"{_PREVIOUS}.revoked_at"),
+        "last_used": _optional_time(f"{_PREVIOUS}.last_used"),
+        "last_used_from": _optional_text(f"{_PREVIOUS}.last_used_from"),
+        "usage_count": _count(f"{_PREVIOUS}.usage_count"),
+    }
+)
+
+
+def _previous_secrets(value: Any) -> tuple[PreviousSecret, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise FieldError(_PREVIOUS, "must be a list of objects")
+    for item in value:
+        if unknown := [name for name in item if name not in _PREVIOUS_READERS]:
+            # Nothing is kept here that could be a misspelt end of a secret.
+            raise FieldError(f"{_PREVIOUS}.{unknown[0]}", "is not known")
+    return tuple(
+        PreviousSecret(**{name: read(item.get(name)) for name, read in _PREVIOUS_READERS.items()}) for item in value
+    )
+
+
 READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "id": _text("id"),
         "name": name,
         "prefix": _text("prefix"),
-        "hash": _hash,
+        "hash": _hash("hash"),
         "owner": owner,
         "role": role,
         "parent_id": _optional_text("parent_id"),
@@ -121,10 +197,11 @@ READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
         "expires_at": _optional_time("expires_at"),
         "revoked_at": _optional_time("revoked_at"),
         "last_used": _optional_time("last_used"),
-        "usage_count": _count,
+        "usage_count": _count("usage_count"),
         "models": models,
-        "limits": _optional_object("limits"),
+        "limits": limits,
         "metadata": lambda value: _optional_object("metadata")(value) or {},
+        _PREVIOUS: _previous_secrets,
     }
 )
 """Every field of the file form, in the order in which it is written."""
@@ -145,7 +222,21 @@ def as_json(record: TokenRecord) -> dict[str, Any]:
         "revoked_at": to_iso(record.revoked_at),
         "last_used": to_iso(record.last_used),
         "usage_count": record.usage_count,
-        "models": record.models,
-        "limits": record.limits,
+        "models": None if record.models is None else list(record.models),
+        "limits": record.limits and record.limits.as_json(),
         "metadata": record.metadata,
+        _PREVIOUS: [_previous_as_json(previous) for previous in record.previous_secrets],
+    }
+
+
+def _previous_as_json(previous: PreviousSecret) -> dict[str, Any]:
+    return {
+        "prefix": previous.prefix,
+        "hash": previous.hash,
+        "rotated_at": to_iso(previous.rotated_at),
+        "valid_until": to_iso(previous.valid_until),
+        "revoked_at": to_iso(previous.revoked_at),
+        "last_used": to_iso(previous.last_used),
+        "last_used_from": previous.last_used_from,
+        "usage_count": previous.usage_count,
     }

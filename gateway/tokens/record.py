@@ -6,17 +6,43 @@ from typing import Any
 
 import msgspec
 
+from gateway.limits.policy import LimitSet
+
 
 class Role(StrEnum):
+    """From the most to the least."""
+
     ADMIN = "admin"
     MEMBER = "member"
     SERVICE = "service"
+
+    @property
+    def rank(self) -> int:
+        """Higher may do more."""
+        return -list(Role).index(self)
 
 
 class Status(StrEnum):
     ACTIVE = "active"
     EXPIRED = "expired"
     REVOKED = "revoked"
+
+
+class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that a rotation has replaced. It works on until ``valid_until``; what is written of its use since then
+    tells a person when it is safe to end it. Times are whole seconds since the epoch, UTC."""
+
+    prefix: str
+    hash: str
+    rotated_at: int
+    valid_until: int
+    revoked_at: int | None = None
+    last_used: int | None = None
+    last_used_from: str | None = None
+    usage_count: int = 0
+
+    def status(self, now: float) -> Status:
+        return _status(self.revoked_at, self.valid_until, now)
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,18 +61,25 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_used: int | None = None
     usage_count: int = 0
     models: tuple[str, ...] | None = None
-    limits: Mapping[str, Any] | None = None
+    limits: LimitSet | None = None
     metadata: Mapping[str, Any] = {}
+    previous_secrets: tuple[PreviousSecret, ...] = ()
+    """Oldest first."""
     unknown: Mapping[str, Any] = {}
     """Fields of a newer version or of somebody's own: kept when the file is written again."""
 
     def status(self, now: float) -> Status:
-        """Revoked is for ever; expiry holds from its very second."""
-        if self.revoked_at is not None:
-            return Status.REVOKED
-        if self.expires_at is not None and now >= self.expires_at:
-            return Status.EXPIRED
-        return Status.ACTIVE
+        """Its own status; ``tokens.view`` knows what a parent's end does to it."""
+        return _status(self.revoked_at, self.expires_at, now)
+
+
+def _status(revoked_at: int | None, expires_at: int | None, now: float) -> Status:
+    """Revoked is for ever; expiry holds from its very second."""
+    if revoked_at is not None:
+        return Status.REVOKED
+    if expires_at is not None and now >= expires_at:
+        return Status.EXPIRED
+    return Status.ACTIVE
 
 
 def allows_model(patterns: tuple[str, ...] | None, model: str) -> bool:

@@ -10,7 +10,7 @@ import re
 import secrets
 import zlib
 
-PREFIXES = ("sk-", "sk_live_", "sk_test_")
+PLAIN, LIVE, TEST = PREFIXES = ("sk-", "sk_live_", "sk_test_")
 DISPLAY_LENGTH = 14
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 43
@@ -24,6 +24,11 @@ def generate(prefix: str = "sk-") -> str:
         raise ValueError(f"the prefix must be one of {', '.join(PREFIXES)}")
     stem = prefix + random_text(_RANDOM_LENGTH)
     return stem + _checksum(stem)
+
+
+def kind(prefix: str) -> str:
+    """Which of our prefixes a secret or its display prefix begins with; one from elsewhere counts as the plain kind."""
+    return next((known for known in reversed(PREFIXES) if prefix.startswith(known)), PREFIXES[0])
 
 
 def random_text(length: int) -> str:

@@ -1,163 +1,151 @@
-"""The life of a token: create, find, revoke, delete, import. The only writer besides the recorder of last uses. Blocking."""
+"""The only writer of tokens besides the recorder of last uses. Blocking.
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+A change is planned on the newest tokens, under the file's lock; it is logged, and the log synced, before it is written. So no
+change goes without its line. A crash between the two leaves a line for a change that nobody was told of; an error that can
+be reported is logged as a line of its own.
+"""
 
-import msgspec
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from gateway.masking import mask
+from gateway.audit.entry import Actor, Entry
+from gateway.tokens import changes, fields, references
 from gateway.tokens import document as codec
 from gateway.tokens import secret as secrets_room
+from gateway.tokens.changes import NewToken, TokenWish, Touch
 from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import Role, TokenRecord
+from gateway.tokens.grants import EVERYTHING
+from gateway.tokens.record import TokenRecord
 from gateway.tokens.token_file import TokenFile
+from gateway.tokens.view import Held, TokenView
 
-_ID_LENGTH = 20
+Plan = Callable[[TokenView, float], Sequence[Touch]]
+"""From the newest tokens and the time to what shall change. Raises to refuse; then nothing is written."""
 
-
-class NoSuchToken(LookupError):
-    """Nothing fits what was asked for."""
-
-
-class AmbiguousToken(LookupError):
-    """More than one token fits; nothing was changed."""
-
-    def __init__(self, reference: str, matches: Sequence[TokenRecord]) -> None:
-        super().__init__(f"{reference!r} fits {len(matches)} tokens")
-        self.matches = tuple(matches)
+_NOT_LOGGED = frozenset({"hash"})
 
 
-class NewToken(NamedTuple):
-    """A token and its secret, which exists nowhere else."""
+class Log(Protocol):
+    """Where changes are written down before they are made."""
 
-    record: TokenRecord
-    secret: str
-
-
-class TokenWish(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new token shall be. ``expires_at`` in seconds since the epoch."""
-
-    name: str
-    owner: str | None = None
-    role: Role = Role.MEMBER
-    expires_at: int | None = None
-    models: tuple[str, ...] | None = None
-    secret_prefix: str = "sk-"
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Durable when it returns. Raises OSError."""
 
 
 class TokenService:
     """Changes to one token file. Every method may raise TokenFileError and OSError; then nothing has changed."""
 
-    def __init__(self, file: TokenFile, clock: Callable[[], float]) -> None:
+    def __init__(self, file: TokenFile, log: Log, clock: Callable[[], float]) -> None:
         self._file = file
+        self._log = log
         self._clock = clock
 
-    def all(self) -> tuple[TokenRecord, ...]:
-        return (self._file.read() or TokenDocument()).tokens
+    def view(self) -> TokenView:
+        return TokenView(self._file.read() or TokenDocument())
 
     def find(self, reference: str) -> TokenRecord:
         """Raises NoSuchToken, AmbiguousToken."""
-        return find(self.all(), reference)
+        return references.find(self.view().document.tokens, reference)
 
-    def create(self, wish: TokenWish) -> NewToken:
-        secret = secrets_room.generate(wish.secret_prefix)
-        record = TokenRecord(
-            id=f"tok_{secrets_room.random_text(_ID_LENGTH)}",
-            name=wish.name,
-            prefix=secrets_room.display_prefix(secret),
-            hash=secrets_room.digest(secret),
-            owner=wish.owner,
-            role=wish.role,
-            created_at=int(self._clock()),
-            expires_at=wish.expires_at,
-            models=wish.models,
-        )
-        self._file.update(lambda before: _with_tokens(before, (*before.tokens, record)))
-        return NewToken(record, secret)
+    def change(self, by: Actor, plan: Plan, *, create: bool = True) -> tuple[Touch, ...]:
+        """Plan and make a change. Answers what it touched. Raises what ``plan`` raises.
 
-    def revoke(self, reference: str) -> TokenRecord:
-        """Revoked is for ever; revoking again keeps the first time. Raises NoSuchToken, AmbiguousToken."""
+        Without ``create``, a file that is not there is an error: it may only be away for a moment.
+        """
+        touches: list[Touch] = []
 
-        def revoked(record: TokenRecord) -> TokenRecord:
-            if record.revoked_at is not None:
-                return record
-            return msgspec.structs.replace(record, revoked_at=int(self._clock()))
+        def changed(before: TokenDocument) -> TokenDocument:
+            planned = plan(TokenView(before), self._clock())
+            if not planned:
+                return before
+            self._log.append([_entry(by, touch) for touch in planned])
+            touches.extend(planned)
+            return changes.applied(before, planned)
 
-        return self._change_one(reference, revoked)
+        try:
+            self._file.update(changed, create=create)
+        except BaseException:
+            if touches:
+                with contextlib.suppress(OSError):  # the disk that refused the change may refuse this, too
+                    self._log.append([_entry(by, touch, ".failed") for touch in touches])
+            raise
+        return tuple(touches)
 
-    def delete(self, reference: str) -> TokenRecord:
+    def create(self, by: Actor, wish: TokenWish) -> NewToken:
+        """On behalf of somebody who may do everything. Raises ChangeRefused where a child would exceed its parent."""
+        made: list[NewToken] = []
+
+        def plan(view: TokenView, now: float) -> Sequence[Touch]:
+            made.append(changes.new_token(wish, *changes.giver(view, wish.parent_id, EVERYTHING, now), now))
+            return changes.created(view, made[-1].record, now)
+
+        self.change(by, plan)
+        return made[-1]
+
+    def revoke(self, by: Actor, reference: str) -> Touch:
+        """End what the reference means: a token and all below it, or one replaced secret. Raises as ``find``."""
+        return self._change_found(by, reference, changes.ended)
+
+    def delete(self, by: Actor, reference: str) -> Touch:
         """Raises NoSuchToken, AmbiguousToken."""
-        deleted: list[TokenRecord] = []
+        return self._change_found(by, reference, lambda view, found, now: changes.deleted(view, found.record, now))
 
-        def without(before: TokenDocument) -> TokenDocument:
-            deleted.append(find(before.tokens, reference))
-            return _with_tokens(before, (record for record in before.tokens if record.id != deleted[0].id))
+    def rotate(self, by: Actor, reference: str, grace: int) -> NewToken:
+        """``grace`` in seconds. Raises NoSuchToken, AmbiguousToken, ChangeRefused."""
+        secrets: list[str] = []
 
-        self._file.update(without)
-        return deleted[0]
+        def plan(view: TokenView, found: Held, now: float) -> tuple[Touch, ...]:
+            secrets.append(secrets_room.generate(secrets_room.kind(found.record.prefix)))
+            return changes.rotated(view, found.record, secrets[-1], grace, now)
 
-    def import_file(self, data: bytes) -> tuple[TokenRecord, ...]:
+        return NewToken(self._change_found(by, reference, plan).record, secrets[-1])
+
+    def import_file(self, by: Actor, data: bytes) -> tuple[TokenRecord, ...]:
         """Add the tokens of another file, in either form, that are not here yet. Answers those added."""
         offered = codec.decode(data).tokens
-        added: list[TokenRecord] = []
+        touches = self.change(by, lambda view, now: changes.imported(view, offered))
+        return tuple(touch.record for touch in touches)
 
-        def merged(before: TokenDocument) -> TokenDocument:
-            hashes = {record.hash for record in before.tokens}
-            ids = {record.id for record in before.tokens}
-            added.extend(record for record in offered if record.hash not in hashes and record.id not in ids)
-            return _with_tokens(before, (*before.tokens, *added)) if added else before
+    def _change_found(
+        self, by: Actor, reference: str, plan: Callable[[TokenView, Held, float], Sequence[Touch]]
+    ) -> Touch:
+        """The touch of what was found itself; where nothing was left to change, one that changes nothing."""
+        found: list[TokenRecord] = []
 
-        self._file.update(merged)
-        return tuple(added)
+        def planned(view: TokenView, now: float) -> Sequence[Touch]:
+            one = references.find_secret(view.document.tokens, reference)
+            found.append(one.record)
+            return plan(view, one, now)
 
-    def _change_one(self, reference: str, change: Callable[[TokenRecord], TokenRecord]) -> TokenRecord:
-        changed: list[TokenRecord] = []
-
-        def one(before: TokenDocument) -> TokenDocument:
-            found = find(before.tokens, reference)
-            changed.append(change(found))
-            if changed[0] is found:
-                return before
-            return _with_tokens(before, (changed[0] if record is found else record for record in before.tokens))
-
-        self._file.update(one)
-        return changed[0]
+        touches = self.change(by, planned)
+        unchanged = Touch("", found[-1], found[-1])
+        return next((touch for touch in touches if touch.record.id == found[-1].id), unchanged)
 
 
-def find(tokens: Sequence[TokenRecord], reference: str) -> TokenRecord:
-    """The one token meant by an id, a display prefix, a longer beginning of its secret, or an exact name."""
-    matches = _matches(tokens, reference)
-    if not matches:
-        raise NoSuchToken(f"no token fits {_shown(reference)}")
-    if len(matches) > 1:
-        raise AmbiguousToken(_shown(reference), matches)
-    return matches[0]
+def _entry(by: Actor, touch: Touch, suffix: str = "") -> Entry:
+    return Entry(
+        actor=by,
+        action=touch.action + suffix,
+        token_id=touch.record.id,
+        token=touch.record.name,
+        changes=_differences(touch.before, touch.after),
+    )
 
 
-def _matches(tokens: Sequence[TokenRecord], reference: str) -> list[TokenRecord]:
-    if exact := [record for record in tokens if record.id == reference]:
-        return exact
-    digest = secrets_room.digest(reference)
-    if whole := [record for record in tokens if record.hash == digest]:
-        return whole
-    # "sk-a1b2c3d4e5f..." is how `list` prints it, and so how it gets pasted.
-    beginning = reference.strip().removesuffix("...")
-    named = [record for record in tokens if record.name == reference]
-    if secrets_room.has_our_form(beginning):
-        return named  # a whole secret that is nobody's must not fall back to the token with the same beginning
-    return named + [record for record in tokens if _begins(record, beginning) and record not in named]
+def _differences(before: TokenRecord | None, after: TokenRecord | None) -> dict[str, tuple[Any, Any]]:
+    """Field by field. Of a record that comes or goes, what is set in it."""
+    old = _logged(before) if before else {}
+    new = _logged(after) if after else {}
+    return {
+        name: (old.get(name), new.get(name))
+        for name in fields.READERS
+        if name not in _NOT_LOGGED
+        and (old.get(name) != new.get(name) if old and new else old.get(name) or new.get(name))
+    }
 
 
-def _begins(record: TokenRecord, beginning: str) -> bool:
-    """A short secret from elsewhere has a short prefix, which many texts begin with: there only itself will do."""
-    if len(record.prefix) < secrets_room.DISPLAY_LENGTH:
-        return beginning == record.prefix
-    return beginning.startswith(record.prefix)
-
-
-def _shown(reference: str) -> str:
-    return mask(reference) if reference.startswith(secrets_room.PREFIXES) and len(reference) > 20 else reference
-
-
-def _with_tokens(before: TokenDocument, tokens: Iterable[TokenRecord]) -> TokenDocument:
-    return TokenDocument(tuple(tokens), before.unknown)
+def _logged(record: TokenRecord) -> dict[str, Any]:
+    content = fields.as_json(record)
+    previous = [{key: value for key, value in old.items() if key != "hash"} for old in content["previous_secrets"]]
+    return {**content, "previous_secrets": previous}

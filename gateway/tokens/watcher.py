@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from enum import Enum
 
 from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import Status, TokenRecord
 from gateway.tokens.token_file import TokenFile
+from gateway.tokens.view import TokenView
 
 log = logging.getLogger(__name__)
 
@@ -24,36 +25,6 @@ class FileState(Enum):
     DAMAGED = "damaged"  # the last good view goes on serving
 
 
-class TokenView:
-    """An immutable set of tokens, found by the digest of their secret."""
-
-    def __init__(self, document: TokenDocument) -> None:
-        self.document = document
-        self._by_hash = {record.hash: record for record in document.tokens}
-        self._by_id = {record.id: record for record in document.tokens}
-
-    def by_hash(self, digest: str) -> TokenRecord | None:
-        return self._by_hash.get(digest)
-
-    def by_id(self, token_id: str) -> TokenRecord | None:
-        return self._by_id.get(token_id)
-
-    def status(self, record: TokenRecord, now: float) -> Status:
-        """The record's own status, ended also by the end of a parent: one that is revoked, expired or gone."""
-        seen = {record.id}
-        own = record.status(now)
-        while own is Status.ACTIVE and record.parent_id is not None:
-            parent = self._by_id.get(record.parent_id)
-            if parent is None or parent.id in seen:
-                return Status.REVOKED
-            seen.add(parent.id)
-            own, record = parent.status(now), parent
-        return own
-
-    def __len__(self) -> int:
-        return len(self._by_id)
-
-
 Listener = Callable[[TokenView], None]
 EMPTY = TokenDocument()
 
@@ -67,9 +38,15 @@ class TokenWatcher:
         self._missing_since: float | None = None
         self._listeners: list[Listener] = []
         self._looking = asyncio.Lock()
+        self._began = -math.inf
         self.view = TokenView(EMPTY)
         self.state = FileState.CURRENT
         self.problem: str | None = None
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a file may be made: not where there was one, which may come back any moment."""
+        return self.state is FileState.CURRENT and len(self.view) == 0
 
     def subscribe(self, listener: Listener) -> None:
         """``listener`` is called with each new view, on the event loop."""
@@ -88,25 +65,36 @@ class TokenWatcher:
             await self.look()
 
     async def look(self) -> None:
-        """One look. A damaged or missing file never raises; it is a state."""
+        """One look that begins from now on, whoever takes it. A damaged or missing file never raises; it is a state."""
+        asked = self._monotonic()
         async with self._looking:  # an older look must not be published behind a newer one
+            if self._began > asked:
+                return
+            self._began = self._monotonic()
             try:
-                document = await asyncio.to_thread(self._file.read)
+                view = await asyncio.to_thread(self._read)
             except (TokenFileError, OSError) as error:
                 self._damaged(str(error))
             else:
-                if document is None:
+                if view is None:
                     self._missing()
                 else:
-                    self._good(document)
+                    self._good(view)
 
-    def _good(self, document: TokenDocument) -> None:
+    def _read(self) -> TokenView | None:
+        """In a thread: of many tokens a view takes its time, too."""
+        document = self._file.read()
+        if document is None:
+            return None
+        return self.view if document is self.view.document else TokenView(document)
+
+    def _good(self, view: TokenView) -> None:
         self._missing_since = None
         if self.state is not FileState.CURRENT:
-            log.info("token file readable again", extra={"tokens": len(document.tokens)})
+            log.info("token file readable again", extra={"tokens": len(view)})
         self.state = FileState.CURRENT
         self.problem = None
-        self._publish(document)
+        self._publish(view)
 
     def _damaged(self, problem: str) -> None:
         self._missing_since = None
@@ -126,11 +114,11 @@ class TokenWatcher:
             log.error("token file gone, no token is valid until it is back")
             self.state = FileState.GONE
             self.problem = "the token file is gone"
-            self._publish(EMPTY)
+            self._publish(TokenView(EMPTY))
 
-    def _publish(self, document: TokenDocument) -> None:
-        if document is self.view.document:
+    def _publish(self, view: TokenView) -> None:
+        if view is self.view:
             return
-        self.view = TokenView(document)
+        self.view = view
         for listener in self._listeners:
             listener(self.view)

@@ -1,20 +1,20 @@
 """Last-used times, written behind: noted in memory at once, merged per token, in the file within a second.
 
-Nothing is lost while the file cannot be written: what waits is merged, so its size is bounded by the number of tokens,
+Nothing is lost while the file cannot be written: what waits is merged, so its size is bounded by the number of secrets,
 and it goes out when the file can be written again.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.metrics import Metrics
 from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import TokenRecord
+from gateway.tokens.record import PreviousSecret, TokenRecord
 from gateway.tokens.token_file import TokenFile
 
 log = logging.getLogger(__name__)
@@ -26,11 +26,23 @@ DUTY_CYCLE = 20
 LONGEST_PAUSE = 30.0
 
 
+class Used(NamedTuple):
+    """Whose use it is. ``previous_hash`` is set where a secret was used that a rotation has replaced."""
+
+    token_id: str
+    previous_hash: str | None = None
+
+
 class Use(NamedTuple):
-    """What one token did since the last write. ``at`` in seconds since the epoch."""
+    """What was done since the last write. ``at`` in seconds since the epoch; ``address`` is noted for replaced secrets."""
 
     times: int
     at: int
+    address: str | None = None
+
+    def and_then(self, later: "Use") -> "Use":
+        newest = later if later.at >= self.at else self
+        return Use(self.times + later.times, newest.at, newest.address)
 
 
 class UseRecorder:
@@ -45,14 +57,14 @@ class UseRecorder:
         self._file = file
         self._metrics = metrics
         self._monotonic = monotonic
-        self._waiting: dict[str, Use] = {}
+        self._waiting: dict[Used, Use] = {}
         self._failing = False
         self._pause = FLUSH_SECONDS
 
-    def note(self, token_id: str, now: float) -> None:
+    def note(self, used: Used, now: float, address: str | None = None) -> None:
         """Synchronous and cheap: it stands in the way of every request."""
-        before = self._waiting.get(token_id)
-        self._waiting[token_id] = Use(before.times + 1 if before else 1, int(now))
+        before = self._waiting.get(used)
+        self._waiting[used] = Use(before.times + 1 if before else 1, int(now), address)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -79,11 +91,11 @@ class UseRecorder:
         self._pause = min(max(FLUSH_SECONDS, busy), LONGEST_PAUSE)
         self._metrics.uses_waiting.set(len(self._waiting))
 
-    def _write(self, taken: dict[str, Use]) -> None:
+    def _write(self, taken: dict[Used, Use]) -> None:
         """A file that is away for a moment must not be taken for an empty one."""
         self._file.update(lambda before: apply_uses(before, taken), create=False)
 
-    def _settle(self, write: "asyncio.Future[None]", taken: dict[str, Use]) -> bool:
+    def _settle(self, write: "asyncio.Future[None]", taken: dict[Used, Use]) -> bool:
         """Whether the uses are in the file; if not, whatever the reason, they wait again."""
         error = write.exception()
         if error is None:
@@ -96,13 +108,10 @@ class UseRecorder:
         self._failing = True
         return False
 
-    def _put_back(self, taken: dict[str, Use]) -> None:
-        for token_id, use in taken.items():
-            newer = self._waiting.get(token_id)
-            if newer is None:
-                self._waiting[token_id] = use
-            else:
-                self._waiting[token_id] = Use(use.times + newer.times, max(use.at, newer.at))
+    def _put_back(self, taken: dict[Used, Use]) -> None:
+        for used, use in taken.items():
+            newer = self._waiting.get(used)
+            self._waiting[used] = use if newer is None else use.and_then(newer)
 
     async def drain(self) -> None:
         """The last write before the process ends."""
@@ -111,14 +120,29 @@ class UseRecorder:
             log.error("last-used times lost at shutdown", extra={"tokens": len(self._waiting)})
 
 
-def apply_uses(before: TokenDocument, uses: dict[str, Use]) -> TokenDocument:
+def apply_uses(before: TokenDocument, uses: Mapping[Used, Use]) -> TokenDocument:
     """Add the uses. A token deleted meanwhile is passed over; without any change the very same document is answered."""
-    if not any(record.id in uses for record in before.tokens):
+    by_token: dict[str, dict[str | None, Use]] = {}
+    for used, use in uses.items():
+        by_token.setdefault(used.token_id, {})[used.previous_hash] = use
+    if not any(record.id in by_token for record in before.tokens):
         return before
-    tokens = tuple(_used(record, uses[record.id]) if record.id in uses else record for record in before.tokens)
+    tokens = tuple(_used(record, by_token[record.id]) if record.id in by_token else record for record in before.tokens)
     return TokenDocument(tokens, before.unknown)
 
 
-def _used(record: TokenRecord, use: Use) -> TokenRecord:
-    last_used = use.at if record.last_used is None else max(use.at, record.last_used)
-    return msgspec.structs.replace(record, last_used=last_used, usage_count=record.usage_count + use.times)
+def _used(record: TokenRecord, uses: Mapping[str | None, Use]) -> TokenRecord:
+    previous = tuple(_used_again(old, uses[old.hash]) if old.hash in uses else old for old in record.previous_secrets)
+    return msgspec.structs.replace(
+        record,
+        last_used=max(record.last_used or 0, *(use.at for use in uses.values())),
+        usage_count=record.usage_count + sum(use.times for use in uses.values()),
+        previous_secrets=previous,
+    )
+
+
+def _used_again(old: PreviousSecret, use: Use) -> PreviousSecret:
+    count = old.usage_count + use.times
+    if old.last_used is not None and old.last_used > use.at:
+        return msgspec.structs.replace(old, usage_count=count)
+    return msgspec.structs.replace(old, usage_count=count, last_used=use.at, last_used_from=use.address)

@@ -6,17 +6,27 @@ from gateway.auth.access import Access, authorize
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.errors import Forbidden
 from gateway.tokens.record import Role
+from gateway.tokens.view import Held
 from tests.support.tokens import record
 
-ADMIN_ONLY = {Access.ADMIN, Access.ADMIN_OR_LOOPBACK}
+TAKES = {
+    Role.MEMBER: {Access.ADMIN: "`admin`", Access.ADMIN_OR_LOOPBACK: "`admin`"},
+    Role.SERVICE: {
+        Access.ADMIN: "`admin`",
+        Access.ADMIN_OR_LOOPBACK: "`admin`",
+        Access.MANAGE: "`admin`, `member`",
+    },
+}
+"""What a role is told where it may not."""
 
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("access", [access for access in Access if access is not Access.PUBLIC])
 def test_every_role_on_every_access(role: Role, access: Access) -> None:
-    if role is Role.ADMIN or access not in ADMIN_ONLY:
+    if role is Role.ADMIN or access not in TAKES.get(role, {}):
         return authorize(Principal("x", role), access)
-    with pytest.raises(Forbidden, match=f"role `{role}` may not do this; it takes the role `admin`") as caught:
+    takes = TAKES[role][access]
+    with pytest.raises(Forbidden, match=f"role `{role}` may not do this; it takes the role {takes}") as caught:
         authorize(Principal("x", role), access)
     assert (caught.value.status, caught.value.code) == (403, "insufficient_permissions")
     return None
@@ -35,9 +45,10 @@ def test_the_environment_key_and_anybody_have_no_token() -> None:
 
 
 def test_a_token_brings_its_own_limits() -> None:
-    principal = Principal("x", Role.MEMBER, record("sk_test_made-up-test-secret", models=["gpt-*"]))
+    token = record("sk_test_made-up-test-secret", models=["gpt-*"])
+    principal = Principal("x", Role.MEMBER, Held(token, None))
     assert principal.token_id == record("sk_test_made-up-test-secret").id
     assert principal.is_test
     assert principal.may_use("gpt-4o")
     assert not principal.may_use("o1")
-    assert not Principal("x", Role.MEMBER, record()).is_test
+    assert not Principal("x", Role.MEMBER, Held(record(), None)).is_test

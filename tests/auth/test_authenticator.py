@@ -16,7 +16,8 @@ from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated
 from gateway.tokens import secret
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import Role
-from gateway.tokens.watcher import FileState, TokenView
+from gateway.tokens.view import Held, TokenView
+from gateway.tokens.watcher import FileState
 from tests.support.gateway import running_gateway
 from tests.support.tokens import NOW, Clock, content, entry, record
 
@@ -103,7 +104,8 @@ def test_the_environment_key_is_an_admin_and_the_only_one_beside_no_file() -> No
 @pytest.mark.parametrize("key", [None, KEY])
 def test_of_the_file_only_active_tokens_get_in(key: str | None) -> None:
     gateway = make(Tokens(*TOKENS), key)
-    assert admitted(gateway, ACTIVE, REMOTE) == Principal("good", Role.SERVICE, TOKENS[0])
+    held = Held(TOKENS[0], None)
+    assert admitted(gateway, ACTIVE, REMOTE) == Principal("good", Role.SERVICE, held, (), TOKENS[0].hash)
     assert [admitted(gateway, text) for text in (REVOKED, EXPIRED, "sk-unknown", "", None)] == [None] * 5
     assert (admitted(gateway, KEY) is ENVIRONMENT) == (key is not None)
 

@@ -244,6 +244,6 @@ def _start(settings: Settings) -> str:
     except Exception as bug:
         print(f"\n{type(bug).__name__}: {bug}")
         return "crashed"
-    record = app._watcher.view.by_hash(secret.digest(REVOKED))
-    revived = record is not None and record.status(0) is Status.ACTIVE
+    held = app._watcher.view.by_hash(secret.digest(REVOKED))
+    revived = held is not None and held.record.status(0) is Status.ACTIVE
     return "open" if app.mode is Mode.OPEN or revived else "enforced"

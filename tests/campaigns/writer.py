@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 from gateway.atomic_file import LockTimeout
-from gateway.tokens.service import TokenService, TokenWish
+from gateway.tokens.changes import TokenWish
+from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile
-from gateway.usage.recorder import Use, apply_uses
+from gateway.usage.recorder import Use, Used, apply_uses
+from tests.support.tokens import BY, MemoryLog
 
 
 class Writer:
@@ -21,7 +23,7 @@ class Writer:
 
     def __init__(self, path: Path, seed: int) -> None:
         self._file = TokenFile(path)
-        self._service = TokenService(self._file, time.time)
+        self._service = TokenService(self._file, MemoryLog(), time.time)
         self._random = random.Random(seed)
         self._mine: list[str] = []
 
@@ -29,17 +31,17 @@ class Writer:
         verb = self._random.choices(["create", "use", "revoke", "delete"], [4, 4, 2, 1])[0]
         if verb == "use":
             token_id = f"tok_shared_{self._random.randrange(10)}"
-            self._file.update(lambda before: apply_uses(before, {token_id: Use(1, int(time.time()))}))
+            self._file.update(lambda before: apply_uses(before, {Used(token_id): Use(1, int(time.time()))}))
             return f"use {token_id}"
         if verb == "create" or not self._mine:
-            self._mine.append(self._service.create(TokenWish(name="made")).record.id)
+            self._mine.append(self._service.create(BY, TokenWish(name="made")).record.id)
             return f"create {self._mine[-1]}"
         token_id = self._random.choice(self._mine)
         if verb == "revoke":
-            self._service.revoke(token_id)
+            self._service.revoke(BY, token_id)
         else:
             say(f"will {token_id}")
-            self._service.delete(token_id)
+            self._service.delete(BY, token_id)
             self._mine.remove(token_id)
         return f"{verb} {token_id}"
 

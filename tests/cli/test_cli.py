@@ -87,7 +87,7 @@ def test_list_has_further_lines_only_for_what_is_set(tmp_path: Path, path: Path)
         "   Role: admin",
         "   Expires: 2026-01-01T00:00:00",
         "   Models: a, b*",
-        '   Limits: {"rpm":60}',
+        "   Limits: rpm 60",
     ]
 
 

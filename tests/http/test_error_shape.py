@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.http.table import routes
+from gateway.http.table import Handlers, routes
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
 from tests.support.wire import (
@@ -26,6 +26,7 @@ from tests.support.wire import (
 INVALID = "invalid_request_error"
 PATHS = {
     "{model...}": "m", "{model}": "m", "{endpoint...}": "chat/completions", "{rest...}": "files",
+    "{id}": "tok_none", "{email}": "ann@example.com",
 }  # fmt: skip
 
 
@@ -37,11 +38,12 @@ class _Nothing:
 def all_routes() -> list[tuple[str, str, str]]:
     """Each row as (method, path, access); the first method that is not HEAD."""
     rows = []
-    for route in routes(_Nothing(), _Nothing()):  # type: ignore[arg-type]
+    for route in routes(Handlers(*[_Nothing()] * len(Handlers._fields))):  # type: ignore[arg-type]
         path = route.pattern
         for mark, example in PATHS.items():
             path = path.replace(mark, example)
-        rows.append(("POST" if "POST" in route.methods else "GET", path, route.access.value))
+        method = "POST" if "POST" in route.methods else route.methods[0]
+        rows.append((method, path, route.access.value))
     return rows
 
 

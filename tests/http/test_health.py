@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.clock import SteadyClock
-from gateway.tokens.service import TokenService, TokenWish
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.changes import TokenWish
 from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.tokens import BY, service_at
 from tests.support.wire import BEARER, Reply, check_error, connected, never, post, request, talk
 from tests.support.wire import gateway_before as before
 
@@ -48,8 +48,8 @@ async def test_ready_until_draining(tmp_path: Path) -> None:
 
 
 async def test_a_damaged_token_file_is_told_and_mended(tmp_path: Path) -> None:
-    service = TokenService(TokenFile(tmp_path / "api_tokens.json"), SteadyClock())
-    made = service.create(TokenWish(name="app"))
+    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    made = service.create(BY, TokenWish(name="app"))
     good = (tmp_path / "api_tokens.json").read_bytes()
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         (tmp_path / "api_tokens.json").write_bytes(good[:-9])
@@ -72,8 +72,8 @@ async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(tmp
 
 
 async def test_who_may_see_the_metrics(tmp_path: Path) -> None:
-    service = TokenService(TokenFile(tmp_path / "api_tokens.json"), SteadyClock())
-    member = service.create(TokenWish(name="member"))
+    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    member = service.create(BY, TokenWish(name="member"))
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         assert (await get(gateway, "/metrics")).status == 200
         assert (await get(gateway, "/metrics", AFAR, BEARER)).status == 200

@@ -14,9 +14,9 @@ from gateway import sse
 from gateway.clock import SteadyClock
 from gateway.http import protocol
 from gateway.http.call import Call
-from gateway.tokens.service import TokenService, TokenWish
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.changes import TokenWish
 from tests.support.gateway import KEY, environment, gateway_process, running_gateway, token_manager
+from tests.support.tokens import BY, service_at
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 from tests.support.wire import BEARER, CHAT, JSON, STREAM, check_error, gateway_before, post, request, talk
 from tests.test_server import get_once, until
@@ -43,8 +43,8 @@ async def test_a_model_in_the_path(tmp_path: Path, prefix: str) -> None:
 
 async def test_limited_tokens_get_nowhere_else(tmp_path: Path) -> None:
     """Neither by another spelling of the route, nor by a body in which no model can be seen."""
-    service = TokenService(TokenFile(tmp_path / "api_tokens.json"), SteadyClock())
-    made = service.create(TokenWish(name="limited", models=("m",)))
+    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    made = service.create(BY, TokenWish(name="limited", models=("m",)))
     key = ("api-key", made.secret)
     other = CHAT.replace(b'"m"', b'"other"')
     async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):

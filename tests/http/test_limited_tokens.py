@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.tokens.service import TokenService, TokenWish
-from gateway.tokens.token_file import TokenFile
-from tests.support.tokens import Clock
+from gateway.tokens.changes import TokenWish
+from tests.support.tokens import BY, Clock, service_at
 from tests.support.upstream import always, answer
 from tests.support.wire import gateway_before, request, talk
 
@@ -14,8 +13,8 @@ GOOD = always(answer(b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'))
 
 
 def limited(folder: Path) -> str:
-    service = TokenService(TokenFile(folder / "api_tokens.json"), Clock())
-    return service.create(TokenWish(name="limited", models=("gpt-4o*",))).secret
+    service = service_at(folder / "api_tokens.json", Clock())
+    return service.create(BY, TokenWish(name="limited", models=("gpt-4o*",))).secret
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 
 from gateway.clock import SteadyClock
 from gateway.tokens import watcher
-from gateway.tokens.service import TokenService, TokenWish
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.changes import TokenWish
+from gateway.tokens.service import TokenService
 from tests.support.gateway import Running, running_gateway
+from tests.support.tokens import BY, service_at
 from tests.support.wire import CHAT, Headers, Reply, check_error, post, request, talk
 
 MODELS = request("GET", "/v1/models")
@@ -101,13 +102,13 @@ async def test_a_named_origin_may_come_in_open_mode(tmp_path: Path) -> None:
 
 
 def service(folder: Path) -> TokenService:
-    return TokenService(TokenFile(folder / "api_tokens.json"), SteadyClock())
+    return service_at(folder / "api_tokens.json", SteadyClock())
 
 
 async def test_the_first_token_closes_it_within_a_second(tmp_path: Path) -> None:
     async with running_gateway(tmp_path) as gateway:
         assert (await ask(gateway)).status == 200
-        made = await asyncio.to_thread(service(tmp_path).create, TokenWish(name="first"))
+        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenWish(name="first"))
         async with asyncio.timeout(5):  # the bound is one second; a busy machine may be late itself
             while (await ask(gateway)).status != 401:
                 await asyncio.sleep(0.02)
@@ -121,12 +122,12 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Also if nobody asked for anything while the token was there."""
     monkeypatch.setattr(watcher, "GONE_SECONDS", 0.0)
     async with running_gateway(tmp_path) as gateway:
-        made = await asyncio.to_thread(service(tmp_path).create, TokenWish(name="first"))
+        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenWish(name="first"))
         await gateway.app._watcher.look()
         if asked:
             assert (await ask(gateway)).status == 401
         if how == "delete":
-            await asyncio.to_thread(service(tmp_path).delete, made.record.id)
+            await asyncio.to_thread(service(tmp_path).delete, BY, made.record.id)
         else:
             (tmp_path / "api_tokens.json").unlink()
         for _ in range(3):
@@ -158,8 +159,8 @@ async def test_files_without_tokens(tmp_path: Path, content: bytes) -> None:
 
 
 async def test_all_tokens_revoked_is_still_enforcement(tmp_path: Path) -> None:
-    made = service(tmp_path).create(TokenWish(name="only"))
-    service(tmp_path).revoke(made.record.id)
+    made = service(tmp_path).create(BY, TokenWish(name="only"))
+    service(tmp_path).revoke(BY, made.record.id)
     async with running_gateway(tmp_path) as gateway:
         assert await mode(gateway) == "file"
         check_error(await ask(gateway), 401, "invalid_request_error", None)

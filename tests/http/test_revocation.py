@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import SteadyClock
-from gateway.tokens.service import TokenService, TokenWish
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.changes import TokenWish
 from tests.http.test_client_gone import EVENT, SAY, Slow, upstream_is_left
 from tests.support.gateway import Running, running_gateway
+from tests.support.tokens import BY, service_at
 from tests.support.upstream import Connection, Received, Upstream, running_upstream
 from tests.support.wire import CHAT, STREAM, Client, check_error, connected, post, request, talk
 
@@ -22,15 +22,15 @@ class Tokens:
     """Two tokens in the gateway's file."""
 
     def __init__(self, folder: Path) -> None:
-        self.service = TokenService(TokenFile(folder / "api_tokens.json"), SteadyClock())
-        self.dying = self.service.create(TokenWish(name="dying"))
-        self.living = self.service.create(TokenWish(name="living"))
+        self.service = service_at(folder / "api_tokens.json", SteadyClock())
+        self.dying = self.service.create(BY, TokenWish(name="dying"))
+        self.living = self.service.create(BY, TokenWish(name="living"))
 
     def end(self, how: str) -> None:
         if how == "revoke":
-            self.service.revoke(self.dying.record.id)
+            self.service.revoke(BY, self.dying.record.id)
         else:
-            self.service.delete(self.dying.record.id)
+            self.service.delete(BY, self.dying.record.id)
 
 
 async def begins(_received: Received, connection: Connection) -> None:
@@ -127,7 +127,7 @@ async def test_who_does_not_read_cannot_keep_the_upstream(tmp_path: Path) -> Non
 async def test_expiry_lets_a_running_stream_go_on(tmp_path: Path) -> None:
     async with scene(tmp_path) as (tokens, upstream, gateway), connected(gateway.port) as client:
         await start(client, tokens.living.secret)
-        await asyncio.to_thread(tokens.service.create, TokenWish(name="another, so that the file is read again"))
+        await asyncio.to_thread(tokens.service.create, BY, TokenWish(name="another, so that the file is read again"))
         gateway.app.look_at_tokens()
         await upstream.connections[0].chunk(b"data: [DONE]\n\n")
         assert await client.piece() == b"data: [DONE]\n\n"

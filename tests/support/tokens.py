@@ -2,14 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.audit.entry import Actor, Entry
 from gateway.tokens import document as codec
 from gateway.tokens import secret
 from gateway.tokens.record import TokenRecord
+from gateway.tokens.service import TokenService
+from gateway.tokens.token_file import TokenFile
 
 NOW = 1_800_000_000
 NOBODY = 65534
@@ -27,6 +30,24 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class MemoryLog:
+    """An audit log that is easy to look into."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        self.entries += entries
+
+
+BY = Actor("command line", "tester")
+
+
+def service_at(path: Path, clock: Callable[[], float], log: MemoryLog | None = None) -> TokenService:
+    """The writer of that token file."""
+    return TokenService(TokenFile(path), log or MemoryLog(), clock)
 
 
 def entry(text: str = "sk-first-secret-of-many-made-up", **fields: Any) -> dict[str, Any]:

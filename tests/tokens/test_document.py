@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.limits.policy import LimitSet
 from gateway.tokens import document as codec
 from gateway.tokens.document import TokenDocument, TokenFileError
 from gateway.tokens.record import Role, Status
@@ -37,7 +38,7 @@ def test_every_field_is_read() -> None:
     token = codec.decode(content(full)).tokens[0]
     assert (token.owner, token.role, token.parent_id) == ("ann@example.com", Role.SERVICE, "tok_parent")
     assert (token.expires_at, token.usage_count, token.models) == (NOW, 7, ("gpt-*",))
-    assert (token.limits, token.metadata) == ({"rpm": 60}, {"team": "red"})
+    assert (token.limits, token.metadata) == (LimitSet(rpm=60), {"team": "red"})
     assert token.status(0) is Status.REVOKED
     assert json.loads(codec.encode(codec.decode(content(full))))["tokens"] == [full]
 

@@ -8,16 +8,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.clock import to_iso
+from gateway.limits.policy import Budget, LimitSet
 from gateway.tokens import document as codec
 from gateway.tokens import secret
 from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import Role, Status, TokenRecord
+from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
 from tests.support.tokens import NOW, content, entry, freegpt
 
 OLD = "sk-old-secret-that-freegpt-made"
 TIMES = st.integers(0, 253_402_300_799)
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=512)
 TEXTS = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=20)
+HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
+COUNTS = st.none() | st.integers(1, 10**12)
+BUDGETS = st.builds(Budget, micro_usd=st.integers(1, 10**15 - 1), per=st.sampled_from([None, "day", "week", "month"]))
+LIMITS = st.builds(LimitSet, rpm=COUNTS, tpm=COUNTS, max_parallel=COUNTS, budget=st.none() | BUDGETS).filter(
+    lambda limits: limits != LimitSet()
+)
+PREVIOUS = st.builds(
+    PreviousSecret,
+    prefix=TEXTS,
+    hash=HASHES,
+    rotated_at=TIMES,
+    valid_until=TIMES,
+    revoked_at=st.none() | TIMES,
+    last_used=st.none() | TIMES,
+    last_used_from=st.none() | TEXTS,
+    usage_count=st.integers(0, 2**63 - 1),
+)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -103,6 +121,10 @@ def test_an_old_file_with_any_secret_is_refused_or_can_be_read_after_a_write(tex
     assert codec.decode(codec.encode(before)) == before
 
 
+def are_unique(hashes: list[str]) -> bool:
+    return len(set(hashes)) == len(hashes)
+
+
 @given(
     st.lists(
         st.builds(
@@ -110,7 +132,7 @@ def test_an_old_file_with_any_secret_is_refused_or_can_be_read_after_a_write(tex
             id=TEXTS,
             name=TEXTS,
             prefix=TEXTS,
-            hash=st.text("0123456789abcdef", min_size=64, max_size=64),
+            hash=HASHES,
             created_at=TIMES,
             role=st.sampled_from(Role),
             parent_id=st.none() | TEXTS,
@@ -119,13 +141,14 @@ def test_an_old_file_with_any_secret_is_refused_or_can_be_read_after_a_write(tex
             last_used=st.none() | TIMES,
             usage_count=st.integers(0, 2**63 - 1),
             models=st.none() | st.lists(TEXTS, max_size=3).map(tuple),
-            limits=st.none() | st.dictionaries(TEXTS, JSON, max_size=2),
+            limits=st.none() | LIMITS,
+            previous_secrets=st.lists(PREVIOUS, max_size=2, unique_by=lambda old: old.hash).map(tuple),
             metadata=st.dictionaries(TEXTS, JSON, max_size=2),
             unknown=st.dictionaries(st.sampled_from(["x", "colour", "ä"]), JSON, max_size=2),
         ),
         max_size=3,
         unique_by=(lambda token: token.id, lambda token: token.hash),
-    )
+    ).filter(lambda tokens: are_unique([old.hash for token in tokens for old in (token, *token.previous_secrets)]))
 )
 def test_what_was_written_is_what_is_read(tokens: list[TokenRecord]) -> None:
     document = TokenDocument(tuple(tokens), {"comment": "kept"})

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.limits.policy import LimitSet
 from gateway.tokens import fields
 from gateway.tokens.fields import READERS, FieldError
-from gateway.tokens.record import Role
+from gateway.tokens.record import PreviousSecret, Role
+
+OLD = {
+    "prefix": "sk-old",
+    "hash": "0" * 64,
+    "rotated_at": "1970-01-01T00:00:00Z",
+    "valid_until": "1970-01-01T00:01:00Z",
+}
 
 GOOD: list[tuple[str, Any, Any]] = [
     ("id", "tok_1", "tok_1"),
@@ -35,7 +43,10 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("models", [], ()),
     ("models", ["a", "b*"], ("a", "b*")),
     ("limits", None, None),
-    ("limits", {"rpm": 1}, {"rpm": 1}),
+    ("limits", {"rpm": 1}, LimitSet(rpm=1)),
+    ("limits", {}, None),
+    ("previous_secrets", None, ()),
+    ("previous_secrets", [OLD], (PreviousSecret(prefix="sk-old", hash="0" * 64, rotated_at=0, valid_until=60),)),
     ("metadata", None, {}),
     ("metadata", {"a": 1}, {"a": 1}),
 ]
@@ -56,6 +67,7 @@ BAD: dict[str, list[Any]] = {
     "models": ["gpt-4o", [""], [1], [None], {}, 0, False, ["a", ["b"]]],
     "limits": [[], "", 0, False, "rpm=1"],
     "metadata": [[], "", 0, False, "x"],
+    "previous_secrets": [{}, "", 0, [1], [None]],
 }
 
 

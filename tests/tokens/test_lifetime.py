@@ -34,7 +34,7 @@ def test_a_date_means_its_first_second_in_utc(text: str, at: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "30", "30m", "-1d", "1.5d", "soon", "30 d", "1D", "2027-02-30", "1000000d", "d", "Never"]
+    "text", ["", "30", "30mo", "-1d", "1.5d", "soon", "30 d", "1D", "2027-02-30", "1000000d", "d", "Never"]
 )
 def test_what_is_no_lifetime_is_named_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="is none of 30d, 12h, 2w, 1y, never or a date"):

@@ -2,28 +2,39 @@
 
 import pytest
 
+from gateway.tokens.changes import NewToken
+from gateway.tokens.document import TokenDocument
 from gateway.tokens.public import created, public, validity
+from gateway.tokens.record import TokenRecord
+from gateway.tokens.view import Held, TokenView
 from tests.support.tokens import KEY, NOW, record
 
 FIELDS = """
 id name prefix status owner role parent_id created_at expires_at revoked_at last_used usage_count models limits metadata
+previous_secrets
 """
+
+
+def view(*tokens: TokenRecord) -> TokenView:
+    return TokenView(TokenDocument(tokens))
 
 
 def test_everything_is_shown_but_the_hash() -> None:
     token = record(KEY, expires_at="2027-01-15T08:00:00Z", models=["a"], note="unknown fields are nobody's business")
-    shown = public(token, NOW)
+    shown = public(view(token), token, NOW)
     assert list(shown) == FIELDS.split()
     assert token.hash not in str(shown)
     assert (shown["status"], shown["expires_at"]) == ("expired", "2027-01-15T08:00:00Z")
 
 
 def test_the_secret_is_shown_at_creation_alone() -> None:
-    assert created(record(KEY), KEY, NOW) == {"token": KEY, **public(record(KEY), NOW)}
+    token = record(KEY)
+    shown = created(view(token), NewToken(token, KEY), NOW)
+    assert shown == {"token": KEY, **public(view(token), token, NOW)}
 
 
 def test_a_good_secret_is_told_about() -> None:
-    assert validity(record(KEY), NOW) == {
+    assert validity(view(record(KEY)), Held(record(KEY), None), NOW) == {
         "valid": True,
         "name": "application",
         "created_at": "2025-11-26T10:30:00Z",
@@ -37,5 +48,6 @@ def test_a_good_secret_is_told_about() -> None:
 @pytest.mark.parametrize("field", ["revoked_at", "expires_at"])
 def test_of_a_bad_secret_nothing_is_told_but_why(field: str) -> None:
     status = {"revoked_at": "revoked", "expires_at": "expired"}[field]
-    assert validity(record(KEY, **{field: "2026-01-01T00:00:00Z"}), NOW) == {"valid": False, "status": status}
-    assert validity(None, NOW) == {"valid": False, "status": "unknown"}
+    token = record(KEY, **{field: "2026-01-01T00:00:00Z"})
+    assert validity(view(token), Held(token, None), NOW) == {"valid": False, "status": status}
+    assert validity(view(), None, NOW) == {"valid": False, "status": "unknown"}

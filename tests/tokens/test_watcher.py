@@ -10,7 +10,8 @@ from gateway.tokens import secret, watcher
 from gateway.tokens.document import TokenDocument, TokenFileError
 from gateway.tokens.record import Status
 from gateway.tokens.token_file import TokenFile
-from gateway.tokens.watcher import FileState, TokenView, TokenWatcher
+from gateway.tokens.view import Held, TokenView
+from gateway.tokens.watcher import FileState, TokenWatcher
 from tests.support.tokens import NOW, Clock, content, entry, record
 
 SECRET = "sk-first-secret-of-many-made-up"
@@ -39,7 +40,7 @@ def watching(path: Path, clock: Clock) -> TokenWatcher:
 def test_a_view_finds_tokens_by_hash_and_by_id() -> None:
     token = record(SECRET)
     view = TokenView(TokenDocument((token,)))
-    assert view.by_hash(secret.digest(SECRET)) is token
+    assert view.by_hash(secret.digest(SECRET)) == Held(token, None)
     assert view.by_id(token.id) is token
     assert view.by_hash("") is view.by_id("") is None
     assert len(view) == 1

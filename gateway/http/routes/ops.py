@@ -1,9 +1,8 @@
 """For whoever runs the gateway: alive, ready, counted."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 from aiohttp import web
 
 from gateway import __version__
@@ -28,7 +27,7 @@ class OpsRoutes:
     async def healthz(self, call: Call) -> web.StreamResponse:
         """Alive: it answers."""
         health = self._health()
-        return _answer(
+        return relay.json(
             call,
             200,
             {"status": "ok", "mode": health.mode, "backend": health.backend, "version": __version__},
@@ -38,13 +37,8 @@ class OpsRoutes:
         """Ready: a load balancer should send requests here."""
         problem = self._health().problem
         if problem is None:
-            return _answer(call, 200, {"status": "ready"})
-        return _answer(call, 503, {"status": "not ready", "problem": problem})
+            return relay.json(call, 200, {"status": "ready"})
+        return relay.json(call, 503, {"status": "not ready", "problem": problem})
 
     async def metrics(self, call: Call) -> web.StreamResponse:
         return relay.whole(call, 200, self._metrics.page(), {"Content-Type": self._metrics.content_type})
-
-
-def _answer(call: Call, status: int, content: dict[str, Any]) -> web.StreamResponse:
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return relay.whole(call, status, msgspec.json.encode(content), headers)

@@ -1,0 +1,113 @@
+"""What callers of the management API send: JSON bodies and queries, read strictly. Raises BadRequest with ``param``.
+
+A field that nobody knows is refused: a misspelt restriction would restrict nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from gateway.errors import BadRequest
+from gateway.http import bodies
+from gateway.http.call import Call
+from gateway.schema import read_object
+from gateway.tokens.fields import FieldError
+
+MAX_FORM_BYTES = 64 * 1024
+MAX_PER_PAGE = 100
+_LARGEST_PAGE = 10**9
+
+Readers = Mapping[str, Callable[[Any], Any]]
+
+
+async def read_form(call: Call, readers: Readers, required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of a JSON body that were sent, each read by its reader. An absent body is an empty one, and there is no
+    query."""
+    read_query(call, {})
+    body = await bodies.read(call.request, MAX_FORM_BYTES)
+    given = read_object(body) if body.strip() or required else {}
+    for name in given:
+        if name not in readers:
+            known = ", ".join(readers) or "none"
+            raise BadRequest(
+                f"Unknown field {name[:100]!r}. Known: {known}.", code="unknown_parameter", param=name[:100]
+            )
+    for name in required:
+        if name not in given:
+            raise BadRequest(f"`{name}` is missing.", code="missing_required_parameter", param=name)
+    return {name: _read(readers[name], name, given[name]) for name in given}
+
+
+def read_query(call: Call, readers: Readers) -> dict[str, Any]:
+    """The parameters of the query that were sent, each at most once."""
+    try:
+        pairs = parse_qsl(call.query, keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError:
+        raise BadRequest("The query is not valid.", code="invalid_value") from None
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in readers:
+            known = ", ".join(readers)
+            raise BadRequest(
+                f"Unknown parameter {name[:100]!r}. Known: {known}.", code="unknown_parameter", param=name[:100]
+            )
+        if name in found:
+            raise BadRequest(f"`{name}` stands twice in the query.", code="duplicate_key", param=name)
+        found[name] = _read(readers[name], name, value)
+    return found
+
+
+def _read(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
+    try:
+        return reader(value)
+    except FieldError as error:
+        raise BadRequest(
+            str(error)[0].upper() + str(error)[1:] + ".", code="invalid_value", param=error.field
+        ) from None
+    except ValueError as error:
+        raise BadRequest(f"`{name}`: {error}.", code="invalid_value", param=name) from None
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value
+
+
+class Page(NamedTuple):
+    """Which part of a list. Counted from 1."""
+
+    number: int
+    size: int
+
+    def cut(self, items: list[Any]) -> list[Any]:
+        first = (self.number - 1) * self.size
+        return items[first : first + self.size]
+
+    def summary(self, total: int) -> dict[str, Any]:
+        """The ``pagination`` object for a list of ``total`` items."""
+        pages = -(-total // self.size)
+        return {
+            "page": self.number,
+            "per_page": self.size,
+            "total": total,
+            "total_pages": pages,
+            "has_next": self.number < pages,
+            "has_prev": self.number > 1,
+        }
+
+
+def page_of(query: Mapping[str, Any]) -> Page:
+    return Page(query.get("page", 1), query.get("per_page", MAX_PER_PAGE))
+
+
+PAGE_READERS: Readers = {
+    "page": lambda value: _number(value, _LARGEST_PAGE),
+    "per_page": lambda value: _number(value, MAX_PER_PAGE),
+}
+
+
+def _number(value: str, largest: int) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 10 and 1 <= int(value) <= largest):
+        raise ValueError(f"must be a whole number, 1 to {largest}")
+    return int(value)

@@ -1,0 +1,42 @@
+"""``/openapi.json`` and ``/docs``: what this API offers, from files of the gateway's own."""
+
+from functools import cached_property
+from importlib import resources
+
+import msgspec
+from aiohttp import web
+
+from gateway.http import docs_page, relay
+from gateway.http.call import Call
+
+_FOLDER = resources.files("gateway.http") / "description"
+
+
+class DescriptionRoutes:
+    """Both are the same for everybody, and made once, when first asked for."""
+
+    async def openapi(self, call: Call) -> web.StreamResponse:
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
+        return relay.whole(call, 200, self._openapi, headers)
+
+    async def page(self, call: Call) -> web.StreamResponse:
+        headers = {
+            "Content-Type": "text/html; charset=utf-8",
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": docs_page.policy(self._style),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        return relay.whole(call, 200, self._page, headers)
+
+    @cached_property
+    def _openapi(self) -> bytes:
+        return (_FOLDER / "openapi.json").read_bytes()
+
+    @cached_property
+    def _style(self) -> str:
+        return (_FOLDER / "docs.css").read_text(encoding="utf-8")
+
+    @cached_property
+    def _page(self) -> bytes:
+        return docs_page.rendered(msgspec.json.decode(self._openapi), self._style)

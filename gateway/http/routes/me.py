@@ -1,0 +1,45 @@
+"""``/api/me``: who am I, and what may I do?"""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.auth.authority import Authority
+from gateway.auth.principal import ANYBODY
+from gateway.auth.roles import ROLES
+from gateway.clock import to_iso
+from gateway.http import forms, relay
+from gateway.http.call import Call
+from gateway.management import TokenManagement
+from gateway.tokens import public
+
+
+class MeRoutes:
+    """The caller's own view."""
+
+    def __init__(self, management: TokenManagement) -> None:
+        self._management = management
+
+    async def read(self, call: Call) -> web.StreamResponse:
+        forms.read_query(call, {})
+        may = await self._management.authority(call.caller)
+        return relay.json(call, 200, _told(may, is_open=call.caller is ANYBODY))
+
+
+def _told(may: Authority, is_open: bool) -> dict[str, Any]:
+    """What holds for the caller, its parents counted in. Each of the limits holds."""
+    kind = "open" if is_open else "environment"
+    record = may.record
+    line = (record, *(may.view.parents(record) or ())) if record else ()
+    return {
+        "kind": "token" if record else kind,
+        "name": record.name if record else kind,
+        "role": may.grant.role.value,
+        "owner": record.owner if record else None,
+        "may": {verb.value: reach.value for verb, reach in ROLES[may.grant.role].items()},
+        "models": may.grant.common_models,
+        "limits": [{"token_id": one.id, **one.limits.as_json()} for one in line if one.limits is not None],
+        "expires_at": to_iso(may.grant.expires_at),
+        "is_test": may.grant.is_test,
+        "token": public.public(may.view, record, may.now) if record else None,
+    }

@@ -1,0 +1,185 @@
+"""``/api/tokens``: create, list, read, change, rotate, revoke, delete; and what anybody may do who holds a secret."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.credentials import is_well_formed
+from gateway.auth.roles import Verb
+from gateway.errors import BadRequest, RateLimited
+from gateway.http import forms, relay
+from gateway.http.call import Call
+from gateway.http.throttle import Throttle
+from gateway.management import TokenManagement
+from gateway.tokens import fields, lifetime, public, secret
+from gateway.tokens.changes import NewToken, TokenWish
+from gateway.tokens.record import Role, Status, TokenRecord, allows_model
+
+DEFAULT_GRACE = "24h"
+_REVOKED = "A token with this secret, if there was one, is revoked now."
+
+
+class TokenRoutes:
+    """Handlers for what ``management`` does."""
+
+    def __init__(self, management: TokenManagement, authenticator: Authenticator, throttle: Throttle) -> None:
+        self._management = management
+        self._authenticator = authenticator
+        self._throttle = throttle
+
+    async def create(self, call: Call) -> web.StreamResponse:
+        form = await forms.read_form(call, _CREATE, required=("name",))
+        wish = TokenWish(**_with_expiry(form, self._management.now()))
+        made = await self._management.create(call.as_caller(), wish)
+        return await self._shown_once(call, made, 201)
+
+    async def list(self, call: Call) -> web.StreamResponse:
+        query = forms.read_query(call, _LIST)
+        may = await self._management.authority(call.caller)
+        found = [
+            record
+            for record in may.view.document.tokens
+            if may.may(Verb.READ, record) and _fits(record, may.view.status(record, may.now), query)
+        ]
+        page = forms.page_of(query)
+        shown = [public.public(may.view, record, may.now) for record in page.cut(found)]
+        return relay.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
+
+    async def read(self, call: Call) -> web.StreamResponse:
+        forms.read_query(call, {})
+        may = await self._management.authority(call.caller)
+        record = may.find(Verb.READ, call.params["id"])
+        return relay.json(call, 200, public.public(may.view, record, may.now))
+
+    async def update(self, call: Call) -> web.StreamResponse:
+        form = _with_expiry(await forms.read_form(call, _UPDATE), self._management.now())
+        if not form:
+            raise BadRequest(f"Nothing to change. Send one of {', '.join(_UPDATE)}.", code="missing_required_parameter")
+        return await self._shown(call, await self._management.update(call.as_caller(), call.params["id"], form))
+
+    async def revoke(self, call: Call) -> web.StreamResponse:
+        await forms.read_form(call, {})
+        return await self._shown(call, await self._management.revoke(call.as_caller(), call.params["id"]))
+
+    async def rotate(self, call: Call) -> web.StreamResponse:
+        form = await forms.read_form(call, {"grace": _grace})
+        grace = form.get("grace", lifetime.span(DEFAULT_GRACE))
+        made = await self._management.rotate(call.as_caller(), call.params["id"], grace)
+        return await self._shown_once(call, made, 200)
+
+    async def delete(self, call: Call) -> web.StreamResponse:
+        await forms.read_form(call, {})
+        await self._management.delete(call.as_caller(), call.params["id"])
+        return relay.json(call, 200, {"id": call.params["id"], "deleted": True})
+
+    async def validate(self, call: Call) -> web.StreamResponse:
+        """Is this secret good? Public, and no use of it."""
+        given = await self._public_secret(call)
+        if self._authenticator.is_environment_key(given):
+            return relay.json(call, 200, _ENVIRONMENT_KEY)
+        view = await self._management.view()
+        held = None if secret.is_mistyped(given) else view.by_hash(secret.digest(given))
+        return relay.json(call, 200, public.validity(view, held, self._management.now()))
+
+    async def revoke_secret(self, call: Call) -> web.StreamResponse:
+        """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
+        given = await self._public_secret(call)
+        if is_well_formed(given) and not secret.is_mistyped(given):
+            await self._management.revoke_secret(call.as_holder(), given)
+        return relay.json(call, 200, {"success": True, "message": _REVOKED})
+
+    async def _public_secret(self, call: Call) -> str:
+        wait = self._throttle.wait(call.client.address)
+        if wait > 0:
+            raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
+        form = await forms.read_form(call, {"token": forms.text}, required=("token",))
+        return str(form["token"])
+
+    async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
+        view = await self._management.view()
+        return relay.json(call, 200, public.public(view, record, self._management.now()))
+
+    async def _shown_once(self, call: Call, made: NewToken, status: int) -> web.StreamResponse:
+        view = await self._management.view()
+        return relay.json(call, status, public.created(view, made, self._management.now()))
+
+
+_ENVIRONMENT_KEY = {
+    "valid": True,
+    "name": "environment",
+    "created_at": None,
+    "last_used": None,
+    "usage_count": 0,
+    "status": "active",
+    "expires_at": None,
+}
+
+
+def _role(value: Any) -> Role:
+    if value is None:
+        raise fields.FieldError("role", f"must be one of {', '.join(Role)}")
+    return fields.role(value)
+
+
+def _grace(value: Any) -> int:
+    return lifetime.span(forms.text(value))
+
+
+def _prefix(value: Any) -> str:
+    if value not in secret.PREFIXES:
+        raise ValueError(f"must be one of {', '.join(secret.PREFIXES)}")
+    return str(value)
+
+
+def _parent_id(value: Any) -> str | None:
+    return None if value is None else forms.text(value)
+
+
+_UPDATE: forms.Readers = {
+    "name": fields.name,
+    "owner": fields.owner,
+    "role": _role,
+    "expires_at": fields.READERS["expires_at"],
+    "expires_in": forms.text,
+    "models": fields.models,
+    "limits": fields.limits,
+    "metadata": fields.new_metadata,
+}
+_CREATE: forms.Readers = {**_UPDATE, "parent_id": _parent_id, "prefix": _prefix}
+_LIST: forms.Readers = {
+    **forms.PAGE_READERS,
+    "owner": forms.text,
+    "status": lambda value: Status(_known_status(value)),
+    "name": forms.text,
+}
+
+
+def _known_status(value: str) -> str:
+    if value not in list(Status):
+        raise ValueError(f"must be one of {', '.join(Status)}")
+    return value
+
+
+def _with_expiry(form: dict[str, Any], now: float) -> dict[str, Any]:
+    """``expires_in`` becomes ``expires_at``; a time that has passed is refused."""
+    if "expires_in" in form:
+        if "expires_at" in form:
+            raise BadRequest("Send `expires_at` or `expires_in`, not both.", code="invalid_value", param="expires_in")
+        try:
+            form["expires_at"] = lifetime.expiry_in(form.pop("expires_in"), now)
+        except ValueError as error:
+            raise BadRequest(f"`expires_in`: {error}.", code="invalid_value", param="expires_in") from None
+    expires_at = form.get("expires_at")
+    if expires_at is not None and expires_at <= now:
+        raise BadRequest("`expires_at` does not lie in the future.", code="invalid_value", param="expires_at")
+    return form
+
+
+def _fits(record: TokenRecord, status: Status, query: dict[str, Any]) -> bool:
+    """``name`` may hold stars."""
+    return (
+        query.get("owner", record.owner) == record.owner
+        and query.get("status", status) is status
+        and ("name" not in query or allows_model((query["name"],), record.name))
+    )

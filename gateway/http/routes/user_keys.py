@@ -1,0 +1,81 @@
+"""``/api/user``: one key for each e-mail address, in the JSON of the API store (camelCase here, and only here)."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.clock import to_iso
+from gateway.http import forms, relay
+from gateway.http.call import Call
+from gateway.tokens import fields
+from gateway.tokens.record import TokenRecord
+from gateway.user_keys import UserKeys
+
+DEFAULT_NAME = "API key"
+
+
+class UserKeyRoutes:
+    """Handlers for a user's key."""
+
+    def __init__(self, keys: UserKeys) -> None:
+        self._keys = keys
+
+    async def create(self, call: Call) -> web.StreamResponse:
+        form = await forms.read_form(call, _CREATE, required=("email",))
+        made = await self._keys.replace(call.as_caller(), form["email"], form.get("key_name", DEFAULT_NAME))
+        answer = {
+            "success": True,
+            "message": "API key generated successfully",
+            "key": made.secret,
+            "keyPrefix": made.record.prefix,
+        }
+        return relay.json(call, 200, answer)
+
+    async def read(self, call: Call) -> web.StreamResponse:
+        return await self._told(call, "keyPreference")
+
+    async def usage(self, call: Call) -> web.StreamResponse:
+        return await self._told(call, "usage")
+
+    async def revoke(self, call: Call) -> web.StreamResponse:
+        await forms.read_form(call, {})
+        await self._keys.revoke(call.as_caller(), call.params["email"])
+        return relay.json(call, 200, {"success": True, "message": "API key revoked successfully"})
+
+    async def _told(self, call: Call, name: str) -> web.StreamResponse:
+        forms.read_query(call, {})
+        record = await self._keys.current(call.caller, call.params["email"])
+        return relay.json(call, 200, {"success": True, name: _preference(record)})
+
+
+def _preference(record: TokenRecord | None) -> dict[str, Any]:
+    return {
+        "hasKey": record is not None,
+        "generatedAt": to_iso(record.created_at) if record else None,
+        "lastUsed": to_iso(record.last_used) if record else None,
+        "usageCount": record.usage_count if record else 0,
+        "keyName": record.name if record else None,
+        "keyPrefix": record.prefix if record else None,
+        "balance": 0,
+    }
+
+
+def _email(value: Any) -> str:
+    found = fields.owner(value)
+    if found is None:
+        raise ValueError("must be an e-mail address")
+    return found
+
+
+_CREATE: forms.Readers = {
+    "email": lambda value: _named("email", _email, value),
+    "key_name": lambda value: _named("key_name", fields.name, value),
+}
+
+
+def _named(param: str, reader: Any, value: Any) -> Any:
+    """The reader's rule, under the name that the field has here."""
+    try:
+        return reader(value)
+    except fields.FieldError as error:
+        raise fields.FieldError(param, error.rule) from None

@@ -1,0 +1,1 @@
+"""How much a token may use. ``policy`` holds the limits as values."""

@@ -1,0 +1,82 @@
+"""How much a token may do, and whether that is more than somebody else may. Pure.
+
+Nobody can give more than they have: neither to a child, nor to a token they change or get a new secret of.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.limits.policy import LimitSet
+from gateway.tokens import secret
+from gateway.tokens.record import PreviousSecret, Role, TokenRecord, allows_model
+from gateway.tokens.view import Held, TokenView
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What follows from a line of records: every list of models has to allow a model, every set of limits holds."""
+
+    role: Role
+    models: tuple[tuple[str, ...], ...] = ()
+    limits: tuple[LimitSet, ...] = ()
+    expires_at: int | None = None
+    is_test: bool = False
+
+    def excess(self, other: "Grant") -> list[str]:
+        """The fields in which this goes beyond the other, by the names that requests have for them."""
+        found = []
+        if self.role.rank > other.role.rank:
+            found.append("role")
+        if other.is_test and not self.is_test:
+            found.append("prefix")
+        if not all(any(_covers(theirs, mine) for mine in self.models) for theirs in other.models):
+            found.append("models")
+        if not all(any(mine.is_within(theirs) for mine in self.limits) for theirs in other.limits):
+            found.append("limits")
+        if other.expires_at is not None and (self.expires_at is None or self.expires_at > other.expires_at):
+            found.append("expires_at")
+        return found
+
+    @property
+    def tightest_limits(self) -> LimitSet | None:
+        """The set that keeps to all others, where there is one."""
+        kept = (mine for mine in self.limits if all(mine.is_within(other) for other in self.limits))
+        return next(kept, self.limits[0] if self.limits else None)
+
+    @property
+    def common_models(self) -> tuple[str, ...] | None:
+        """Patterns that every list lets through, None for all models."""
+        if not self.models:
+            return None
+        patterns = dict.fromkeys(pattern for names in self.models for pattern in names)
+        return tuple(pattern for pattern in patterns if all(_covers(names, (pattern,)) for names in self.models))
+
+
+EVERYTHING = Grant(Role.ADMIN)
+
+
+def grant_along(line: Sequence[TokenRecord], previous: PreviousSecret | None = None) -> Grant:
+    """Of a record and its parents. A secret that has been replaced gives nothing that outlasts it."""
+    ends = [record.expires_at for record in line if record.expires_at is not None]
+    if previous is not None:
+        ends.append(previous.valid_until)
+    return Grant(
+        role=min((record.role for record in line), key=lambda role: role.rank),
+        models=tuple(record.models for record in line if record.models is not None),
+        limits=tuple(record.limits for record in line if record.limits is not None),
+        expires_at=min(ends, default=None),
+        is_test=any(secret.kind(record.prefix) == secret.TEST for record in line),
+    )
+
+
+def grant_of(view: TokenView, held: Held) -> Grant:
+    """Of whoever holds that secret."""
+    return grant_along((held.record, *(view.parents(held.record) or ())), held.previous)
+
+
+def _covers(allowed: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether every model that ``wanted`` lets through is let through by ``allowed``, too.
+
+    A pattern taken as a text fits another pattern only if the other has a star wherever this one has.
+    """
+    return all(allows_model(allowed, pattern) for pattern in wanted)

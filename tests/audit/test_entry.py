@@ -1,0 +1,98 @@
+"""The chain: every line is bound to the one before, and a change of any byte shows at that very line."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.audit import entry as chain
+from gateway.audit.entry import FIRST, START, Actor, Entry, verify
+
+BY = Actor("token", "Ann's laptop", "tok_1", "192.0.2.7", "req_1")
+
+
+def entry(number: int = 0) -> Entry:
+    return Entry(
+        actor=BY, action="token.update", token_id=f"tok_{number}", token="näme", changes={"name": ("a", 'b","hash":"x')}
+    )
+
+
+def log(count: int) -> list[bytes]:
+    lines, end = [], START
+    for number in range(count):
+        line, end = chain.written(entry(number), "2026-01-01T00:00:00Z", end)
+        lines.append(line)
+    return lines
+
+
+def test_a_line_says_who_did_what_and_which_line_came_before() -> None:
+    first, second = (json.loads(line) for line in log(2))
+    assert (first["number"], first["previous"], second["previous"]) == (1, FIRST, first["hash"])
+    assert first["actor"] == {
+        "kind": "token", "name": "Ann's laptop", "token_id": "tok_1", "address": "192.0.2.7", "request_id": "req_1"
+    }  # fmt: skip
+    assert first["changes"] == {"name": ["a", 'b","hash":"x']}
+
+
+def test_a_hash_can_be_made_by_hand() -> None:
+    line = log(1)[0].decode()
+    before, _, rest = line.rpartition(',"hash":"')
+    assert hashlib.sha256(before.encode()).hexdigest() == rest.removesuffix('"}\n')
+
+
+def test_a_whole_chain_is_whole() -> None:
+    lines = log(20)
+    assert verify(lines) == (chain.link_of(lines[-1]), None)
+    assert verify([]) == (START, None)
+
+
+CASES = {
+    "a line is gone": (lambda lines: lines[:5] + lines[6:], 6, "does not follow"),
+    "the first line is gone": (lambda lines: lines[1:], 1, "does not follow"),
+    "two lines are swapped": (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], 4, "does not follow"),
+    "a line stands twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "does not follow"),
+    "a value was changed": (lambda lines: [*lines[:7], lines[7].replace(b"tok_7", b"tok_8", 1), *lines[8:]], 8, "was changed"),
+    "an empty line": (lambda lines: [*lines[:2], b"\n", *lines[2:]], 3, "is not JSON"),
+    "a number": (lambda lines: [*lines[:2], b"7\n", *lines[2:]], 3, "no line of an audit log"),
+    "another object": (lambda lines: [b'{"number":"1","previous":0,"hash":0}\n'], 1, "no line of an audit log"),
+    "half a line at the end": (lambda lines: [*lines[:9], lines[9][:-10]], 10, "ends early"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_broken_line_is_named(case: str) -> None:
+    change, line, reason = CASES[case]
+    verdict = verify(change(log(10)))
+    assert verdict.broken is not None
+    assert verdict.broken.line == line
+    assert reason in verdict.broken.reason
+    assert verdict.end.number == line - 1
+
+
+def test_a_forged_line_with_a_hash_of_its_own_does_not_fit_behind() -> None:
+    lines = log(5)
+    forged, _ = chain.written(entry(99), "2026-01-01T00:00:00Z", chain.link_of(lines[1]))
+    verdict = verify([*lines[:2], forged, *lines[3:]])
+    assert verdict.broken is not None
+    assert verdict.broken.line == 4
+
+
+def test_a_number_out_of_turn_is_named() -> None:
+    line, _ = chain.written(entry(), "2026-01-01T00:00:00Z", chain.Link(7, FIRST))
+    verdict = verify([line])
+    assert verdict.broken is not None
+    assert "has the number 8 where 1 is due" in verdict.broken.reason
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_any_changed_byte_shows_at_its_line(place: int, change: int) -> None:
+    data = bytearray(b"".join(log(4)))
+    place %= len(data)
+    line = data[:place].count(b"\n") + 1
+    data[place] ^= change
+    verdict = verify(bytes(data).splitlines(keepends=True) if b"\n" in data else [bytes(data)])
+    assert verdict.broken is not None
+    assert verdict.broken.line <= line + 1
+    assert verdict.broken.line >= min(line, 4) - 1

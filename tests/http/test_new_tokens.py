@@ -1,0 +1,58 @@
+"""A token that another process has just made works at once, and nobody who guesses makes that dear."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import SteadyClock
+from gateway.tokens import watcher
+from gateway.tokens.changes import TokenWish
+from gateway.tokens.token_file import TokenFile
+from tests.support.gateway import KEY, running_gateway
+from tests.support.tokens import BY, STRANGE_KEY, service_at
+from tests.support.wire import check_error, request, talk
+
+
+@pytest.mark.parametrize("form", ["header", "query"])
+async def test_it_is_known_before_the_next_look_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(watcher, "POLL_SECONDS", 3600.0)
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
+        service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+        made = await asyncio.to_thread(service.create, BY, TokenWish(name="new"))
+        data = {
+            "header": request("GET", "/v1/models", [("api-key", made.secret)]),
+            "query": request("GET", f"/v1/models?token={made.secret}"),
+        }
+        assert (await talk(gateway.port, data[form])).status == 200
+
+
+async def test_a_mistyped_secret_costs_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "POLL_SECONDS", 3600.0)
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
+        reads = []
+        read = TokenFile.read
+        monkeypatch.setattr(TokenFile, "read", lambda file: reads.append(1) or read(file))
+        data = request("GET", "/v1/models", [("api-key", STRANGE_KEY[:-1] + "x")])
+        check_error(await talk(gateway.port, data), 401, "invalid_request_error", "invalid_api_key")
+        assert not reads
+
+
+async def test_many_guesses_share_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "POLL_SECONDS", 3600.0)
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
+        looked = [0]
+        read = TokenFile.read
+
+        def counted(file: TokenFile) -> object:
+            looked[0] += 1
+            return read(file)
+
+        monkeypatch.setattr(TokenFile, "read", counted)
+        look = gateway.app._watcher.look
+        await asyncio.gather(*(look() for _ in range(100)))
+        assert 1 <= looked[0] <= 2
+        data = request("GET", "/v1/models", [("api-key", STRANGE_KEY)])
+        check_error(await talk(gateway.port, data), 401, "invalid_request_error", "invalid_api_key")

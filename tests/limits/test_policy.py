@@ -1,0 +1,118 @@
+"""Limits are read strictly, written as they were read, and compared so that nobody gets past a tighter one."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.limits.policy import Budget, LimitError, LimitSet, read_limits
+
+COUNTS = st.none() | st.integers(1, 10**12)
+WINDOWS = st.sampled_from([None, "day", "week", "month"])
+BUDGETS = st.builds(Budget, micro_usd=st.integers(1, 10**9 * 10**6 - 1), per=WINDOWS)
+SETS = st.builds(LimitSet, rpm=COUNTS, tpm=COUNTS, max_parallel=COUNTS, budget=st.none() | BUDGETS)
+
+
+@pytest.mark.parametrize(
+    ("value", "micro_usd", "per"),
+    [
+        ("10", 10_000_000, None),
+        ("2.5/day", 2_500_000, "day"),
+        ("0.000001/week", 1, "week"),
+        ("999999999.999999/month", 999_999_999_999_999, "month"),
+        ("007", 7_000_000, None),
+    ],
+)
+def test_a_budget_is_money_for_a_window(value: str, micro_usd: int, per: str | None) -> None:
+    found = read_limits({"budget": value})
+    assert found is not None
+    assert found.budget == Budget(micro_usd, per)
+
+
+BAD: list[tuple[Any, str]] = [
+    ([], "limits"),
+    ("rpm=1", "limits"),
+    (0, "limits"),
+    ({"RPM": 1}, "limits.RPM"),
+    ({"requests_per_minute": 1}, "limits.requests_per_minute"),
+    *[({name: bad}, f"limits.{name}") for name in ("rpm", "tpm", "max_parallel") for bad in (0, -1, 1.0, "1", True, 10**13, [])],
+    *[
+        ({"budget": bad}, "limits.budget")
+        for bad in ("", "0", "0.00/day", "-1", "1e3", "1.", ".5", "1.0000001", "1/year", "1 /day", "$1", 1, 1.5, True, {}, "٣")
+    ],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "field"), BAD)
+def test_what_is_no_limit_is_refused_by_name(value: Any, field: str) -> None:
+    with pytest.raises(LimitError) as caught:
+        read_limits(value)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("value", [None, {}, {"rpm": None, "budget": None}])
+def test_nothing_is_no_limit(value: Any) -> None:
+    assert read_limits(value) is None
+
+
+@given(SETS)
+def test_what_is_written_is_what_is_read(limits: LimitSet) -> None:
+    assert read_limits(limits.as_json()) == (None if limits == LimitSet() else limits)
+
+
+@given(SETS)
+def test_everything_is_within_itself_and_within_nothing_at_all(limits: LimitSet) -> None:
+    assert limits.is_within(limits)
+    assert limits.is_within(LimitSet())
+    assert LimitSet().is_within(limits) == (limits == LimitSet())
+
+
+@given(SETS, SETS, SETS)
+def test_within_goes_on(a: LimitSet, b: LimitSet, c: LimitSet) -> None:
+    if a.is_within(b) and b.is_within(c) and None not in (a.budget, b.budget, c.budget):
+        assert a.rpm is None or c.rpm is None or a.rpm <= c.rpm
+
+
+STARTS = st.dates(date(2020, 1, 1), date(2035, 12, 31))
+
+
+def window(day: date, per: str | None) -> Any:
+    """Which window a day falls into: calendar days, ISO weeks, calendar months."""
+    return {None: 0, "day": day, "week": day.isocalendar()[:2], "month": (day.year, day.month)}[per]
+
+
+@given(BUDGETS, BUDGETS, STARTS)
+def test_whoever_keeps_to_a_budget_within_another_keeps_to_both(mine: Budget, theirs: Budget, start: date) -> None:
+    """The most that can be spent under the one - all of it at once, in each window anew - never passes the other."""
+    if not mine.is_within(theirs):
+        return
+    spent: dict[Any, int] = {}
+    begun = set()
+    for day in (start + timedelta(days=n) for n in range(70)):
+        if (mine_now := window(day, mine.per)) not in begun:
+            begun.add(mine_now)
+            theirs_now = window(day, theirs.per)
+            spent[theirs_now] = spent.get(theirs_now, 0) + mine.micro_usd
+    assert max(spent.values()) <= theirs.micro_usd
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "within"),
+    [
+        ("1/day", "7/week", True),
+        ("1/day", "6.99/week", False),
+        ("1/day", "31/month", True),
+        ("1/day", "30/month", False),
+        ("7/week", "1/day", False),
+        ("1/month", "1/day", True),
+        ("5", "5/day", True),
+        ("1/day", "1000", False),
+    ],
+)
+def test_windows_of_different_length(mine: str, theirs: str, within: bool) -> None:
+    budgets = [read_limits({"budget": text}) for text in (mine, theirs)]
+    assert budgets[0] is not None
+    assert budgets[1] is not None
+    assert budgets[0].is_within(budgets[1]) is within

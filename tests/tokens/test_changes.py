@@ -1,0 +1,225 @@
+"""What a change does to the tokens, without writing anything."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.limits.policy import LimitSet
+from gateway.tokens import changes, secret
+from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
+from gateway.tokens.document import TokenDocument
+from gateway.tokens.grants import EVERYTHING, Grant
+from gateway.tokens.record import Role, Status, TokenRecord
+from gateway.tokens.view import Held, TokenView
+from tests.support.tokens import KEY, LIVE_KEY, NOW, record
+from tests.tokens.test_view import token, view
+
+GIVER = Grant(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW + 100, True)
+
+
+def applied(before: TokenView, touches: tuple[Touch, ...]) -> TokenView:
+    return TokenView(changes.applied(before.document, touches))
+
+
+def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
+    made = changes.new_token(TokenWish(name="n"), GIVER, "ann@example.com", NOW + 0.9)
+    found = made.record
+    assert (found.role, found.models, found.limits, found.expires_at) == (
+        Role.SERVICE, ("b", "a1"), LimitSet(rpm=5), NOW + 100
+    )  # fmt: skip
+    assert (found.owner, found.created_at, secret.kind(found.prefix)) == ("ann@example.com", NOW, secret.TEST)
+    assert found.hash == secret.digest(made.secret)
+
+
+def test_what_a_wish_says_stands_even_where_it_is_null() -> None:
+    wish = TokenWish(
+        name="n", owner=None, role=Role.ADMIN, expires_at=None, models=None, limits=None, prefix="sk_live_"
+    )
+    found = changes.new_token(wish, GIVER, "ann@example.com", NOW).record
+    assert (found.owner, found.role, found.expires_at, found.models, found.limits) == (
+        None,
+        Role.ADMIN,
+        None,
+        None,
+        None,
+    )
+    assert found.prefix.startswith("sk_live_")
+
+
+def test_whoever_may_do_everything_gives_a_member_without_limits() -> None:
+    found = changes.new_token(TokenWish(name="n"), EVERYTHING, None, NOW).record
+    assert (found.role, found.models, found.limits, found.expires_at) == (Role.MEMBER, None, None, None)
+    assert found.prefix.startswith("sk-")
+
+
+PARENT = {"owner": "ann@example.com", "models": ["a*"], "limits": {"rpm": 5}, "expires_at": "2027-02-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"role": "admin"}, "role"),
+        ({"models": ["b"]}, "models"),
+        ({"models": None}, "models"),
+        ({"limits": {"rpm": 6}}, "limits"),
+        ({"expires_at": None}, "expires_at"),
+        ({"expires_at": "2027-02-01T00:00:01Z"}, "expires_at"),
+        ({"owner": "bob@example.com"}, "owner"),
+        ({"owner": None}, "owner"),
+    ],
+)
+def test_a_child_gets_no_more_than_its_parent(fields: dict[str, Any], field: str) -> None:
+    family = view(token("p", **PARENT))
+    changes.created(family, token("c", "p", **PARENT), NOW)
+    with pytest.raises(ChangeRefused) as caught:
+        changes.created(family, token("c", "p", **{**PARENT, **fields}), NOW)
+    assert caught.value.field == field
+
+
+def test_a_child_of_a_test_token_is_one() -> None:
+    family = view(record("sk_test_made-up-parent", id="tok_p"))
+    with pytest.raises(ChangeRefused) as caught:
+        changes.created(family, token("c", "p"), NOW)
+    assert caught.value.field == "prefix"
+    changes.created(family, record("sk_test_made-up-child-one", id="tok_c", parent_id="tok_p"), NOW)
+
+
+@pytest.mark.parametrize("fields", [{"revoked_at": "2026-01-01T00:00:00Z"}, {"expires_at": "2026-01-01T00:00:00Z"}])
+def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
+    for family in (view(token("p", **fields)), view()):
+        with pytest.raises(ChangeRefused) as caught:
+            changes.created(family, token("c", "p"), NOW)
+        assert caught.value.field == "parent_id"
+        with pytest.raises(ChangeRefused):
+            changes.giver(family, "tok_p", EVERYTHING, NOW)
+
+
+def test_revoking_takes_all_that_is_below_and_keeps_earlier_times() -> None:
+    family = view(token("a"), token("b", "a", revoked_at="2026-01-01T00:00:00Z"), token("c", "b"), token("x"))
+    touches = changes.revoked(family, token("a"), NOW)
+    assert [(touch.action, touch.record.name) for touch in touches] == [("token.revoke", "a"), ("token.revoke", "c")]
+    after = {one.name: one.revoked_at for one in applied(family, touches).document.tokens}
+    assert after == {"a": NOW, "b": token("b", "a", revoked_at="2026-01-01T00:00:00Z").revoked_at, "c": NOW, "x": None}
+
+
+def test_deleting_leaves_children_as_revoked_records() -> None:
+    family = view(token("a"), token("b", "a"))
+    after = applied(family, changes.deleted(family, token("a"), NOW))
+    assert [(one.name, one.revoked_at) for one in after.document.tokens] == [("b", NOW)]
+
+
+def test_a_patch_that_changes_nothing_touches_nothing() -> None:
+    assert changes.patched(view(token("a")), token("a"), {"name": "a", "models": None}) == ()
+
+
+def test_a_new_owner_gets_what_is_below() -> None:
+    family = view(token("a"), token("b", "a"), token("c", "b"))
+    after = applied(family, changes.patched(family, token("a"), {"owner": "bob@example.com"}))
+    assert {one.owner for one in after.document.tokens} == {"bob@example.com"}
+    with pytest.raises(ChangeRefused) as caught:
+        changes.patched(family, token("b", "a"), {"owner": "bob@example.com"})
+    assert caught.value.field == "owner"
+
+
+def test_a_child_that_its_parent_has_outgrown_can_still_be_renamed() -> None:
+    family = view(token("p", models=["a"]), token("c", "p"))
+    assert changes.patched(family, token("c", "p"), {"name": "new"})[0].record.name == "new"
+    with pytest.raises(ChangeRefused):
+        changes.patched(family, token("c", "p"), {"models": ("b",)})
+
+
+def rotate(before: TokenRecord, grace: int, now: float = NOW, new: str = LIVE_KEY) -> TokenRecord:
+    return changes.rotated(view(before), before, new, grace, now)[0].record
+
+
+def test_rotating_keeps_everything_but_the_secret() -> None:
+    before = record(KEY, usage_count=5, owner="ann@example.com")
+    after = rotate(before, 60)
+    assert (after.hash, after.prefix) == (secret.digest(LIVE_KEY), LIVE_KEY[:14])
+    assert msgspec.structs.replace(after, hash=before.hash, prefix=before.prefix, previous_secrets=()) == before
+    old = after.previous_secrets[0]
+    assert (old.hash, old.prefix, old.rotated_at, old.valid_until) == (before.hash, before.prefix, NOW, NOW + 60)
+    assert (old.status(NOW + 59.999), old.status(NOW + 60)) == (Status.ACTIVE, Status.EXPIRED)
+
+
+def test_a_grace_ends_with_the_token_at_the_latest() -> None:
+    after = rotate(record(KEY, expires_at="2027-01-15T08:00:30Z"), 60)
+    assert after.previous_secrets[0].valid_until == after.expires_at == NOW + 30
+
+
+def test_without_grace_every_older_secret_ends_now() -> None:
+    after = rotate(rotate(record(KEY), 600), 0, NOW + 1, "sk-third-made-up-secret")
+    assert [old.status(NOW + 1) for old in after.previous_secrets] == [Status.REVOKED, Status.REVOKED]
+
+
+def test_what_has_ended_is_forgotten_at_the_next_rotation() -> None:
+    after = rotate(rotate(record(KEY), 10), 60, NOW + 10, "sk-third-made-up-secret")
+    assert [old.hash for old in after.previous_secrets] == [secret.digest(LIVE_KEY)]
+
+
+def test_there_are_only_so_many_secrets_at_a_time() -> None:
+    current = record(KEY)
+    for number in range(changes.MAX_PREVIOUS_SECRETS):
+        current = rotate(current, 600, new=f"sk-made-up-secret-{number}")
+    with pytest.raises(ChangeRefused) as caught:
+        rotate(current, 600, new="sk-one-too-many-made-up")
+    assert caught.value.field == "grace"
+    assert len(rotate(current, 0, new="sk-one-too-many-made-up").previous_secrets) == changes.MAX_PREVIOUS_SECRETS + 1
+
+
+@pytest.mark.parametrize(("grace", "fits"), [(changes.LONGEST_GRACE, True), (changes.LONGEST_GRACE + 1, False)])
+def test_a_grace_has_an_end(grace: int, fits: bool) -> None:
+    if fits:
+        rotate(record(KEY), grace)
+    else:
+        with pytest.raises(ChangeRefused):
+            rotate(record(KEY), grace)
+
+
+@pytest.mark.parametrize("fields", [{"revoked_at": "2026-01-01T00:00:00Z"}, {"expires_at": "2026-01-01T00:00:00Z"}])
+def test_what_has_ended_cannot_be_rotated(fields: dict[str, str]) -> None:
+    with pytest.raises(ChangeRefused, match="a new secret would not work either") as caught:
+        rotate(record(KEY, **fields), 60)
+    assert caught.value.field is None
+
+
+def test_ending_a_replaced_secret_leaves_the_token() -> None:
+    current = rotate(record(KEY), 600)
+    family = view(current)
+    touches = changes.ended(family, Held(current, current.previous_secrets[0]), NOW + 5)
+    after = touches[0].record
+    assert (touches[0].action, after.revoked_at, after.previous_secrets[0].revoked_at) == (
+        "token.end_secret",
+        None,
+        NOW + 5,
+    )
+    assert changes.ended(view(after), Held(after, after.previous_secrets[0]), NOW + 6) == ()
+    assert changes.ended(family, Held(current, None), NOW)[0].action == "token.revoke"
+
+
+def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None:
+    here = rotate(record(KEY, id="tok_here"), 600)
+    offered = [
+        record(KEY, id="tok_1"),
+        record(LIVE_KEY, id="tok_2"),
+        record("sk-new-made-up", id="tok_here"),
+        token("n"),
+    ]
+    assert [touch.record.name for touch in changes.imported(view(here), offered)] == ["n"]
+
+
+def test_a_change_keeps_the_order_and_what_is_unknown() -> None:
+    before = TokenDocument((token("a"), token("b"), token("c")), {"comment": "kept"})
+    touches = (
+        *changes.created(TokenView(before), token("d"), NOW),
+        *changes.deleted(TokenView(before), token("b"), NOW),
+    )
+    after = changes.applied(before, touches)
+    assert [one.name for one in after.tokens] == ["a", "c", "d"]
+    assert after.unknown == {"comment": "kept"}
+
+
+def test_a_touch_touches_something() -> None:
+    with pytest.raises(ValueError, match="touches something"):
+        _ = Touch("token.update", None, None).record
