@@ -40,6 +40,28 @@ def signature(path: Path) -> Signature:
     return Signature(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
+def make_folder(path: Path) -> None:
+    """Make sure that the folder is there, for its owner alone if it is new. Raises OSError."""
+    if not path.is_dir():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _hand_over(path, path.parent)
+
+
+def make_file(path: Path, flags: int) -> int:
+    """Open a file for its owner alone, making it where it is not there. Answers the descriptor. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if os.fstat(descriptor).st_size == 0:
+        _hand_over(path, path.parent)
+    return descriptor
+
+
+def _hand_over(path: Path, like: Path) -> None:
+    """What root makes belongs to whom the thing beside it belongs to: a gateway that runs as that user has to read it."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[None]:
     """Hold the lock of ``path``: a file beside it, because the file itself is replaced by each write.
@@ -49,6 +71,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     lock = FileLock(f"{path}.lock", timeout=timeout, mode=0o600)
     try:
         with lock:
+            _hand_over(Path(lock.lock_file), path.parent)
             yield
     except Timeout:
         raise LockTimeout(f"{path}.lock is held by another process for more than {timeout:g} s") from None
@@ -78,6 +101,7 @@ def replace(path: Path, data: bytes) -> None:
     temporary = folder / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
     try:
         _write_new(temporary, data)
+        _hand_over(temporary, path if path.exists() else folder)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -23,7 +23,7 @@ from gateway.tokens.grants import grant_along
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.service import TokenService
 from gateway.tokens.view import TokenView
-from gateway.tokens.watcher import TokenWatcher
+from gateway.tokens.watcher import FileState, TokenWatcher
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,10 @@ class TokenManagement:
             held = view.by_hash(digest)
             return () if held is None else changes.ended(view, held, now)
 
-        if (await self.view()).by_hash(digest) is not None:  # who guesses shall not keep the lock busy
+        view = await self.view()
+        if self._watcher.state is not FileState.CURRENT:
+            raise StoreUnavailable("The token file cannot be read at the moment, so nothing was revoked.")
+        if view.by_hash(digest) is not None:  # who guesses shall not keep the lock busy
             await self._write(actor, plan)
 
     async def change(self, caller: Caller, plan: Plan) -> tuple[Touch, ...]:

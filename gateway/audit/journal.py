@@ -30,10 +30,9 @@ class AuditLog:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write all of them or none. Raises OSError; AuditLogError where the end of the file is no audit log."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_file.make_folder(self.path.parent)
         with atomic_file.locked(self.path, self._lock_seconds):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            descriptor = os.open(self.path, flags, 0o600)
+            descriptor = atomic_file.make_file(self.path, os.O_RDWR | os.O_NONBLOCK)
             try:
                 self._append(descriptor, entries)
             finally:

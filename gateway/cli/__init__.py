@@ -76,7 +76,10 @@ def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
         return EXIT_CONFIGURATION
     except BrokenPipeError:
         raise
-    except (NoSuchToken, ChangeRefused, OSError) as error:
+    except ChangeRefused as error:
+        printer.failed(f"{error} ({error.field})" if error.field else str(error))
+        return EXIT_FAILED
+    except (NoSuchToken, OSError) as error:
         printer.failed(str(error))
         return EXIT_FAILED
 

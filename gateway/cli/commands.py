@@ -165,11 +165,9 @@ def _audit(asked: argparse.Namespace, desk: Desk) -> int:
 
 
 def _completion(asked: argparse.Namespace, desk: Desk) -> None:
-    import shtab
+    from gateway.cli import completion
 
-    from gateway.cli.arguments import parser
-
-    desk.printer.script(asked.shell, shtab.complete(parser(), shell=asked.shell))
+    desk.printer.script(asked.shell, completion.script(asked.shell))
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Desk], int | None]] = {

@@ -113,9 +113,16 @@ def fate_of(old: PreviousSecret, now: float) -> str:
 def outcome_of_revoking(view: TokenView, touch: Touch) -> str:
     record = touch.record
     if record.revoked_at is None:
-        ended = [old for old in record.previous_secrets if old.revoked_at is not None]
-        which = f"the replaced secret {ended[-1].prefix}..." if ended else "that secret"
-        return f"Ended {which} of token {record.name!r}; its newer secret ({record.prefix}...) works on."
+        before = touch.before.previous_secrets if touch.before else ()
+        ended = next((old for old in record.previous_secrets if old not in before), None)
+        if ended is None:
+            return (
+                f"That secret of token {record.name!r} had ended already; its newer one ({record.prefix}...) works on."
+            )
+        return (
+            f"Ended the replaced secret {ended.prefix}... of token {record.name!r}; "
+            f"its newer secret ({record.prefix}...) works on."
+        )
     below = sum(1 for _ in view.descendants(record))
     return f"Revoked token {record.name!r} ({record.prefix}...)" + (f" and {below} below it." if below else ".")
 

@@ -47,7 +47,7 @@ def read_query(call: Call, readers: Readers) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name not in readers:
-            known = ", ".join(readers)
+            known = ", ".join(readers) or "none"
             raise BadRequest(
                 f"Unknown parameter {name[:100]!r}. Known: {known}.", code="unknown_parameter", param=name[:100]
             )
@@ -61,9 +61,7 @@ def _read(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
     try:
         return reader(value)
     except FieldError as error:
-        raise BadRequest(
-            str(error)[0].upper() + str(error)[1:] + ".", code="invalid_value", param=error.field
-        ) from None
+        raise BadRequest(f"{error}.", code="invalid_value", param=error.field) from None
     except ValueError as error:
         raise BadRequest(f"`{name}`: {error}.", code="invalid_value", param=name) from None
 

@@ -52,7 +52,7 @@ class TokenFile:
         """
         path = self.path
         if create:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic_file.make_folder(path.parent)
         with atomic_file.locked(path, self._lock_seconds), self._guard:
             atomic_file.sweep(path)
             before = self._read()

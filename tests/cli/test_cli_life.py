@@ -94,6 +94,15 @@ def test_rotating_shows_a_new_secret_once_and_both_work(tmp_path: Path) -> None:
     assert new not in told
 
 
+def test_two_replaced_secrets_are_told_apart(tmp_path: Path) -> None:
+    first = make(tmp_path, "app")
+    second = asked(tmp_path, "rotate", "app")
+    asked(tmp_path, "rotate", "app")
+    for one in (second, first):
+        assert run(tmp_path, "revoke", one["token"]).startswith(f"Ended the replaced secret {one['prefix']}...")
+    assert "had ended already" in run(tmp_path, "revoke", first["token"])
+
+
 def test_a_leaked_secret_ends_at_once(tmp_path: Path) -> None:
     made = make(tmp_path, "app")
     rotated = asked(tmp_path, "rotate", made["id"], "--grace", "0")
@@ -181,10 +190,21 @@ def test_completion_knows_every_command(tmp_path: Path, shell: str) -> None:
     for command in ("create", "rotate", "audit", "completion"):
         assert command in script
     assert asked(tmp_path, "completion", shell)["script"].strip() == script.strip()
-    if shell == "bash":
-        words = "source /dev/stdin; COMP_WORDS=(token_manager.py ro); COMP_CWORD=1; _shtab_token_manager_py; echo ${COMPREPLY[@]}"
-        done = subprocess.run(["bash", "-c", words], input=script.encode(), capture_output=True, check=True, timeout=30)
-        assert done.stdout.split() == [b"rotate"]
+    assert "token-manager" in script
+
+
+@pytest.mark.parametrize("name", ["token_manager.py", "token-manager"])
+def test_a_shell_completes_under_both_names(tmp_path: Path, name: str) -> None:
+    words = f"source /dev/stdin; COMP_WORDS=({name} ro); COMP_CWORD=1; _shtab_token_manager_py; complete -p {name}"
+    script = run(tmp_path, "completion", "bash")
+    done = subprocess.run(
+        ["bash", "-c", f"{words}; echo ${{COMPREPLY[@]}}"],
+        input=script.encode(),
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout.split()[-1] == b"rotate"
 
 
 def commands() -> list[str]:

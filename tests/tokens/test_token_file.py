@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from gateway.atomic_file import LockTimeout, locked
+from gateway.audit.journal import AuditLog
 from gateway.tokens import document as codec
 from gateway.tokens import token_file
+from gateway.tokens.changes import TokenWish
 from gateway.tokens.document import TokenDocument, TokenFileError
+from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile
-from tests.support.tokens import content, entry, names, record
+from tests.support.tokens import BY, NOBODY, Clock, content, entry, names, record
 
 
 @pytest.fixture
@@ -210,3 +213,17 @@ def test_the_written_document_is_the_one_read_next(path: Path) -> None:
 def test_a_document_is_told_from_another(path: Path) -> None:
     document = TokenFile(path).update(add("sk-made-up-for-the-comparison"))
     assert msgspec.structs.replace(document, tokens=()) != document
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    """Else a gateway that runs as that user could not read what the command line wrote."""
+    os.chown(tmp_path, NOBODY, NOBODY)
+    path = tmp_path / "api_tokens.json"
+    log = AuditLog(tmp_path / "data" / "audit.jsonl", Clock())
+    service = TokenService(TokenFile(path), log, Clock())
+    for name in ("first", "second"):
+        service.create(BY, TokenWish(name=name))
+    made = [*tmp_path.iterdir(), *(tmp_path / "data").iterdir()]
+    assert len(made) == 5
+    assert {found.stat().st_uid for found in made} == {NOBODY}

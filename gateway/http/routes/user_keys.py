@@ -61,21 +61,24 @@ def _preference(record: TokenRecord | None) -> dict[str, Any]:
 
 
 def _email(value: Any) -> str:
-    found = fields.owner(value)
+    rule = "must be an e-mail address"
+    try:
+        found = fields.owner(value)
+    except fields.FieldError:
+        raise ValueError(rule) from None
     if found is None:
-        raise ValueError("must be an e-mail address")
+        raise ValueError(rule)
     return found
 
 
-_CREATE: forms.Readers = {
-    "email": lambda value: _named("email", _email, value),
-    "key_name": lambda value: _named("key_name", fields.name, value),
-}
-
-
-def _named(param: str, reader: Any, value: Any) -> Any:
-    """The reader's rule, under the name that the field has here."""
+def _key_name(value: Any) -> str:
     try:
-        return reader(value)
+        return fields.name(value)
     except fields.FieldError as error:
-        raise fields.FieldError(param, error.rule) from None
+        raise ValueError(error.rule) from None
+
+
+_CREATE: forms.Readers = {
+    "email": _email,
+    "key_name": _key_name,
+}
