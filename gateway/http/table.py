@@ -62,6 +62,7 @@ def routes(to: Handlers) -> tuple[Route, ...]:
         Route(DELETE, "/api/tokens/{id}", Access.MANAGE, to.tokens.delete),
         Route(POST, "/api/tokens/{id}/revoke", Access.MANAGE, to.tokens.revoke),
         Route(POST, "/api/tokens/{id}/rotate", Access.MANAGE, to.tokens.rotate),
+        Route(GET, "/api/tokens/{id}/usage", Access.ANY, to.tokens.usage),
         Route(GET, "/api/me", Access.ANY, to.me.read),
         Route(POST, "/api/user/key", Access.MANAGE, to.user_keys.create),
         Route(GET, "/api/user/key/{email}", Access.ANY, to.user_keys.read),

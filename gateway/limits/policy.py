@@ -5,6 +5,7 @@ Money is counted in micro-dollars, whole numbers: sums of binary fractions drift
 
 import re
 from collections.abc import Mapping
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -18,9 +19,10 @@ _MOST_INSIDE: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
         ("day", "week"): 7,
         ("day", "month"): 31,
         ("week", "month"): 6,  # a month of 31 days can touch six calendar weeks
+        ("month", "week"): 2,  # and a week two months
     }
 )
-"""How many of the first window may begin or end within one of the second."""
+"""How many of the first window one of the second can touch, where that is more than one."""
 
 
 class LimitError(ValueError):
@@ -52,6 +54,19 @@ class Budget(msgspec.Struct, frozen=True):
         return self.micro_usd * times <= other.micro_usd
 
 
+def _within_both(one: Budget, other: Budget) -> Budget:
+    """The larger budget that keeps to both, as far as one budget can say it."""
+    if one.is_within(other):
+        return one
+    if other.is_within(one):
+        return other
+    for short, long in ((one, other), (other, one)):
+        share = long.micro_usd // _MOST_INSIDE.get((short.per, long.per), long.micro_usd + 1)
+        if share > 0:
+            return Budget(min(short.micro_usd, share), short.per)
+    return Budget(min(one.micro_usd, other.micro_usd))
+
+
 class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
     """Requests and model tokens a minute, requests at a time, money. None: not limited."""
 
@@ -67,6 +82,17 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
             if theirs is not None and (mine is None or mine > theirs):
                 return False
         return other.budget is None or (self.budget is not None and self.budget.is_within(other.budget))
+
+    def and_also(self, other: "LimitSet") -> "LimitSet":
+        """What keeps to both."""
+        counts = {
+            name: min(
+                (limit for limit in (getattr(self, name), getattr(other, name)) if limit is not None), default=None
+            )
+            for name in _COUNTS
+        }
+        budgets = [budget for budget in (self.budget, other.budget) if budget is not None]
+        return LimitSet(**counts, budget=reduce(_within_both, budgets) if budgets else None)
 
     def as_json(self) -> dict[str, Any]:
         """Only what is set."""

@@ -4,6 +4,7 @@ Nobody can give more than they have: neither to a child, nor to a token they cha
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import msgspec
 
@@ -39,9 +40,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     @property
     def tightest_limits(self) -> LimitSet | None:
-        """The set that keeps to all others, where there is one."""
-        kept = (mine for mine in self.limits if all(mine.is_within(other) for other in self.limits))
-        return next(kept, self.limits[0] if self.limits else None)
+        """One set that keeps to all of them."""
+        return reduce(LimitSet.and_also, self.limits) if self.limits else None
 
     @property
     def common_models(self) -> tuple[str, ...] | None:

@@ -75,6 +75,29 @@ def test_within_goes_on(a: LimitSet, b: LimitSet, c: LimitSet) -> None:
         assert a.rpm is None or c.rpm is None or a.rpm <= c.rpm
 
 
+@given(SETS, SETS)
+def test_two_sets_together_keep_to_both(one: LimitSet, other: LimitSet) -> None:
+    both = one.and_also(other)
+    assert both.is_within(one)
+    assert both.is_within(other)
+    assert one.and_also(LimitSet()) == one
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("10/day", "50/week", "7.142857/day"),
+        ("5/day", "50/week", "5/day"),
+        ("10/day", "100", "10"),
+        ("0.000005/day", "0.000020/month", "0.000005"),
+        ("10/month", "3/day", "0.322580/day"),
+    ],
+)
+def test_two_budgets_together(one: str, other: str, both: str) -> None:
+    sets = [read_limits({"budget": text}) or LimitSet() for text in (one, other, both)]
+    assert sets[0].and_also(sets[1]) == sets[1].and_also(sets[0]) == sets[2]
+
+
 STARTS = st.dates(date(2020, 1, 1), date(2035, 12, 31))
 
 

@@ -84,7 +84,7 @@ def test_the_models_that_every_list_lets_through(lists: tuple[tuple[str, ...], .
         ((), None),
         ((LimitSet(rpm=5),), LimitSet(rpm=5)),
         ((LimitSet(rpm=5), LimitSet(rpm=3)), LimitSet(rpm=3)),
-        ((LimitSet(rpm=5), LimitSet(tpm=3)), LimitSet(rpm=5)),
+        ((LimitSet(rpm=5), LimitSet(tpm=3)), LimitSet(rpm=5, tpm=3)),
     ],
 )
 def test_the_tightest_limits(sets: tuple[LimitSet, ...], tightest: LimitSet | None) -> None:

@@ -1,5 +1,6 @@
 """``/api/tokens``: create, list, read, change, rotate, revoke, delete; and what anybody may do who holds a secret."""
 
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from gateway.management import TokenManagement
 from gateway.tokens import fields, lifetime, public, secret
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.record import Role, Status, TokenRecord, allows_model
+from gateway.tokens.view import TokenView
 
 DEFAULT_GRACE = "24h"
 _REVOKED = "A token with this secret, if there was one, is revoked now."
@@ -47,10 +49,10 @@ class TokenRoutes:
         return relay.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, call: Call) -> web.StreamResponse:
-        forms.read_query(call, {})
-        may = await self._management.authority(call.caller)
-        record = may.find(Verb.READ, call.params["id"])
-        return relay.json(call, 200, public.public(may.view, record, may.now))
+        return await self._told(call, public.public)
+
+    async def usage(self, call: Call) -> web.StreamResponse:
+        return await self._told(call, public.usage)
 
     async def update(self, call: Call) -> web.StreamResponse:
         form = _with_expiry(await forms.read_form(call, _UPDATE), self._management.now())
@@ -95,6 +97,14 @@ class TokenRoutes:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
         form = await forms.read_form(call, {"token": forms.text}, required=("token",))
         return str(form["token"])
+
+    async def _told(
+        self, call: Call, form: Callable[[TokenView, TokenRecord, float], dict[str, Any]]
+    ) -> web.StreamResponse:
+        forms.read_query(call, {})
+        may = await self._management.authority(call.caller)
+        record = may.find(Verb.READ, call.params["id"])
+        return relay.json(call, 200, form(may.view, record, may.now))
 
     async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
         view = await self._management.view()
