@@ -19,7 +19,7 @@ from gateway.errors import Draining, Unauthenticated
 from gateway.http.active import ActiveCalls
 from gateway.http.call import Call
 from gateway.http.departures import watch_clients
-from gateway.http.entrance import Entrance
+from gateway.http.entrance import Entrance, EntranceRules
 from gateway.http.gate import Gate, GateRules
 from gateway.http.observe import Observer
 from gateway.http.routes.description import DescriptionRoutes
@@ -125,7 +125,7 @@ class App:
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
         masker = Masker(settings.secrets)
         observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
-        return Entrance(gate, self._watcher.look, observer, self._active, settings.cors_origins)
+        return Entrance(gate, self._watcher.look, observer, self._active, EntranceRules(settings.cors_origins, masker))
 
     @property
     def mode(self) -> Mode:

@@ -15,7 +15,7 @@ OpenAI's, because clients branch on them::
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import msgspec
@@ -41,9 +41,13 @@ class GatewayError(Exception):
         self.param = param
         self.headers: Mapping[str, str] = headers or {}
 
-    def body(self) -> bytes:
-        """The JSON object that every error answer consists of: all four keys, always."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+    def body(self, mask: Callable[[str], str] = str) -> bytes:
+        """The JSON object that every error answer consists of: all four keys, always.
+
+        ``mask`` makes secrets unreadable: errors quote what the client wrote, and that may be a secret in the wrong place.
+        """
+        param = None if self.param is None else mask(self.param)
+        error = {"message": mask(self.message), "type": self.type, "param": param, "code": self.code}
         return msgspec.json.encode({"error": error})
 
 
@@ -186,8 +190,8 @@ class UpstreamRefused(UpstreamFailed):
         self.status = status
         self._body = body
 
-    def body(self) -> bytes:
-        return super().body() if self._body is None else self._body
+    def body(self, mask: Callable[[str], str] = str) -> bytes:
+        return super().body(mask) if self._body is None else self._body
 
 
 class Unavailable(GatewayError):

@@ -1,9 +1,12 @@
 """No secret in any text that leaves the gateway."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import BadRequest
 from gateway.masking import Masker, mask
 from tests.support.tokens import KEY
 
@@ -53,3 +56,10 @@ def test_prose_stays_as_it_is(text: str) -> None:
 @given(PRINTABLE, st.text(max_size=20), st.text(max_size=20))
 def test_a_configured_secret_is_masked_whatever_it_looks_like(known: str, before: str, after: str) -> None:
     assert known not in Masker([known])(f"{before} {known} {after}")
+
+
+def test_an_error_that_quotes_a_secret_stays_json() -> None:
+    error = BadRequest(f"Unknown field 'token=abcd\"{KEY}\\'.", param=f'token=ab"\\{KEY}')
+    told = json.loads(error.body(Masker()))["error"]
+    assert KEY[14:] not in told["message"] + told["param"]
+    assert (told["type"], told["code"]) == ("invalid_request_error", None)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from gateway.http.call import Call
 from gateway.http.gate import Gate
 from gateway.http.observe import CLIENT_GONE, Observer
 from gateway.http.table import Route
+from gateway.masking import Masker
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +23,24 @@ Look = Callable[[], Awaitable[None]]
 _DURING_DRAIN = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
+class EntranceRules(NamedTuple):
+    """Which origins browsers may call from, and what makes secrets unreadable in errors."""
+
+    origins: frozenset[str]
+    masker: Masker
+
+
 class Entrance:
     """The handler that the server calls for every request."""
 
     def __init__(
-        self, gate: Gate, look_at_tokens: Look, observer: Observer, active: ActiveCalls, origins: frozenset[str]
+        self, gate: Gate, look_at_tokens: Look, observer: Observer, active: ActiveCalls, rules: EntranceRules
     ) -> None:
         self._gate = gate
         self._look_at_tokens = look_at_tokens
         self._observer = observer
         self._active = active
-        self._origins = origins
+        self._origins, self._masker = rules
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -50,19 +59,19 @@ class Entrance:
         try:
             return await self._served(call)
         except GatewayError as error:
-            return await _failed(call, error)
+            return await self._failed(call, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if call.cut is None and (task is None or task.cancelling()):
                 raise  # the client has gone: there is nobody to answer
             if call.cut is not None and task is not None:
                 task.uncancel()  # it was our own doing, and the task goes on to its end
-            return await _failed(call, call.cut or InternalError(call.id))
+            return await self._failed(call, call.cut or InternalError(call.id))
         except Exception as error:
             if isinstance(error, ConnectionError) and call.client_is_gone:
                 raise
             log.exception("a bug", extra={"request_id": call.id})
-            return await _failed(call, InternalError(call.id))
+            return await self._failed(call, InternalError(call.id))
 
     async def _admitted(self, call: Call) -> Route:
         """A token that another process has just made is known here with the next look: that one look is taken at once."""
@@ -84,14 +93,14 @@ class Entrance:
             raise Draining
         return await route.handler(call)
 
-
-async def _failed(call: Call, error: GatewayError) -> web.StreamResponse:
-    """A status of its own while nothing has been sent; after that the answer is broken off."""
-    if call.started is not None:
-        await relay.break_off(call, call.started, error)
-        return call.started
-    headers = {name: value for name, value in error.headers.items() if name != "Connection"}
-    response = relay.whole(call, error.status, error.body(), {**headers, "Content-Type": "application/json"})
-    if "Connection" in error.headers:
-        response.force_close()
-    return response
+    async def _failed(self, call: Call, error: GatewayError) -> web.StreamResponse:
+        """A status of its own while nothing has been sent; after that the answer is broken off."""
+        body = error.body(self._masker)
+        if call.started is not None:
+            await relay.break_off(call, call.started, error, body)
+            return call.started
+        headers = {name: value for name, value in error.headers.items() if name != "Connection"}
+        response = relay.whole(call, error.status, body, {**headers, "Content-Type": "application/json"})
+        if "Connection" in error.headers:
+            response.force_close()
+        return response

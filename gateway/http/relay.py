@@ -34,11 +34,11 @@ async def send(call: Call, answer: Answer) -> web.StreamResponse:
         answer.close()
 
 
-async def break_off(call: Call, started: web.StreamResponse, error: GatewayError) -> None:
-    """End an answer that has begun, so that nobody takes it for a whole one."""
+async def break_off(call: Call, started: web.StreamResponse, error: GatewayError, body: bytes) -> None:
+    """End an answer that has begun, so that nobody takes it for a whole one. ``body`` is what may be told of the error."""
     is_told = isinstance(error, UpstreamReported)
     if started.content_type == EVENT_STREAM and not is_told:
-        await started.write(sse.encode(error.body()))
+        await started.write(sse.encode(body))
     transport = call.request.transport
     if transport is None:
         return

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,14 +85,14 @@ def environment(folder: Path, **values: str) -> dict[str, str]:
 
 
 @contextmanager
-def gateway_process(folder: Path, **values: str) -> Iterator[Process]:
+def gateway_process(folder: Path, log_format: str = "json", **values: str) -> Iterator[Process]:
     """Runs ``python -m gateway`` in ``folder`` on a free port and waits until it answers."""
     log = folder / "gateway.log"
     with log.open("wb") as stream:
         popen = subprocess.Popen(
             [sys.executable, "-m", "gateway"],
             cwd=folder,
-            env=environment(folder, GATEWAY_PORT="0", GATEWAY_LOG_FORMAT="json", **values),
+            env=environment(folder, GATEWAY_PORT="0", GATEWAY_LOG_FORMAT=log_format, **values),
             stdout=stream,
             stderr=stream,
         )
@@ -103,14 +104,17 @@ def gateway_process(folder: Path, **values: str) -> Iterator[Process]:
         popen.wait(30)
 
 
+_ADDRESS = re.compile(r'(?:"address":"|\n  address  )http://[0-9.]+:(\d+)')
+"""In the first line of a log for machines, and in the banner for people."""
+
+
 def _wait_for_port(popen: "subprocess.Popen[bytes]", log: Path) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
-            if '"message":"serving"' in line:
-                port = int(line.partition('"address":"http://')[2].partition('"')[0].rpartition(":")[2])
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
-                return port
+        if said := _ADDRESS.search(log.read_text()):
+            port = int(said[1])
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
+            return port
         if popen.poll() is not None:
             break
         select_a_moment()
