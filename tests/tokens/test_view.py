@@ -1,5 +1,6 @@
 """Kinship: a child ends with its parent, may do no more than it, and a broken line is the end of the line."""
 
+import msgspec
 import pytest
 
 from gateway.tokens import secret
@@ -23,6 +24,15 @@ def test_the_line_upwards_has_the_nearest_first() -> None:
     family = view(token("a"), token("b", "a"), token("c", "b"))
     assert [parent.name for parent in family.parents(token("c", "b")) or ()] == ["b", "a"]
     assert family.parents(token("a")) == ()
+
+
+def test_a_view_finds_tokens_by_hash_and_by_id() -> None:
+    one = token("a")
+    found = view(one)
+    assert found.by_hash(one.hash) == Held(one, None)
+    assert found.by_id("tok_a") is one
+    assert found.by_hash("") is found.by_id("") is None
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,8 +97,6 @@ def old_secret(**fields: int) -> PreviousSecret:
 
 
 def rotated(old: PreviousSecret, **fields: object) -> TokenRecord:
-    import msgspec
-
     return msgspec.structs.replace(token("a", **fields), previous_secrets=(old,))
 
 

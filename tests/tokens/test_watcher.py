@@ -2,17 +2,14 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.tokens import secret, watcher
-from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import Status
+from gateway.tokens import watcher
+from gateway.tokens.document import TokenFileError
 from gateway.tokens.token_file import TokenFile
-from gateway.tokens.view import Held, TokenView
 from gateway.tokens.watcher import FileState, TokenWatcher
-from tests.support.tokens import NOW, Clock, content, entry, record
+from tests.support.tokens import Clock, content, entry
 
 SECRET = "sk-first-secret-of-many-made-up"
 REVOKED = content(entry(revoked_at="2026-01-01T00:00:00Z"))
@@ -35,15 +32,6 @@ def watching(path: Path, clock: Clock) -> TokenWatcher:
     made = TokenWatcher(TokenFile(path), clock)
     made.load()
     return made
-
-
-def test_a_view_finds_tokens_by_hash_and_by_id() -> None:
-    token = record(SECRET)
-    view = TokenView(TokenDocument((token,)))
-    assert view.by_hash(secret.digest(SECRET)) == Held(token, None)
-    assert view.by_id(token.id) is token
-    assert view.by_hash("") is view.by_id("") is None
-    assert len(view) == 1
 
 
 def test_start_up_takes_what_is_there(watching: TokenWatcher) -> None:
@@ -152,24 +140,6 @@ async def test_a_file_that_never_was_is_not_missed(path: Path, clock: Clock) -> 
     clock.now += 10
     await made.look()
     assert made.state is FileState.CURRENT
-
-
-@pytest.mark.parametrize(
-    ("parent", "status"),
-    [
-        ({}, Status.ACTIVE),
-        ({"revoked_at": "2026-01-01T00:00:00Z"}, Status.REVOKED),
-        ({"expires_at": "2026-01-01T00:00:00Z"}, Status.EXPIRED),
-        ({"parent_id": "gone"}, Status.REVOKED),
-        ({"parent_id": "child"}, Status.REVOKED),
-    ],
-)
-def test_a_child_ends_with_its_parent(parent: dict[str, Any], status: Status) -> None:
-    tokens = (
-        record("sk-the-made-up-parent", id="parent", **parent),
-        record("sk-the-made-up-child", id="child", parent_id="parent"),
-    )
-    assert TokenView(TokenDocument(tokens)).status(tokens[1], NOW) is status
 
 
 async def test_the_watcher_looks_by_itself(watching: TokenWatcher, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
