@@ -4,7 +4,6 @@ from enum import Enum
 
 import msgspec
 
-from gateway.tokens.grants import EVERYTHING, Grant, grant_along
 from gateway.tokens.record import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
 from gateway.tokens.view import Held
@@ -31,16 +30,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Which secret was shown: another one of the same token may live on when this one has ended."""
 
     @property
-    def token(self) -> TokenRecord | None:
-        return self.held.record if self.held else None
-
-    @property
     def token_id(self) -> str | None:
         return self.held.record.id if self.held else None
-
-    @property
-    def grant(self) -> Grant:
-        return EVERYTHING if self.held is None else grant_along(self._line(), self.held.previous)
 
     @property
     def is_test(self) -> bool:

@@ -206,9 +206,9 @@ def ends(keys: set[str]) -> set[Change]:
 
 
 def reads(caller: Caller) -> Iterator[Cell]:
-    for key in OBJECTS:
+    for key, path in itertools.product(OBJECTS, ("", "/usage")):
         due = due_to(caller, "read", key) or done(set(), shown=lambda shown, key=key: shown["id"] == key)
-        yield Cell(caller, "GET", f"/api/tokens/{key}", None, due)
+        yield Cell(caller, "GET", f"/api/tokens/{key}{path}", None, due)
 
 
 def revokes(caller: Caller) -> Iterator[Cell]:
@@ -278,10 +278,12 @@ NOT_CHANGEABLE = {**NOT_SETTABLE, "prefix": "sk-", "parent_id": None, "parent_id
 def mass_assignments(caller: Caller) -> Iterator[Cell]:
     """A field that may not be set, alone and beside one that may: neither is."""
     due = due_to(caller, "create", caller.key or "tok_lone")
-    for field, value in NOT_SETTABLE.items():
+    most = 1 if due else None
+    for field, value in itertools.islice(NOT_SETTABLE.items(), most):
         yield Cell(caller, "POST", "/api/tokens", {"name": "new", field: value}, due or refused(400, field))
+    changes = list(itertools.product(NOT_CHANGEABLE.items(), ({}, {"name": "another name"})))
     for key in dict.fromkeys((caller.key or MISSING, "tok_bob", "tok_grandchild")):
-        for (field, value), beside in itertools.product(NOT_CHANGEABLE.items(), ({}, {"name": "another name"})):
+        for (field, value), beside in changes[:most]:
             body = {**beside, field: value}
             yield Cell(caller, "PATCH", f"/api/tokens/{key}", body, due or refused(400, field))
 

@@ -180,3 +180,15 @@ def test_a_number_too_large_to_hold_is_refused_or_kept() -> None:
     except TokenFileError:
         return
     assert _rewritten(data) == before
+
+
+def test_a_field_of_the_new_form_in_the_old_one_is_refused() -> None:
+    """Kept as somebody's own, an `expires_at` would end nothing."""
+    with pytest.raises(TokenFileError, match="'expires_at' is no field of FreeGPT's form"):
+        codec.decode(json.dumps(freegpt(expires_at="2026-01-01T00:00:00Z")).encode())
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
+def test_a_whole_number_too_large_to_be_written_again_is_refused(number: int) -> None:
+    with pytest.raises(TokenFileError, match="is too large"):
+        codec.decode(content(entry(metadata={"n": number})))

@@ -84,6 +84,35 @@ def test_what_does_not_fit_is_refused_by_name(field: str, value: Any) -> None:
     assert str(caught.value) == f"`{field}` {caught.value.rule}"
 
 
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        (None, True),
+        ({"team": ["red", {"x": [1, 2.5, None, True, "a"]}]}, True),
+        ({"n": 2**63 - 1, "m": -(2**63)}, True),
+        ({"n": 2**63}, False),
+        ({"n": [float("inf")]}, False),
+        ({"text": "x" * 4096}, False),
+        ({"a": [[[[[[[]]]]]]]}, True),
+        ({"a": [[[[[[[[]]]]]]]]}, False),
+        ([], False),
+    ],
+)
+def test_metadata_is_small_and_fit_to_be_written(value: Any, fits: bool) -> None:
+    if fits:
+        assert fields.new_metadata(value) == (value or {})
+    else:
+        with pytest.raises(FieldError) as caught:
+            fields.new_metadata(value)
+        assert caught.value.field == "metadata"
+
+
+def test_nothing_unknown_is_kept_of_a_replaced_secret() -> None:
+    with pytest.raises(FieldError) as caught:
+        READERS["previous_secrets"]([{**OLD, "revoked": "2026-01-01"}])
+    assert caught.value.field == "previous_secrets.revoked"
+
+
 def test_every_field_is_tried_here() -> None:
     assert set(BAD) == set(READERS)
 

@@ -1,0 +1,21 @@
+"""What only shows when something changes between the gate and the lock."""
+
+import pytest
+
+from gateway.auth.authority import authority_of
+from gateway.auth.principal import Principal
+from gateway.errors import Forbidden
+from gateway.management import new_token
+from gateway.tokens.changes import TokenWish
+from gateway.tokens.record import Role
+from gateway.tokens.view import Held
+from tests.support.tokens import NOW
+from tests.tokens.test_view import token, view
+
+
+def test_whoever_has_just_become_a_service_creates_nothing() -> None:
+    now_a_service = token("a", role="service")
+    came_in_as = Principal("a", Role.MEMBER, Held(token("a"), None), (), token("a").hash)
+    may = authority_of(view(now_a_service), came_in_as, NOW)
+    with pytest.raises(Forbidden, match="`service` may not create"):
+        new_token(may, TokenWish(name="n"))
