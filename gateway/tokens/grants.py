@@ -45,11 +45,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     @property
     def common_models(self) -> tuple[str, ...] | None:
-        """Patterns that every list lets through, None for all models."""
-        if not self.models:
-            return None
-        patterns = dict.fromkeys(pattern for names in self.models for pattern in names)
-        return tuple(pattern for pattern in patterns if all(_covers(names, (pattern,)) for names in self.models))
+        """Patterns that every list lets through; None for all models."""
+        return reduce(_shared, self.models) if self.models else None
 
 
 EVERYTHING = Grant(Role.ADMIN)
@@ -72,6 +69,26 @@ def grant_along(line: Sequence[TokenRecord], previous: PreviousSecret | None = N
 def grant_of(view: TokenView, held: Held) -> Grant:
     """Of whoever holds that secret."""
     return grant_along((held.record, *(view.parents(held.record) or ())), held.previous)
+
+
+def _shared(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """Patterns for what both lists let through; where two patterns cross in more than one place, for less than that."""
+    shared = (_crossing(one, other) for one in some for other in others)
+    return tuple(dict.fromkeys(pattern for pattern in shared if pattern is not None))
+
+
+def _crossing(one: str, other: str) -> str | None:
+    """``gpt-4*`` and ``*-mini`` cross in ``gpt-4*-mini``."""
+    if allows_model((other,), one):
+        return one
+    if allows_model((one,), other):
+        return other
+    if one.count("*") != 1 or other.count("*") != 1:
+        return None
+    (head, tail), (other_head, other_tail) = one.split("*"), other.split("*")
+    heads, tails = sorted((head, other_head), key=len), sorted((tail, other_tail), key=len)
+    fits = heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
+    return f"{heads[1]}*{tails[1]}" if fits else None
 
 
 def _covers(allowed: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

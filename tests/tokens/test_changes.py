@@ -26,7 +26,7 @@ def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
     made = changes.new_token(TokenWish(name="n"), GIVER, "ann@example.com", NOW + 0.9)
     found = made.record
     assert (found.role, found.models, found.limits, found.expires_at) == (
-        Role.SERVICE, ("b", "a1"), LimitSet(rpm=5), NOW + 100
+        Role.SERVICE, ("a1", "b"), LimitSet(rpm=5), NOW + 100
     )  # fmt: skip
     assert (found.owner, found.created_at, secret.kind(found.prefix)) == ("ann@example.com", NOW, secret.TEST)
     assert found.hash == secret.digest(made.secret)

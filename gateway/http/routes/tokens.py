@@ -96,7 +96,7 @@ class TokenRoutes:
         if wait > 0:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
         form = await forms.read_form(call, {"token": forms.text}, required=("token",))
-        return str(form["token"])
+        return str(form["token"]).strip()  # pasted with its line end
 
     async def _told(
         self, call: Call, form: Callable[[TokenView, TokenRecord, float], dict[str, Any]]
