@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from urllib.parse import quote
 
 import msgspec
 
@@ -20,12 +21,18 @@ def mask(secret: str) -> str:
     return f"{secret[:7]}***{secret[-4:]}"
 
 
+def spellings(secret: str) -> tuple[str, ...]:
+    """As it is, as JSON writes it, as Python quotes it, and as it stands in an address."""
+    in_json = msgspec.json.encode(secret).decode()[1:-1]
+    forms = (secret, in_json, repr(secret)[1:-1], repr(in_json)[1:-1], quote(secret, safe=""), quote(secret))
+    return tuple(sorted(set(forms), key=len, reverse=True))
+
+
 class Masker:
     """Removes what looks like a secret, and the configured secrets whatever they look like."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # As it is, and as JSON writes it.
-        self._known = tuple({form for known in secrets for form in (known, msgspec.json.encode(known).decode()[1:-1])})
+        self._known = tuple(form for known in secrets for form in spellings(known))
 
     def __call__(self, text: str) -> str:
         for known in self._known:

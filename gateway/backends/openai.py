@@ -12,6 +12,7 @@ from gateway.backends import openai_errors
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
 from gateway.backends.openai_events import End, events_of
 from gateway.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
+from gateway.masking import spellings
 from gateway.upstream.aiohttp_client import AiohttpUpstream
 from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 
@@ -49,7 +50,7 @@ class OpenAIBackend:
     def __init__(self, upstream: Upstream, base_url: str, api_key: str | None) -> None:
         self._upstream = upstream
         self._base_url = base_url
-        self._api_key = api_key
+        self._key_forms = spellings(api_key) if api_key else ()
         self._own_headers = {"Accept-Encoding": "identity"}
         if api_key:
             self._own_headers["Authorization"] = f"Bearer {api_key}"
@@ -150,7 +151,9 @@ class OpenAIBackend:
 
     def _redact(self, text: str) -> str:
         """An upstream that quotes the key it was shown must not hand it to our clients."""
-        return text.replace(self._api_key, "***") if self._api_key else text
+        for form in self._key_forms:
+            text = text.replace(form, "***")
+        return text
 
 
 class _JsonAnswer(msgspec.Struct):

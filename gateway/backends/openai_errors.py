@@ -32,9 +32,9 @@ def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Reda
     content = _decoded(text)
     if _is_openai_shaped(content):
         return UpstreamRefused(
-            status, str(content["error"]["message"]), headers, redacted(text.encode(), content, redact)
+            status, redact(str(content["error"]["message"])), headers, redacted(text.encode(), content, redact)
         )
-    said = _message_in(content) or _plain(text) or "nothing more"
+    said = _shortened(redact(_message_in(content))) or _plain(text) or "nothing more"
     return UpstreamRefused(status, f"The upstream answered {status}: {said}", headers)
 
 
@@ -43,7 +43,7 @@ def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> Upstre
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
     said = (error.get("message") if isinstance(error, dict) else error) or "nothing more"
-    return UpstreamRefused(status, redact(f"The upstream reported an error: {_shortened(str(said))}"), headers)
+    return UpstreamRefused(status, f"The upstream reported an error: {_shortened(redact(str(said)))}", headers)
 
 
 def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
@@ -72,10 +72,10 @@ def _is_openai_shaped(content: Any) -> bool:
     return isinstance(error, dict) and {"message", "type", "param", "code"} <= error.keys()
 
 
-def _message_in(content: Any) -> str | None:
+def _message_in(content: Any) -> str:
     """Where other servers keep their words: ``{"error": {"message"}}``, ``{"error": "…"}``, ``{"message"}``, ``{"detail"}``."""
     if not isinstance(content, dict):
-        return None
+        return ""
     inner = content.get("error")
     for said in (
         inner.get("message") if isinstance(inner, dict) else inner,
@@ -83,8 +83,8 @@ def _message_in(content: Any) -> str | None:
         content.get("detail"),
     ):
         if said:
-            return _shortened(said if isinstance(said, str) else msgspec.json.encode(said).decode())
-    return None
+            return said if isinstance(said, str) else msgspec.json.encode(said).decode()
+    return ""
 
 
 def _plain(text: str) -> str:

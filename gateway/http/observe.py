@@ -51,7 +51,9 @@ class Observer:
         @lru_cache(maxsize=1024)
         def shown(text: str) -> str:
             """Headers, paths and models may be anything: bytes that are no text, even a secret in the wrong place."""
-            return masker(text[:_MAX_SHOWN].encode("utf-8", "backslashreplace").decode())
+            return masker(text.encode("utf-8", "backslashreplace").decode())[
+                :_MAX_SHOWN
+            ]  # cut in half, a secret is not known
 
         self._shown = shown
 
@@ -73,7 +75,7 @@ class Observer:
             method=call.method[:20],
             path=call.path if call.route and not call.params else self._shown(call.path),
             token_id=principal.token_id if principal else None,
-            token=principal.name if principal else None,
+            token=self._shown(principal.name) if principal else None,
             model=call.model and self._shown(call.model),
             deployment=call.backend,
             status=status,

@@ -99,11 +99,17 @@ def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twin = next(key for key in keys if keys.count(key) > 1)
-        # The key may be a secret in FreeGPT's form.
-        raise ValueError(
-            f"the key {secret.display_prefix(twin) if len(twin) > 20 else twin!r} stands twice in an object"
-        )
+        raise ValueError(f"the key {_shown(twin)} stands twice in an object")
     return found
+
+
+def _shown(key: str) -> str:
+    """A key may be a secret, in FreeGPT's form."""
+    return (
+        repr(key)
+        if key in (*fields.READERS, *_FREEGPT_FIELDS, "version", "tokens")
+        else f"{secret.display_prefix(key)}..."
+    )
 
 
 def _refuse_constant(name: str) -> Any:
@@ -125,7 +131,9 @@ def _whole(text: str) -> int:
 
 def _decode_current(content: dict[str, Any]) -> TokenDocument:
     if content.get("version") != VERSION or isinstance(content.get("version"), bool):
-        raise TokenFileError(f"version is {content.get('version')!r}; this gateway reads version {VERSION}")
+        found = content.get("version")
+        shown = found if found is None or isinstance(found, int) else f"a {type(found).__name__}"
+        raise TokenFileError(f"version is {shown}; this gateway reads version {VERSION}")
     tokens = content.get("tokens")
     if not isinstance(tokens, list):
         raise TokenFileError("`tokens` must be a list")

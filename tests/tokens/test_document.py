@@ -87,7 +87,7 @@ REFUSED = [
     (b'{"tokens": []}', "version is None"),
     (b'{"version": 2, "tokens": []}', "version is 2"),
     (b'{"version": true, "tokens": []}', "version is True"),
-    (b'{"version": "1", "tokens": []}', "version is '1'"),
+    (b'{"version": "1", "tokens": []}', "version is a str"),
     (b'{"version": 1}', "`tokens` must be a list"),
     (b'{"version": 1, "tokens": {}}', "`tokens` must be a list"),
     (b'{"version": 1, "tokens": [null]}', r"tokens\[0\]: expected an object"),
@@ -118,7 +118,7 @@ def test_a_key_that_stands_twice_could_hide_a_revocation() -> None:
 
 def test_the_message_about_a_secret_that_stands_twice_does_not_show_it() -> None:
     data = _old(freegpt(OLD))
-    with pytest.raises(TokenFileError, match="'sk-old-secret-' stands twice") as caught:
+    with pytest.raises(TokenFileError, match=r"the key sk-old-secret-\.\.\. stands twice") as caught:
         codec.decode(data[:-1] + b"," + data[1:])
     assert OLD not in str(caught.value)
 

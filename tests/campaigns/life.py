@@ -1,0 +1,368 @@
+"""What tokens go through, done for real: here or in a second process, on disks that fail, with deaths in the middle of a write.
+
+``python -m tests.campaigns.life orders`` is that second process. It reads one order a line, does it and answers; a new secret is
+said before anything is written, so that whoever kills the process knows it. ``python -m tests.campaigns.life changes FOLDER``
+makes changes until it is killed, and says each once it is done.
+"""
+
+import base64
+import builtins
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote_to_bytes
+
+from gateway import atomic_file
+from gateway.audit import journal
+from gateway.audit.journal import AUDIT_FILE, AuditLog
+from gateway.clock import SteadyClock
+from gateway.limits.policy import read_limits
+from gateway.tokens import changes, secret
+from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
+from gateway.tokens.document import TokenFileError
+from gateway.tokens.record import Role, TokenRecord
+from gateway.tokens.references import AmbiguousToken, NoSuchToken
+from gateway.tokens.service import TokenService
+from gateway.tokens.token_file import TokenFile
+from gateway.tokens.view import TokenView
+from gateway.usage.recorder import Use, Used, apply_uses
+from tests.support.tokens import BY, Clock
+
+TOKENS = "api_tokens.json"
+Order = dict[str, Any]
+"""``verb`` and what it takes; times as seconds since the epoch."""
+
+
+def audit_path(folder: Path) -> Path:
+    return folder / "data" / AUDIT_FILE
+
+
+class Hands:
+    """Changes as the command line makes them, and uses as the recorder of another worker writes them."""
+
+    def __init__(self, folder: Path, wall: Callable[[], float]) -> None:
+        self.clock = SteadyClock(wall)
+        self._file = TokenFile(folder / TOKENS)
+        self._service = TokenService(self._file, AuditLog(audit_path(folder), self.clock), self.clock)
+
+    def tokens(self) -> tuple[TokenRecord, ...]:
+        return self._service.view().document.tokens
+
+    def do(self, order: Order) -> Order:
+        """The new ``id`` and ``secret`` if there are any, or ``refused``, or ``failed``: then nothing shall have changed."""
+        self.clock()
+        try:
+            return getattr(self, f"_{order['verb']}")(order) or {}
+        except (ChangeRefused, NoSuchToken, AmbiguousToken) as error:
+            return {"refused": type(error).__name__}
+        except (OSError, TokenFileError) as error:
+            return {"failed": str(error)}
+
+    def _create(self, order: Order) -> Order:
+        made = self._service.create(BY, TokenWish(**fields(order["wish"])))
+        return {"id": made.record.id, "secret": made.secret}
+
+    def _rotate(self, order: Order) -> Order:
+        made = self._service.rotate(BY, order["reference"], order["grace"])
+        return {"id": made.record.id, "secret": made.secret}
+
+    def _revoke(self, order: Order) -> None:
+        self._service.revoke(BY, order["reference"])
+
+    def _delete(self, order: Order) -> None:
+        self._service.delete(BY, order["reference"])
+
+    def _patch(self, order: Order) -> None:
+        def plan(view: TokenView, _now: float) -> tuple[Touch, ...]:
+            record = view.by_id(order["reference"])
+            if record is None:
+                raise NoSuchToken
+            return changes.patched(view, record, fields(order["values"]))
+
+        self._service.change(BY, plan)
+
+    def _import(self, order: Order) -> None:
+        self._service.import_file(BY, order["text"].encode())
+
+    def _use(self, order: Order) -> None:
+        uses = {Used(order["id"], order["hash"]): Use(order["times"], int(self.clock()), order["address"])}
+        self._file.update(lambda before: apply_uses(before, uses), create=False)
+
+
+def fields(values: Order) -> Order:
+    """From what JSON can say to what a token has."""
+    kept = dict(values)
+    if "rpm" in kept:
+        kept["limits"] = read_limits({"rpm": kept.pop("rpm")})
+    if kept.get("models") is not None:
+        kept["models"] = tuple(kept["models"])
+    if "role" in kept:
+        kept["role"] = Role(kept["role"])
+    return kept
+
+
+class Trap:
+    """Counts what a write asks of the disk, and springs at the ``at``-th request - a write is half done by then. ``lasting``:
+    all later ones fail, too."""
+
+    def __init__(self, at: int, spring: Callable[[], None], *, lasting: bool = False) -> None:
+        self._at = at
+        self._spring = spring
+        self._lasting = lasting
+        self._count = 0
+        self.sprung: list[str] = []
+        """Under which calls."""
+
+    def passes(self) -> bool:
+        self._count += 1
+        return self._count < self._at or (self._count > self._at and not self._lasting)
+
+    def spring(self, name: str) -> None:
+        self.sprung.append(name)
+        self._spring()
+
+    def guard(self, name: str, real: Callable[..., Any], *arguments: Any) -> Any:
+        if not self.passes():
+            if name.endswith("pwrite"):
+                descriptor, data, place = arguments
+                real(descriptor, data[: len(data) // 2], place)
+            elif name.endswith("close"):
+                real(*arguments)
+            self.spring(name)
+        return real(*arguments)
+
+
+def fail() -> None:
+    raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _System:
+    """The module ``os``, with a trap under what changes a file. ``room`` is the module that asks."""
+
+    def __init__(self, trap: Trap, room: str) -> None:
+        self._trap = trap
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in ("chown", "close", "fchmod", "fstat", "fsync", "ftruncate", "open", "pread", "pwrite"):
+            return real
+        return lambda *arguments, **more: self._trap.guard(f"{self._room}.{name}", partial(real, **more), *arguments)
+
+
+class _Output:
+    """A file that is written."""
+
+    def __init__(self, file: IO[bytes], trap: Trap) -> None:
+        self._file = file
+        self._trap = trap
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def write(self, data: bytes) -> None:
+        if not self._trap.passes():
+            self._file.write(data[: len(data) // 2])
+            self._file.flush()
+            self._trap.spring("write")
+        self._file.write(data)
+
+
+@contextmanager
+def trapped(trap: Trap) -> Iterator[None]:
+    """Under the two modules that write: the token file's and the audit log's."""
+    kept = Path.replace, Path.unlink
+
+    def opened(descriptor: int, mode: str, **options: Any) -> Any:
+        file = builtins.open(descriptor, mode, **options)  # noqa: SIM115 - the caller closes it
+        return _Output(file, trap) if "w" in mode else file
+
+    atomic_file.os = _System(trap, "atomic_file")  # type: ignore[assignment]
+    journal.os = _System(trap, "journal")  # type: ignore[assignment]
+    atomic_file.open = opened  # type: ignore[attr-defined]
+    Path.replace = lambda path, target: trap.guard("replace", kept[0], path, target)  # type: ignore[method-assign]
+    Path.unlink = lambda path, *rest: trap.guard("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Path.replace, Path.unlink = kept  # type: ignore[method-assign]
+        atomic_file.os = journal.os = os
+        del atomic_file.open  # type: ignore[attr-defined]
+
+
+class Second:
+    """The second process, seen from the first. It is started when it is needed, and again after each death."""
+
+    def __init__(self) -> None:
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+
+    def begin(self, folder: Path) -> None:
+        """From now on it works there, with a clock that has seen nothing yet."""
+        self._folder = folder
+        if self._popen is not None:
+            self._send({"folder": str(folder), "now": 0})
+
+    def send(self, order: Order, now: float, die_at: int | None = None) -> None:
+        if self._popen is None:
+            self._popen = process("orders")
+            self._send({"folder": str(self._folder), "now": 0})
+        self._send({**order, "now": now, "die_at": die_at})
+
+    def answer(self) -> Order:
+        """As ``Hands.do``; or ``died``, with the ``secret`` that it had made by then."""
+        assert self._popen is not None
+        assert self._popen.stdout is not None
+        said: Order = {}
+        while line := self._popen.stdout.readline():
+            said |= json.loads(line)
+            if "answer" in said:
+                return dict(said["answer"])
+        assert self._popen.wait(10) == -signal.SIGKILL
+        self.close()
+        return {"died": True, **said}
+
+    def close(self) -> None:
+        if self._popen is not None:
+            end(self._popen)
+        self._popen = None
+
+    def _send(self, order: Order) -> None:
+        assert self._popen is not None
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(json.dumps(order).encode() + b"\n")
+        self._popen.stdin.flush()
+
+
+def process(*arguments: str) -> "subprocess.Popen[bytes]":
+    """One of the two that this module can be."""
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "tests.campaigns.life", *arguments]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": root}
+    return subprocess.Popen(command, cwd=root, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def end(popen: "subprocess.Popen[bytes]") -> None:
+    """Kill it, and close what leads to it."""
+    popen.kill()
+    popen.wait(10)
+    for stream in (popen.stdin, popen.stdout):
+        if stream is not None:
+            stream.close()
+
+
+class Needles:
+    """Every piece of 12 characters of many secrets that does not lie within the 14 that are shown: plain, backwards, in Base64
+    at any offset, in hexadecimal."""
+
+    SHOWN, PIECE = 14, 12
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        """``secrets`` by a name to report."""
+        self._blocks: list[tuple[bytes, str, frozenset[bytes]]] = []
+        for name, text in secrets.items():
+            hidden = text[self.SHOWN + 1 - self.PIECE :].encode()
+            self._add(f"{name}, plain", hidden, self.PIECE)
+            self._add(f"{name}, backwards", hidden[::-1], self.PIECE)
+            self._add(f"{name}, hexadecimal", hidden.hex().encode(), 2 * self.PIECE)
+            for offset in range(3):
+                whole = hidden[offset : offset + (len(hidden) - offset) // 3 * 3]
+                self._add(f"{name}, Base64", base64.b64encode(whole), 16)
+                self._add(f"{name}, Base64", base64.urlsafe_b64encode(whole), 16)
+
+    def _add(self, name: str, text: bytes, length: int) -> None:
+        """Wherever a piece begins, one block of half its length, counted from the start of the text, lies within it whole."""
+        half = length // 2
+        pieces = {start: text[start : start + length] for start in range(len(text) - length + 1)}
+        for at in range(0, len(text) - half + 1, half):
+            around = frozenset(pieces[start] for start in range(at - half, at + 1) if start in pieces)
+            self._blocks.append((text[at : at + half], name, around))
+
+    def found(self, data: bytes) -> set[str]:
+        """The names of what stands in it: as it is, behind percent signs, or behind JSON's backslashes."""
+        forms = {data, unquote_to_bytes(data), data.replace(b'\\"', b'"').replace(b"\\\\", b"\\")}
+        return {name for form in forms for name in self._in(form)}
+
+    def _in(self, data: bytes) -> Iterator[str]:
+        for block, name, around in self._blocks:
+            if block in data and any(piece in data for piece in around):
+                yield name
+
+
+def take_orders() -> None:
+    """The second process."""
+    wall, generate = Clock(), secret.generate
+    hands = Hands(Path(), wall)
+
+    def said_first(prefix: str = "sk-") -> str:
+        text = generate(prefix)
+        say({"secret": text})
+        return text
+
+    secret.generate = said_first
+    for line in sys.stdin:
+        order = json.loads(line)
+        wall.now = order["now"]
+        if "folder" in order:
+            hands = Hands(Path(order["folder"]), wall)
+            continue
+        trap: AbstractContextManager[None] = trapped(Trap(order["die_at"], die)) if order["die_at"] else nullcontext()
+        with trap:
+            answer = hands.do(order)
+        say({"answer": answer})
+
+
+def change_for_ever(folder: Path) -> None:
+    """A parent and two children, of which one goes with it: changes of one, two and three lines."""
+    hands = Hands(folder, SteadyClock())
+    for number in count():
+        parent = _done(hands, "token.create", {"verb": "create", "wish": {"name": f"parent {number}"}})
+        below = {"name": "child", "parent_id": parent}
+        children = [_done(hands, "token.create", {"verb": "create", "wish": below}) for _ in range(2)]
+        _done(hands, "token.rotate", {"verb": "rotate", "reference": parent, "grace": 60})
+        _done(hands, "token.delete", {"verb": "delete", "reference": children[0]})
+        _done(hands, "token.revoke", {"verb": "revoke", "reference": parent})
+
+
+def _done(hands: Hands, action: str, order: Order) -> str:
+    """Says ``action id`` once it was acknowledged, and gives others a moment to get the lock, too."""
+    while "failed" in (answer := hands.do(order)):
+        assert "lock" in answer["failed"], answer
+    assert "refused" not in answer, answer
+    signal.sigtimedwait([], 0.001)
+    token_id = answer.get("id") or order["reference"]
+    os.write(1, f"{action} {token_id}\n".encode())
+    return str(token_id)
+
+
+def say(what: Order) -> None:
+    os.write(1, json.dumps(what).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "orders":
+        take_orders()
+    else:
+        change_for_ever(Path(sys.argv[2]))
