@@ -101,15 +101,15 @@ def _problems_with_tokens(path: Path) -> list[Problem]:
 
 def _serve(found: Settings, listener: socket.socket) -> int:
     address = _address(listener)
+    shared = Shared.new()
 
     def announce(app: App) -> None:
         _settle_collector()
         _print_banner(found, app, address)
 
     if found.workers == 1:
-        server.run(found, listener, Shared.for_one_process(), announce)
+        server.run(found, listener, shared, announce)
         return 0
-    shared = Shared.for_many()
     supervisor = os.getpid()
 
     def work(number: int) -> None:

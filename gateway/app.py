@@ -11,7 +11,7 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.principal import Mode, Principal
-from gateway.auth.ratchet import LocalRatchet, Ratchet, SharedRatchet
+from gateway.auth.ratchet import Ratchet
 from gateway.backends import registry
 from gateway.backends.base import Backend, BackendConfig
 from gateway.clock import SteadyClock
@@ -59,12 +59,8 @@ class Shared(NamedTuple):
     throttle: Throttle
 
     @staticmethod
-    def for_one_process() -> "Shared":
-        return Shared(LocalRatchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE))
-
-    @staticmethod
-    def for_many() -> "Shared":
-        return Shared(SharedRatchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE))
+    def new() -> "Shared":
+        return Shared(Ratchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE))
 
 
 class App:
@@ -81,7 +77,7 @@ class App:
         """``shared`` is what all workers have together; ``clock`` goes before its clock.
 
         Raises TokenFileError or OSError for a damaged token file, UnknownBackend or ValueError for the backend."""
-        shared = shared or Shared.for_one_process()
+        shared = shared or Shared.new()
         self._clock = clock or shared.clock
         self._metrics = Metrics()
         self._tasks = TaskGroup()

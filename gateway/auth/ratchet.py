@@ -5,34 +5,10 @@ up open beside siblings that enforce.
 """
 
 import mmap
-from typing import Protocol
 
 
-class Ratchet(Protocol):
-    """A fact that can become true, and never false again."""
-
-    def engage(self) -> None: ...
-
-    @property
-    def engaged(self) -> bool: ...
-
-
-class LocalRatchet:
-    """For one process."""
-
-    def __init__(self) -> None:
-        self._engaged = False
-
-    def engage(self) -> None:
-        self._engaged = True
-
-    @property
-    def engaged(self) -> bool:
-        return self._engaged
-
-
-class SharedRatchet:
-    """One byte of memory that parent and forked children share."""
+class Ratchet:
+    """A fact that can become true, and never false again: one byte that a parent and its forked children share."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)

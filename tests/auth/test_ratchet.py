@@ -1,16 +1,12 @@
 """Once engaged, engaged: in one process, and over all workers."""
 
 import os
-from collections.abc import Callable
 
-import pytest
-
-from gateway.auth.ratchet import LocalRatchet, Ratchet, SharedRatchet
+from gateway.auth.ratchet import Ratchet
 
 
-@pytest.mark.parametrize("make", [LocalRatchet, SharedRatchet])
-def test_it_begins_loose_and_stays_engaged(make: Callable[[], Ratchet]) -> None:
-    ratchet = make()
+def test_it_begins_loose_and_stays_engaged() -> None:
+    ratchet = Ratchet()
     assert not ratchet.engaged
     ratchet.engage()
     ratchet.engage()
@@ -18,7 +14,7 @@ def test_it_begins_loose_and_stays_engaged(make: Callable[[], Ratchet]) -> None:
 
 
 def test_a_forked_worker_engages_it_for_its_siblings() -> None:
-    ratchet = SharedRatchet()
+    ratchet = Ratchet()
     worker = os.fork()
     if worker == 0:
         ratchet.engage()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,10 +101,21 @@ class Rights(NamedTuple):
         return {name for name, is_more in found.items() if is_more}
 
     def common(self) -> list[str] | None:
-        if not self.models:
-            return None
-        names = dict.fromkeys(name for names in self.models for name in names)
-        return [name for name in names if all(covers(names, (name,)) for names in self.models)]
+        """What all lists let through; None for everything."""
+        lists = [list(names) for names in self.models]
+        return reduce(lambda some, others: [*dict.fromkeys(both(some, others))], lists) if lists else None
+
+
+def both(some: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    """The narrower of two patterns; ``a*`` and ``*b`` share ``a*b``."""
+    for one in some:
+        for other in others:
+            if covers([other], [one]):
+                yield one
+            elif covers([one], [other]):
+                yield other
+            elif {one[-1], other[0]} == {"*"} or {one[0], other[-1]} == {"*"}:
+                yield (one + other if other[0] == "*" else other + one).replace("**", "*")
 
 
 EVERYTHING = Rights("admin", (), None, None, False)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway.app import Shared
-from gateway.auth.ratchet import LocalRatchet
+from gateway.auth.ratchet import Ratchet
 from gateway.clock import SteadyClock, to_iso
 from gateway.http.throttle import Throttle
 from gateway.tokens import secret
@@ -681,7 +681,7 @@ async def test_below_a_test_token_nothing_reaches_a_model_whatever_its_prefix(tm
 async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running, Clock]]:
     """A gateway whose minutes pass when the test says so."""
     clock = Clock()
-    shared = Shared(LocalRatchet(), SteadyClock(), Throttle(60, clock))
+    shared = Shared(Ratchet(), SteadyClock(), Throttle(60, clock))
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), **values}
     async with running_gateway(folder, made_of={"shared": shared}, **values) as gateway:
         yield gateway, clock
