@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 _TEMPORARY_SUFFIX = ".tmp"
+_LOCK_POLL_SECONDS = 0.005
 
 
 class LockTimeout(OSError):
@@ -50,8 +51,12 @@ def make_folder(path: Path) -> None:
 def make_file(path: Path, flags: int) -> int:
     """Open a file for its owner alone, making it where it is not there. Answers the descriptor. Raises OSError."""
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    if os.fstat(descriptor).st_size == 0:
-        _hand_over(path, path.parent)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            _hand_over(path, path.parent)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -68,7 +73,8 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
     Raises LockTimeout after ``timeout`` seconds, OSError where the lock cannot be made.
     """
-    lock = FileLock(f"{path}.lock", timeout=timeout, mode=0o600)
+    # Asked for seldom, a lock that another process takes again and again is never found free.
+    lock = FileLock(f"{path}.lock", timeout=timeout, poll_interval=_LOCK_POLL_SECONDS, mode=0o600)
     try:
         with lock:
             _hand_over(Path(lock.lock_file), path.parent)

@@ -9,6 +9,7 @@ import msgspec
 _SECRET_FORMS = re.compile(
     r"(?:sk|pk|rk)[-_][A-Za-z0-9_\-]{12,}"  # ours, OpenAI's, and most of the field's
     r"|(?i:bearer)\s+[^\s\"',]{12,}"
+    r"|(?i:authorization\W{1,8}basic)\s+[A-Za-z0-9+/=_-]{8,}"  # the word alone also stands in prose
     r"|(?i:token|api[-_]?key)=[^\s&\"']{4,}"
     r"|openai-insecure-api-key\.[^\s,\"']+"
 )

@@ -39,6 +39,11 @@ def test_what_looks_like_a_secret_is_masked_without_being_known(text: str) -> No
     assert KEY[4:40] not in Masker()(text)
 
 
+@pytest.mark.parametrize("text", ["Authorization: Basic OmFiY2RlZmdo", "('authorization', 'basic OmFiY2RlZmdo')"])
+def test_basic_credentials_are_masked(text: str) -> None:
+    assert "OmFiY2Rl" not in Masker()(text)
+
+
 @pytest.mark.parametrize("text", ["Bearer eyJhbGciOi.eyJzdWIi.c2ln", "?token=plain-word-secret", "x?api-key=abcd&y"])
 def test_a_foreign_secret_is_told_by_its_place(text: str) -> None:
     masked = Masker()(text)
@@ -47,7 +52,8 @@ def test_a_foreign_secret_is_told_by_its_place(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a token for the bearer", "sk-ip this", "ask-me-anything", "the api-key is missing"]
+    "text",
+    ["", "a token for the bearer", "sk-ip this", "ask-me-anything", "the api-key is missing", "basic understanding"],
 )
 def test_prose_stays_as_it_is(text: str) -> None:
     assert Masker()(text) == text

@@ -54,11 +54,11 @@ class AuditLog:
         try:
             _write_at(descriptor, size, data)
             os.fsync(descriptor)
+            if size == 0:
+                atomic_file.sync_folder(self.path.parent)
         except OSError:
-            os.ftruncate(descriptor, size)  # half a line would break the chain
+            os.ftruncate(descriptor, size)  # half a line would break the chain, and a whole one would tell of nothing
             raise
-        if size == 0:
-            atomic_file.sync_folder(self.path.parent)
 
     def _end(self, descriptor: int, size: int) -> Link:
         if size == 0:

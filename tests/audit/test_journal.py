@@ -95,6 +95,34 @@ def test_a_full_disk_leaves_what_was_there(
     assert count(log) == 2
 
 
+def test_a_folder_that_cannot_be_synced_leaves_no_line(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is refused, so the log must not tell of it."""
+
+    def fail(_folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic_file, "sync_folder", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            log.append([entry(1)])
+    assert count(log) == 0
+    log.append([entry(2)])
+    assert count(log) == 1
+
+
+def test_a_file_that_cannot_be_handed_over_leaves_nothing_open(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_paths: Path) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    log.append([entry(1)])
+    log.path.unlink()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(atomic_file, "_hand_over", fail)
+    with pytest.raises(OSError, match="not permitted"):
+        atomic_file.make_file(log.path, os.O_RDWR)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_short_write_is_finished(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.pwrite
     monkeypatch.setattr(journal.os, "pwrite", lambda to, data, place: whole(to, bytes(data[:10]), place))
