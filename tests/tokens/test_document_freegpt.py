@@ -192,3 +192,14 @@ def test_a_field_of_the_new_form_in_the_old_one_is_refused() -> None:
 def test_a_whole_number_too_large_to_be_written_again_is_refused(number: int) -> None:
     with pytest.raises(TokenFileError, match="is too large"):
         codec.decode(content(entry(metadata={"n": number})))
+
+
+@pytest.mark.parametrize("field", ["revokd_at", "disabled"])
+def test_a_misspelt_end_in_the_old_form_is_refused(field: str) -> None:
+    with pytest.raises(TokenFileError, match="unknown field"):
+        codec.decode(json.dumps(freegpt(**{field: "2026-01-01T00:00:00Z"})).encode())
+
+
+def test_what_is_nobodys_field_is_kept_in_the_old_form() -> None:
+    record = codec.decode(json.dumps(freegpt(colour="red")).encode()).tokens[0]
+    assert record.unknown == {"colour": "red"}
