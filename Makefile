@@ -43,6 +43,12 @@ acceptance: $(VENV)/test.stamp  ## real clients against servers that nobody here
 bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare aiohttp relay (needs wrk and nginx)
 	@$(BIN)/python -m bench.quick
 
+bench-admission: $(VENV)/test.stamp  ## what limits and metering cost a request, in CPU
+	@$(BIN)/python -m bench.admission
+
+prices: $(VENV)/test.stamp  ## renew gateway/prices.json from the genai-prices that is installed
+	@$(BIN)/python scripts/make_prices.py
+
 lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	  --python-version 3.11 pyproject.toml -o requirements/run.txt
@@ -52,4 +58,4 @@ lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 clean:  ## remove what make made
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.PHONY: help run test lint coverage campaign acceptance bench-quick lock clean
+.PHONY: help run test lint coverage campaign acceptance bench-quick bench-admission prices lock clean

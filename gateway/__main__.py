@@ -19,6 +19,7 @@ from gateway.settings import ConfigurationError, Problem, Settings
 from gateway.supervisor import Supervisor
 from gateway.tokens.document import TokenFileError
 from gateway.tokens.token_file import TokenFile
+from gateway.usage.pricing import read_price_table
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 78
@@ -78,6 +79,10 @@ def _load(arguments: argparse.Namespace) -> Settings:
         raise ConfigurationError(problems) from None
     problems += _problems_with_tokens(found.tokens_file)
     try:
+        read_price_table(found.prices)
+    except ValueError as error:
+        problems.append(Problem("GATEWAY_CONFIG", str(error)))
+    try:
         registry.find(found.backend)
     except registry.UnknownBackend as error:
         problems.append(Problem("GATEWAY_BACKEND", str(error)))
@@ -101,7 +106,7 @@ def _problems_with_tokens(path: Path) -> list[Problem]:
 
 def _serve(found: Settings, listener: socket.socket) -> int:
     address = _address(listener)
-    shared = Shared.new()
+    shared = Shared.new(found.workers)
 
     def announce(app: App) -> None:
         _settle_collector()
@@ -113,7 +118,8 @@ def _serve(found: Settings, listener: socket.socket) -> int:
     supervisor = os.getpid()
 
     def work(number: int) -> None:
-        server.run(found, listener, shared, announce if number == 0 else lambda app: _settle_collector(), supervisor)
+        ready = announce if number == 0 else lambda app: _settle_collector()
+        server.run(found, listener, shared._replace(worker=number), ready, supervisor)
 
     return Supervisor(work, found.workers, found.drain_seconds).run()
 

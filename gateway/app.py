@@ -1,11 +1,13 @@
 """The composition root: the only place where the parts meet. Nothing here decides anything about a request."""
 
-import logging
+import asyncio
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from gateway.accounting import Accounting
+from gateway.admission import Admission, AdmissionRules
 from gateway.audit.journal import AUDIT_FILE, AuditLog
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
@@ -22,45 +24,57 @@ from gateway.http.departures import watch_clients
 from gateway.http.entrance import Entrance, EntranceRules
 from gateway.http.gate import Gate, GateRules
 from gateway.http.observe import Observer
+from gateway.http.routes.check import CheckRoutes
 from gateway.http.routes.description import DescriptionRoutes
 from gateway.http.routes.inference import InferenceRoutes
 from gateway.http.routes.me import MeRoutes
 from gateway.http.routes.ops import Health, OpsRoutes
 from gateway.http.routes.tokens import TokenRoutes
+from gateway.http.routes.usage import UsageRoutes
 from gateway.http.routes.user_keys import UserKeyRoutes
 from gateway.http.table import Handlers, Router, routes
 from gateway.http.throttle import Throttle
-from gateway.inference import Inference
+from gateway.inference import Backends, Inference, MeteringRules
+from gateway.limits.counters import Counters
+from gateway.limits.counters_file import COUNTERS_FILE
+from gateway.limits.limiter import Limiter
+from gateway.limits.memory import MemoryCounters
+from gateway.limits.sqlite import SqliteCounters
 from gateway.log import LineWriter, wants_json
 from gateway.management import TokenManagement
 from gateway.masking import Masker
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from gateway.shared_numbers import NumbersArena
 from gateway.tasks import TaskGroup
 from gateway.tokens.record import Status
 from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile
 from gateway.tokens.view import TokenView
 from gateway.tokens.watcher import FileState, TokenWatcher
+from gateway.usage.ledger import Ledger
+from gateway.usage.ledger_file import LEDGER_FILE, LedgerFile
+from gateway.usage.pricing import load_prices, packaged_prices, read_price_table
 from gateway.usage.recorder import Used, UseRecorder
 from gateway.user_keys import UserKeys
 
-log = logging.getLogger(__name__)
-
 LOCK_SECONDS = 2.0
+STORE_LOOK_SECONDS = 0.5
 PUBLIC_REQUESTS_PER_MINUTE = 60
 
 
 class Shared(NamedTuple):
-    """What all workers have together, made before they are forked."""
+    """What all workers have together, made before they are forked; and which of them this is."""
 
     ratchet: Ratchet
     clock: Callable[[], float]
     throttle: Throttle
+    numbers: NumbersArena
+    worker: int = 0
 
     @staticmethod
-    def new() -> "Shared":
-        return Shared(Ratchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE))
+    def new(workers: int = 1) -> "Shared":
+        return Shared(Ratchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE), NumbersArena(workers))
 
 
 class App:
@@ -79,17 +93,19 @@ class App:
         Raises TokenFileError or OSError for a damaged token file, UnknownBackend or ValueError for the backend."""
         shared = shared or Shared.new()
         self._clock = clock or shared.clock
-        self._metrics = Metrics()
+        self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
         self._tasks = TaskGroup()
         file = TokenFile(settings.tokens_file, LOCK_SECONDS)
         self._watcher = TokenWatcher(file)
-        self._metrics.token_store_up.set_function(lambda: self._watcher.state is FileState.CURRENT)
         self._watcher.load()
         audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
         self._management = TokenManagement(TokenService(file, audit, self._clock), self._watcher, self._clock)
         self._throttle = shared.throttle
-        _warn_of_limits(self._watcher.view)
         self._recorder = UseRecorder(file, self._metrics)
+        self._counters = _counters(settings, self._clock)
+        self._limiter = Limiter(self._counters, self._clock, settings.queue_size, self._metrics.queued.set)
+        self._ledger_file = LedgerFile(settings.data_dir / LEDGER_FILE)
+        self._ledger = Ledger(self._ledger_file, self._metrics, settings.usage_days, self._clock)
         config = _backend_config(settings)
         self._backend = backend or registry.find(settings.backend)(config)
         self._test_backend = registry.find("echo")(config)
@@ -102,19 +118,28 @@ class App:
         )
         self._watcher.subscribe(self._authenticator.take_note)
         self._watcher.subscribe(self._cut_dead_tokens)
-        self._active = ActiveCalls()
-        self._metrics.in_flight.set_function(lambda: len(self._active))
+        self._counters_up, self._ledger_up = self._metrics.store_up("counters"), self._metrics.store_up("ledger")
+        self._active = ActiveCalls(self._metrics.in_flight.set)
         self.entrance = self._entrance(settings)
 
     def _entrance(self, settings: Settings) -> Entrance:
-        inference = Inference(self._backend, self._test_backend, settings.model_aliases)
+        admission, accounting = self._admission(settings), Accounting(self._ledger_file)
+        inference = Inference(
+            Backends(self._backend, self._test_backend),
+            settings.model_aliases,
+            admission,
+            self._ledger,
+            MeteringRules(self._clock, settings.stream_usage),
+        )
         handlers = Handlers(
             InferenceRoutes(inference, settings.max_body_bytes),
-            TokenRoutes(self._management, self._authenticator, self._throttle),
-            UserKeyRoutes(UserKeys(self._management)),
-            MeRoutes(self._management),
+            TokenRoutes(self._management, accounting, self._authenticator, self._throttle),
+            UserKeyRoutes(UserKeys(self._management), admission),
+            MeRoutes(self._management, admission),
+            CheckRoutes(admission),
+            UsageRoutes(self._management, accounting),
             DescriptionRoutes(),
-            OpsRoutes(self.health, self._metrics),
+            OpsRoutes(self.health, self._metrics_page),
         )
         rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
         gate = Gate(Router(routes(handlers)), self._authenticator, rules, self._note_use)
@@ -122,6 +147,12 @@ class App:
         masker = Masker(settings.secrets)
         observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
         return Entrance(gate, self._watcher.look, observer, self._active, EntranceRules(settings.cors_origins, masker))
+
+    def _admission(self, settings: Settings) -> Admission:
+        """Raises ValueError for a table of prices that is none."""
+        prices = load_prices(packaged_prices(), read_price_table(settings.prices))
+        rules = AdmissionRules(settings.model_aliases, settings.completion_tokens, settings.queue_seconds)
+        return Admission(self._limiter, self._counters, prices, rules, self._metrics.refused)
 
     @property
     def mode(self) -> Mode:
@@ -141,6 +172,10 @@ class App:
         self._tasks.keep(self._watcher.run, "watch the token file")
         self._tasks.keep(self._recorder.run, "write last-used times")
         self._tasks.keep(partial(watch_clients, self._active), "notice clients that have gone")
+        self._tasks.keep(self._counters.run, "keep the counters")
+        self._tasks.keep(self._limiter.run, "serve waiting requests")
+        self._tasks.keep(self._ledger.run, "write the ledger")
+        self._tasks.keep(self._keep_telling, "tell the metrics of the stores")
 
     def look_at_tokens(self) -> None:
         """Read the token file now instead of at the next look."""
@@ -158,8 +193,26 @@ class App:
         """Write what waits and close what is open."""
         await self._tasks.aclose()
         await self._recorder.drain()
+        await self._counters.aclose()
+        await self._ledger.drain()
         await self._backend.aclose()
         await self._test_backend.aclose()
+
+    async def _keep_telling(self) -> None:
+        """Whichever worker is asked for the metrics cannot ask the others."""
+        while True:
+            self._tell_of_stores()
+            await asyncio.sleep(STORE_LOOK_SECONDS)
+
+    def _tell_of_stores(self) -> None:
+        self._metrics.token_store_up.set(self._watcher.state is FileState.CURRENT)
+        self._counters_up.set(self._counters.is_up)
+        self._ledger_up.set(self._ledger.is_up)
+        self._metrics.settlements_waiting.set(self._counters.waiting)
+
+    def _metrics_page(self) -> bytes:
+        self._tell_of_stores()
+        return self._metrics.page()
 
     def _note_use(self, principal: Principal, client: Client) -> None:
         held = principal.held
@@ -185,10 +238,9 @@ class App:
         self._active.cut(error, is_dead)
 
 
-def _warn_of_limits(view: TokenView) -> None:
-    """Nobody shall believe in a limit that is not there."""
-    if limited := [record.id for record in view.document.tokens if record.limits]:
-        log.warning("limits of tokens are not enforced by this version", extra={"tokens": limited})
+def _counters(settings: Settings, clock: Callable[[], float]) -> Counters:
+    path = settings.data_dir / COUNTERS_FILE
+    return SqliteCounters(path, clock) if settings.counters == "sqlite" else MemoryCounters(clock, path)
 
 
 def _backend_config(settings: Settings) -> BackendConfig:

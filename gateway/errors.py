@@ -9,8 +9,10 @@ OpenAI's, because clients branch on them::
     ├── Forbidden 403           ├── UnsupportedEncoding 415  │   ├── UpstreamInvalid 502
     ├── NotFound 404            ├── InternalError 500        │   ├── UpstreamTimeout 504
     ├── ModelNotFound 404       ├── RateLimited 429          └── UpstreamRefused (the upstream's own status)
-    ├── MethodNotAllowed 405    └── Unavailable 503          (and UpstreamReported: told in the stream already)
-    └── Conflict 409                ├── StoreUnavailable
+    ├── MethodNotAllowed 405    │   └── TokensLimited        (and UpstreamReported: told in the stream already)
+    └── Conflict 409            ├── QuotaExceeded 429
+                                └── Unavailable 503
+                                    ├── StoreUnavailable
                                     └── Draining
 """
 
@@ -135,13 +137,44 @@ class UnsupportedEncoding(GatewayError):
 
 
 class RateLimited(GatewayError):
+    """Too much for now. ``wait_seconds`` is None where waiting is no use: OpenAI's clients then do not try again."""
+
     status = 429
     type = "requests"
 
-    def __init__(self, message: str, wait_seconds: float) -> None:
-        milliseconds = max(1, math.ceil(wait_seconds * 1000))
-        headers = {"Retry-After": str(math.ceil(milliseconds / 1000)), "retry-after-ms": str(milliseconds)}
-        super().__init__(message, code="rate_limit_exceeded", headers=headers)
+    def __init__(self, message: str, wait_seconds: float | None) -> None:
+        super().__init__(message, code="rate_limit_exceeded", headers=_when_to_retry(wait_seconds))
+
+
+class TokensLimited(RateLimited):
+    """Too many model tokens."""
+
+    type = "tokens"
+
+
+class QuotaExceeded(GatewayError):
+    """There is no money for it. ``wait_seconds`` until there is new money, None where only a person can mend it."""
+
+    status = 429
+    type = "insufficient_quota"
+
+    def __init__(self, message: str, wait_seconds: float | None = None, *, param: str | None = None) -> None:
+        headers = {**_when_to_retry(wait_seconds), "x-should-retry": "false"}
+        super().__init__(message, code="insufficient_quota", param=param, headers=headers)
+
+
+_LONGEST_WAIT_THAT_CLIENTS_KEEP = 60.0
+"""Seconds. Most versions of OpenAI's clients take a longer one for none and come back at once."""
+
+
+def _when_to_retry(wait_seconds: float | None) -> dict[str, str]:
+    if wait_seconds is None:
+        return {"x-should-retry": "false"}
+    milliseconds = max(1, math.ceil(wait_seconds * 1000))
+    headers = {"Retry-After": str(math.ceil(milliseconds / 1000)), "retry-after-ms": str(milliseconds)}
+    if wait_seconds > _LONGEST_WAIT_THAT_CLIENTS_KEEP:
+        headers["x-should-retry"] = "false"
+    return headers
 
 
 class InternalError(GatewayError):

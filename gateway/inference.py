@@ -1,40 +1,92 @@
-"""The use case: which backend answers a request, under which name of the model. Knows no HTTP server."""
+"""The use case of a request: admit it, take it to a backend under the model's real name, meter the answer. Knows no HTTP
+server."""
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway import sse
+from gateway.admission import Admission
 from gateway.auth.principal import Principal
 from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendRequest
-from gateway.errors import ModelNotFound
-from gateway.schema import read_object, with_field
+from gateway.errors import ModelNotFound, StoreUnavailable
+from gateway.schema import JsonObject, read_object, with_field
+from gateway.ticket import Ticket, Whose
+from gateway.usage.ledger import Ledger
+
+_CAN_TELL_USAGE = frozenset({"chat/completions", "completions"})
+"""Endpoints whose streams report usage only if they are asked to."""
+
+
+class Backends(NamedTuple):
+    """Who answers, and who answers test tokens."""
+
+    real: Backend
+    test: Backend
+
+
+class Origin(NamedTuple):
+    """Where a request comes from: its id, and how many seconds its client will wait, if it says so."""
+
+    request_id: str
+    patience: float | None = None
+
+
+class MeteringRules(NamedTuple):
+    """``clock`` in seconds since the epoch; ``asks_for_usage``: whether streams are asked for what they used."""
+
+    clock: Callable[[], float]
+    asks_for_usage: bool
 
 
 class Inference:
-    """Takes admitted requests to a backend and hides aliases on the way back."""
+    """Admits requests, takes them to a backend, meters the answers, and hides aliases on the way back."""
 
-    def __init__(self, backend: Backend, test_backend: Backend, aliases: Mapping[str, str]) -> None:
-        self._backend = backend
-        self._test_backend = test_backend
+    def __init__(
+        self,
+        backends: Backends,
+        aliases: Mapping[str, str],
+        admission: Admission,
+        ledger: Ledger,
+        rules: MeteringRules,
+    ) -> None:
+        self._backend, self._test_backend = backends
         self._aliases = aliases
+        self._admission = admission
+        self._ledger = ledger
+        self._rules = rules
 
     def backend_for(self, principal: Principal) -> Backend:
         return self._test_backend if principal.is_test else self._backend
 
-    async def run(self, principal: Principal, request: BackendRequest) -> Answer:
-        """Raises ModelNotFound for a model that this caller may not use, and whatever the backend raises."""
-        backend = self.backend_for(principal)
-        if request.model is None:
-            return await backend.send(request)
-        if not principal.may_use(request.model):
+    async def admit(self, principal: Principal, request: BackendRequest, origin: Origin) -> Ticket:
+        """Raises ModelNotFound for a model that this caller may not use, and what the admission raises."""
+        if request.model is not None and not principal.may_use(request.model):
             raise ModelNotFound(request.model)
-        real = self._aliases.get(request.model, request.model)
-        if real == request.model or backend is self._test_backend:
-            return await backend.send(request)
-        answer = await backend.send(_renamed_request(request, real))
-        return _renamed_answer(answer, request.model)
+        if self._ledger.is_full:
+            raise StoreUnavailable("What is used cannot be written down at the moment.")
+        granted = await self._admission.admit(principal, request, origin.patience)
+        held = principal.held
+        whose = Whose(
+            origin.request_id,
+            principal.token_id or principal.name,
+            held.record.owner if held else None,
+            self.backend_for(principal).name,
+            self._rules.clock(),
+        )
+        return Ticket(whose, request, granted, self._admission.limiter, self._ledger.record)
+
+    async def run(self, principal: Principal, request: BackendRequest, ticket: Ticket) -> Answer:
+        """The backend's answer, metered by ``ticket``. Raises whatever the backend raises."""
+        backend = self.backend_for(principal)
+        asking, drops_usage = _asking_for_usage(request) if self._rules.asks_for_usage else (request, False)
+        ticket.sent()
+        real = asking.model and self._aliases.get(asking.model, asking.model)
+        if real is None or real == asking.model or backend is self._test_backend:
+            return ticket.metered(await backend.send(asking), drops_usage)
+        answer = ticket.metered(await backend.send(_renamed_request(asking, real)), drops_usage)
+        return _renamed_answer(answer, asking.model or real)
 
     async def models(self, principal: Principal) -> list[dict[str, Any]]:
         """The models that this caller may use, aliases among them."""
@@ -53,6 +105,20 @@ class Inference:
         raise ModelNotFound(name)
 
 
+def _asking_for_usage(request: BackendRequest) -> tuple[BackendRequest, bool]:
+    """The request with the wish for a usage chunk, and whether the client does not have that wish."""
+    fields = request.fields
+    if not request.stream or request.path not in _CAN_TELL_USAGE or not isinstance(fields, JsonObject):
+        return request, False
+    options = fields.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        return request, False  # the upstream shall say what is wrong with it
+    if options and options.get("include_usage") is True:
+        return request, False
+    asking = fields.with_value("stream_options", {**(options or {}), "include_usage": True})
+    return msgspec.structs.replace(request, body=asking.body, fields=asking), True
+
+
 def _renamed_request(request: BackendRequest, model: str) -> BackendRequest:
     """Only JSON bodies name a model."""
     fields = read_object(with_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
@@ -69,11 +135,15 @@ def _renamed_answer(answer: Answer, alias: str) -> Answer:
 
 
 async def _renamed_events(blocks: AsyncIterator[bytes], alias: str) -> AsyncIterator[bytes]:
-    async for block in blocks:
-        if b'"model"' in block:
-            yield b"".join(_renamed_event(event, alias) for event in sse.events(block))
-        else:
-            yield block
+    try:
+        async for block in blocks:
+            if b'"model"' in block:
+                yield b"".join(_renamed_event(event, alias) for event in sse.events(block))
+            else:
+                yield block
+    finally:
+        if isinstance(blocks, AsyncGenerator):
+            await blocks.aclose()
 
 
 def _renamed_event(event: bytes, alias: str) -> bytes:

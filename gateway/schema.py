@@ -32,6 +32,31 @@ class JsonObject(Mapping[str, Any]):
         """Raises KeyError, BadRequest for a value that is no JSON."""
         return _decoded(self._raw[name])
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Raises BadRequest for a value that is no JSON."""
+        raw = self._raw.get(name)
+        return default if raw is None else _decoded(raw)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._raw
+
+    def raw(self, name: str) -> bytes | None:
+        """A value as the client wrote it."""
+        value = self._raw.get(name)
+        return None if value is None else bytes(value)
+
+    def with_value(self, name: str, value: Any) -> "JsonObject":
+        """A copy with one field set; all the others stay byte for byte as they are."""
+        fresh = msgspec.Raw(msgspec.json.encode(value))
+        if name in self._raw:
+            return JsonObject(with_field(self.body, name, fresh), {**self._raw, name: fresh})
+        # Behind the last field: an object that is read has at least one, or the body is built anew.
+        body = self.body.rstrip()
+        if not self._raw:
+            return JsonObject(with_field(body, name, fresh), {name: fresh})
+        added = b",%s:%s}" % (msgspec.json.encode(name), bytes(fresh))
+        return JsonObject(body[:-1] + added, {**self._raw, name: fresh})
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
 

@@ -49,6 +49,18 @@ def workers(value: str) -> int:
     return whole_number(value, 1, 256)
 
 
+def days(value: str) -> int:
+    return whole_number(value, 0, 36_500)
+
+
+def queue_size(value: str) -> int:
+    return whole_number(value, 0, 1_000_000)
+
+
+def tokens(value: str) -> int:
+    return whole_number(value, 1, 1_000_000)
+
+
 def positive(value: str) -> float:
     return _number(value, "must be a number above 0", lambda number: number > 0)
 

@@ -4,29 +4,17 @@ Sources, the earlier winning: the process environment, ``.env``, the TOML file n
 below is the single list; ``.env.example`` and the README are tested against it.
 """
 
-import difflib
-import io
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dotenv.parser import parse_stream
-
 from gateway import setting_values as parse
+from gateway.setting_sources import CONFIG, Problem, Spec, Specs, read_env_file, read_toml, refuse_unknown, text_of
 from gateway.setting_values import Network
 
-
-class Problem(NamedTuple):
-    """One thing that is wrong with the configuration, and how to mend it."""
-
-    setting: str
-    complaint: str
-
-    def __str__(self) -> str:
-        return f"{self.setting}: {self.complaint}"
+__all__ = ["SPECS", "ConfigurationError", "Places", "Problem", "Settings", "load", "places"]
 
 
 class ConfigurationError(Exception):
@@ -47,6 +35,14 @@ class Settings:
     workers: int
     tokens_file: Path
     data_dir: Path
+    usage_days: int
+    counters: str
+    queue_seconds: float
+    queue_size: int
+    completion_tokens: int
+    stream_usage: bool
+    prices: Any
+    """The table of prices as the TOML file has it; ``usage.pricing`` reads it."""
     backend: str
     upstream_url: str | None
     upstream_api_key: str | None
@@ -69,16 +65,6 @@ class Settings:
         return tuple(secret for secret in (self.environment_key, self.upstream_api_key) if secret)
 
 
-class Spec(NamedTuple):
-    """One row of the settings table."""
-
-    name: str
-    default: str
-    parse: Callable[[str], Any]
-    help: str
-    secret: bool = False
-
-
 SPECS: tuple[Spec, ...] = (
     Spec(
         "FREEGPT_API_KEY",
@@ -93,6 +79,17 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_WORKERS", "1", parse.workers, "processes that serve the address together"),
     Spec("GATEWAY_TOKENS_FILE", "api_tokens.json", parse.path, "the token file"),
     Spec("GATEWAY_DATA_DIR", "data", parse.path, "folder for what the gateway itself writes"),
+    Spec("GATEWAY_USAGE_DAYS", "0", parse.days, "days that single requests stay in the ledger; 0: for ever"),
+    Spec(
+        "GATEWAY_COUNTERS",
+        "auto",
+        parse.one_of("auto", "memory", "sqlite"),
+        "what limits are counted in; `auto`: memory for one worker, sqlite for more",
+    ),
+    Spec("GATEWAY_QUEUE_SECONDS", "30", parse.not_negative, "longest wait for what other requests hold; 0: none"),
+    Spec("GATEWAY_QUEUE_SIZE", "1000", parse.queue_size, "requests of one token that may wait at a time"),
+    Spec("GATEWAY_COMPLETION_TOKENS", "1000", parse.tokens, "guess for an answer without `max_tokens`"),
+    Spec("GATEWAY_STREAM_USAGE", "on", parse.switch, "ask the upstream for the usage of chat and text streams"),
     Spec("GATEWAY_BACKEND", "", parse.text, "backend by name; `openai` if an upstream is set, else `echo`"),
     Spec("GATEWAY_UPSTREAM_URL", "", parse.url, "the OpenAI-compatible upstream, up to and with `/v1`"),
     Spec("GATEWAY_UPSTREAM_API_KEY", "", parse.key, "the key that the gateway shows to the upstream", True),
@@ -120,8 +117,7 @@ SPECS: tuple[Spec, ...] = (
     ),
 )
 
-_BY_NAME = MappingProxyType({spec.name: spec for spec in SPECS})
-_CONFIG = "GATEWAY_CONFIG"
+_BY_NAME: Specs = MappingProxyType({spec.name: spec for spec in SPECS})
 
 
 def load(
@@ -136,16 +132,18 @@ def load(
     Raises ConfigurationError with every problem found.
     """
     problems: list[Problem] = []
-    sources = {**_read_env_file(env_file, problems), **environ, **(overrides or {})}
-    _refuse_unknown(sources, problems)
-    if config := sources.get(_CONFIG):
-        sources = {**_read_toml(Path(config), problems), **sources}
-    texts = {spec.name: _text(spec, sources, problems) for spec in SPECS}
+    sources = {**read_env_file(env_file, _BY_NAME, problems), **environ, **(overrides or {})}
+    refuse_unknown(sources, _BY_NAME, problems)
+    prices: Any = {}
+    if config := sources.get(CONFIG):
+        found, prices = read_toml(Path(config), _BY_NAME, problems)
+        sources = {**found, **sources}
+    texts = {spec.name: text_of(spec, sources, problems) for spec in SPECS}
     values = {spec.name: _value(spec, texts[spec.name], problems) for spec in SPECS}
     _check_together(values, problems)
     if problems:
         raise ConfigurationError(problems)
-    return _settings(values)
+    return _settings(values, prices)
 
 
 class Places(NamedTuple):
@@ -161,89 +159,14 @@ def places(environ: Mapping[str, str], env_file: Path | None = None) -> Places:
     Raises ConfigurationError.
     """
     problems: list[Problem] = []
-    sources = {**_read_env_file(env_file, problems), **environ}
-    if config := sources.get(_CONFIG):
-        sources = {**_read_toml(Path(config), problems), **sources}
+    sources = {**read_env_file(env_file, _BY_NAME, problems), **environ}
+    if config := sources.get(CONFIG):
+        sources = {**read_toml(Path(config), _BY_NAME, problems).settings, **sources}
     specs = (_BY_NAME["GATEWAY_TOKENS_FILE"], _BY_NAME["GATEWAY_DATA_DIR"])
     found = [_value(spec, sources.get(spec.name, "").strip(), problems) for spec in specs]
     if problems:
         raise ConfigurationError(problems)
     return Places(*found)
-
-
-def _read_env_file(named: Path | None, problems: list[Problem]) -> dict[str, str]:
-    path = named or Path(".env")
-    if named is not None and not path.is_file():
-        problems.append(Problem("--env-file", f"{path} is not a file"))
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(str(path), f"cannot be read: {error}"))
-        return {}
-    found: dict[str, str] = {}
-    # Values are taken literally: a secret may hold "${".
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error or (binding.key in _BY_NAME and binding.value is None):
-            # Passed over, a key with a slip in it would leave the gateway open.
-            problems.append(Problem(f"{path}, line {binding.original.line}", "is not NAME=value"))
-        elif binding.key is not None and binding.value is not None:
-            found[binding.key] = binding.value
-    return found
-
-
-def _read_toml(path: Path, problems: list[Problem]) -> dict[str, str]:
-    """TOML keys are the settings' names in lower case, without ``GATEWAY_``. Secrets do not belong there."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        problems.append(Problem(_CONFIG, f"{path}: {error}"))
-        return {}
-    found: dict[str, str] = {}
-    for key, value in document.items():
-        name = f"GATEWAY_{key.upper()}"
-        if name in _BY_NAME and not _BY_NAME[name].secret:
-            found[name] = parse.from_toml(value)
-        else:
-            problems.append(Problem(f"{path}: {key}", "is not a setting" + _nearest(name)))
-    return found
-
-
-def _refuse_unknown(sources: Mapping[str, str], problems: list[Problem]) -> None:
-    known = {*_BY_NAME, _CONFIG} | {f"{spec.name}_FILE" for spec in SPECS if spec.secret}
-    for name in sorted(sources):
-        is_slip = name.upper() not in known and difflib.get_close_matches(
-            name.upper(), ("FREEGPT_API_KEY",), cutoff=0.85
-        )
-        if name not in known and (name.upper().startswith("GATEWAY_") or is_slip):
-            problems.append(Problem(name, "is not a setting" + _nearest(name)))
-
-
-def _nearest(name: str) -> str:
-    # Without the common beginning, by which everything resembles everything.
-    ends = {known.removeprefix("GATEWAY_"): known for known in _BY_NAME}
-    near = difflib.get_close_matches(name.upper().removeprefix("GATEWAY_"), list(ends), n=1)
-    return f"; did you mean {ends[near[0]]}?" if near else "; see .env.example for the list"
-
-
-def _text(spec: Spec, sources: Mapping[str, str], problems: list[Problem]) -> str:
-    text = sources.get(spec.name, "").strip()
-    path = sources.get(f"{spec.name}_FILE", "").strip() if spec.secret else ""
-    if not path:
-        return text
-    if text:
-        problems.append(Problem(spec.name, f"is given twice, by itself and by {spec.name}_FILE; keep one"))
-        return text
-    try:
-        content = Path(path).read_text(encoding="utf-8-sig").strip()
-        if not content:
-            problems.append(Problem(f"{spec.name}_FILE", f"{path} is empty"))
-        return content
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(f"{spec.name}_FILE", f"cannot be read: {error}"))
-        return ""
 
 
 def _value(spec: Spec, text: str, problems: list[Problem]) -> Any:
@@ -257,13 +180,17 @@ def _value(spec: Spec, text: str, problems: list[Problem]) -> Any:
 def _check_together(values: dict[str, Any], problems: list[Problem]) -> None:
     if not values["GATEWAY_BACKEND"]:
         values["GATEWAY_BACKEND"] = "openai" if values["GATEWAY_UPSTREAM_URL"] else "echo"
+    if values["GATEWAY_COUNTERS"] == "auto":
+        values["GATEWAY_COUNTERS"] = "memory" if values["GATEWAY_WORKERS"] == 1 else "sqlite"
+    elif values["GATEWAY_COUNTERS"] == "memory" and (values["GATEWAY_WORKERS"] or 1) > 1:
+        problems.append(Problem("GATEWAY_COUNTERS", "memory is for one worker; several need sqlite"))
     is_complained_of = any(problem.setting == "GATEWAY_UPSTREAM_URL" for problem in problems)
     if values["GATEWAY_BACKEND"] == "openai" and not values["GATEWAY_UPSTREAM_URL"] and not is_complained_of:
         complaint = "is needed by the backend `openai`, for example http://127.0.0.1:11434/v1"
         problems.append(Problem("GATEWAY_UPSTREAM_URL", complaint))
 
 
-def _settings(values: Mapping[str, Any]) -> Settings:
+def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
     return Settings(
         environment_key=values["FREEGPT_API_KEY"] or values["OPENAI_API_KEY"],
         host=values["GATEWAY_HOST"],
@@ -271,6 +198,13 @@ def _settings(values: Mapping[str, Any]) -> Settings:
         workers=values["GATEWAY_WORKERS"],
         tokens_file=values["GATEWAY_TOKENS_FILE"],
         data_dir=values["GATEWAY_DATA_DIR"],
+        usage_days=values["GATEWAY_USAGE_DAYS"],
+        counters=values["GATEWAY_COUNTERS"],
+        queue_seconds=values["GATEWAY_QUEUE_SECONDS"],
+        queue_size=values["GATEWAY_QUEUE_SIZE"],
+        completion_tokens=values["GATEWAY_COMPLETION_TOKENS"],
+        stream_usage=values["GATEWAY_STREAM_USAGE"],
+        prices=prices,
         backend=values["GATEWAY_BACKEND"],
         upstream_url=values["GATEWAY_UPSTREAM_URL"],
         upstream_api_key=values["GATEWAY_UPSTREAM_API_KEY"],

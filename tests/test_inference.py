@@ -8,9 +8,9 @@ import pytest
 from gateway.auth.principal import ENVIRONMENT, Principal
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.errors import ModelNotFound
-from gateway.inference import Inference
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
+from tests.support.inference import World, world
 
 
 class Recorder:
@@ -47,9 +47,9 @@ def chat(model: str, body: bytes | None = None) -> BackendRequest:
                           fields={"model": model})  # fmt: skip
 
 
-def made(real: Recorder, **aliases: str) -> tuple[Inference, Recorder]:
+def made(real: Recorder, **aliases: str) -> tuple[World, Recorder]:
     test = Recorder("echo", b'{"model":"alias"}')
-    return Inference(real, test, aliases), test
+    return world(real, test, aliases), test
 
 
 async def test_the_name_is_changed_both_ways() -> None:
@@ -131,10 +131,10 @@ async def test_test_tokens_are_answered_by_the_echo() -> None:
 
 async def test_the_list_shows_what_may_be_used() -> None:
     inference, _ = made(Recorder("real", b""), alias="real", ghost="nowhere")
-    everything = {model["id"]: model["created"] for model in await inference.models(ENVIRONMENT)}
+    everything = {model["id"]: model["created"] for model in await inference.inference.models(ENVIRONMENT)}
     assert everything == {"real": 5, "gpt-4o": 5, "alias": 5, "ghost": 0}
-    assert [model["id"] for model in await inference.models(caller(("a*", "gpt-4*")))] == ["gpt-4o", "alias"]
-    assert await inference.models(caller(("gpt-4?", "[a-z]*"))) == []  # the star is the only wildcard
-    assert (await inference.model(ENVIRONMENT, "alias"))["id"] == "alias"
+    assert [model["id"] for model in await inference.inference.models(caller(("a*", "gpt-4*")))] == ["gpt-4o", "alias"]
+    assert await inference.inference.models(caller(("gpt-4?", "[a-z]*"))) == []  # the star is the only wildcard
+    assert (await inference.inference.model(ENVIRONMENT, "alias"))["id"] == "alias"
     with pytest.raises(ModelNotFound):
-        await inference.model(caller(("a*",)), "real")
+        await inference.inference.model(caller(("a*",)), "real")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ READ: list[tuple[str, str, str, Any]] = [
     ("GATEWAY_UPSTREAM_URL", "https://[::1]/v1", "backend", "openai"),
     ("GATEWAY_UPSTREAM_API_KEY", "sk-up", "upstream_api_key", "sk-up"),
     ("GATEWAY_MODEL_ALIASES", "a=b, c = d=e ,", "model_aliases", {"a": "b", "c": "d=e"}),
+    ("GATEWAY_USAGE_DAYS", "90", "usage_days", 90),
+    ("GATEWAY_COUNTERS", "sqlite", "counters", "sqlite"),
+    ("GATEWAY_QUEUE_SECONDS", "0", "queue_seconds", 0),
+    ("GATEWAY_QUEUE_SIZE", "5", "queue_size", 5),
+    ("GATEWAY_COMPLETION_TOKENS", "256", "completion_tokens", 256),
+    ("GATEWAY_STREAM_USAGE", "off", "stream_usage", False),
     ("GATEWAY_ALLOW_OPEN", "YES", "allow_open", True),
     ("GATEWAY_QUERY_TOKEN", "0", "query_token", False),
     ("GATEWAY_MAX_BODY_MB", "0.5", "max_body_bytes", 512 * 1024),
@@ -99,6 +106,12 @@ REFUSED: list[tuple[str, str, str]] = [
     ("GATEWAY_MODEL_ALIASES", "a", "name=upstream-name"),
     ("GATEWAY_MODEL_ALIASES", "a=", "name=upstream-name"),
     ("GATEWAY_MODEL_ALIASES", "a=b,a=c", "names 'a' twice"),
+    ("GATEWAY_USAGE_DAYS", "-1", "from 0 to 36500"),
+    ("GATEWAY_COUNTERS", "redis", "auto, memory, sqlite"),
+    ("GATEWAY_QUEUE_SECONDS", "-1", "0 or above"),
+    ("GATEWAY_QUEUE_SIZE", "many", "whole number"),
+    ("GATEWAY_COMPLETION_TOKENS", "0", "from 1 to 1000000"),
+    ("GATEWAY_STREAM_USAGE", "perhaps", "on or off"),
     ("GATEWAY_ALLOW_OPEN", "maybe", "on or off"),
     ("GATEWAY_QUERY_TOKEN", "2", "on or off"),
     ("GATEWAY_MAX_BODY_MB", "0", "above 0"),
@@ -308,3 +321,20 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
 def test_the_home_of_nobody_is_a_problem_and_no_crash(name: str) -> None:
     (problem,) = problems(**{name: "~nobody-of-this-name/x"})
     assert problem.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(("workers", "counters"), [("1", "memory"), ("2", "sqlite")])
+def test_several_workers_count_in_a_file(workers: str, counters: str) -> None:
+    assert settings.load({"GATEWAY_WORKERS": workers}).counters == counters
+
+
+def test_several_workers_cannot_count_in_memory() -> None:
+    assert "several need sqlite" in problems(GATEWAY_WORKERS="2", GATEWAY_COUNTERS="memory")[0]
+
+
+def test_prices_are_read_exactly(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('port = 81\n[prices."my-model"]\ninput = 0.1\noutput = 2\n')
+    found = settings.load({"GATEWAY_CONFIG": str(file)})
+    assert found.port == 81
+    assert found.prices == {"my-model": {"input": Decimal("0.1"), "output": 2}}

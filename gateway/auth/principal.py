@@ -4,6 +4,7 @@ from enum import Enum
 
 import msgspec
 
+from gateway.limits.demands import Line
 from gateway.tokens.record import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
 from gateway.tokens.view import Held
@@ -42,6 +43,18 @@ class Principal(msgspec.Struct, frozen=True):
     def is_limited(self) -> bool:
         """Whether only certain models are allowed."""
         return any(line.models is not None for line in self._line())
+
+    @property
+    def limits(self) -> Line:
+        """Its own limits and its parents'; each set holds."""
+        if self.held is None:
+            return ()
+        return tuple([(record.id, record.limits) for record in self._line() if record.limits is not None])
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Of its token and its parents, by their ids: its own first."""
+        return {record.id: record.name for record in self._line()}
 
     def may_use(self, model: str) -> bool:
         return all(allows_model(line.models, model) for line in self._line())

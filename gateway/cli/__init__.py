@@ -64,7 +64,7 @@ def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
         printer.failed(str(error))
         return EXIT_CONFIGURATION
     try:
-        return commands.run(asked, Desk(service, audit, printer, clock, _actor()))
+        return commands.run(asked, Desk(service, audit, printer, clock, _actor(), places.data_dir))
     except AmbiguousToken as error:
         printer.ambiguous(service.view(), error, clock())
         return EXIT_FAILED

@@ -37,7 +37,8 @@ _EXAMPLES = {
     "usage": """
   token_manager.py usage
   token_manager.py usage my-application
-  token_manager.py usage --since 7d --json""",
+  token_manager.py usage --since 7d --json
+  token_manager.py usage --by model --since 30d --csv > models.csv""",
     "verify": """
   printf %s "$SECRET" | token_manager.py verify""",
     "import": """
@@ -114,9 +115,16 @@ def _add_rotate(commands: Commands) -> None:
 
 
 def _add_usage(commands: Commands) -> None:
-    usage = _add(commands, "usage", "show how often tokens were used, and when last")
+    usage = _add(commands, "usage", "show how often tokens were used, when last, and what for how much")
     usage.add_argument("token", metavar="TOKEN", nargs="?", help=_TOKEN_HELP)
-    usage.add_argument("--since", metavar="SPAN", help="only tokens used within the last 7d, 12h …")
+    usage.add_argument("--since", metavar="SPAN", help="only what was used within the last 7d, 12h …; in whole hours")
+    usage.add_argument(
+        "--by",
+        choices=["token", "model", "owner"],
+        default="token",
+        help="what the lines are (default: token). Use without a token, or of a deleted one, is in the others",
+    )
+    usage.add_argument("--csv", action="store_true", help="print lines for a spreadsheet")
 
 
 def _add_on_token(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ class Desk(NamedTuple):
     printer: Printer
     clock: Callable[[], float]
     actor: Actor
+    data_dir: Path
 
 
 def run(asked: argparse.Namespace, desk: Desk) -> int:
@@ -117,15 +118,24 @@ def _rotate(asked: argparse.Namespace, desk: Desk) -> None:
 
 
 def _usage(asked: argparse.Namespace, desk: Desk) -> None:
+    from gateway.cli import usage
+
+    if asked.csv and asked.json:
+        raise UsageError("--json and --csv: one of them")
     view, now = desk.service.view(), desk.clock()
-    found: Sequence[TokenRecord] = view.document.tokens if asked.token is None else (desk.service.find(asked.token),)
-    if asked.since is not None:
-        try:
-            since = now - lifetime.span(asked.since)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        found = [record for record in found if record.last_used is not None and record.last_used >= since]
-    desk.printer.usage(view, sorted(found, key=lambda record: -record.usage_count), now)
+    try:
+        since = None if asked.since is None else max(int(now) - lifetime.span(asked.since), 0)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    token = None if asked.token is None else desk.service.find(asked.token)
+    wanted = usage.Asked(asked.by, since, now, token)
+    report = usage.gather(view, desk.data_dir, wanted)
+    if asked.csv:
+        desk.printer.text(usage.as_csv(report, wanted))
+    else:
+        desk.printer.usage(
+            lambda: usage.as_json(view, report, wanted), lambda out: usage.write(out, view, report, wanted)
+        )
 
 
 def _verify(asked: argparse.Namespace, desk: Desk) -> int:

@@ -1,7 +1,7 @@
 """What the command line shows: sentences and tables for people, or one JSON document."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import msgspec
@@ -83,11 +83,13 @@ class Printer:
             return self._json(public.public(view, record, now))
         return self._say(f"Deleted token {record.name!r} ({record.prefix}...).")
 
-    def usage(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
-        if self._as_json:
-            return self._json({"usage": [public.usage(view, record, now) for record in tokens]})
-        rows = [words.usage_row(view, record, now) for record in tokens]
-        return tables.write(self._out, words.USAGE_HEADINGS, rows)
+    def usage(self, document: Callable[[], dict[str, Any]], write: Callable[[TextIO], None]) -> None:
+        """``document`` makes the JSON, ``write`` the tables for people."""
+        return self._json(document()) if self._as_json else write(self._out)
+
+    def text(self, whole: str) -> None:
+        """As it stands, with its own line ends."""
+        self._out.write(whole)
 
     def verified(self, view: TokenView, held: Held | None, now: float) -> None:
         answer = public.validity(view, held, now)

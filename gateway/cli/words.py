@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.clock import to_local_iso
+from gateway.limits.policy import LimitSet
 from gateway.tokens.changes import Touch
 from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
 from gateway.tokens.view import Held, TokenView
@@ -56,8 +57,13 @@ def lines(view: TokenView, record: TokenRecord, now: float, marks: Marks) -> lis
     if record.models is not None:
         described.append(f"Models: {', '.join(record.models)}")
     if record.limits is not None:
-        described.append(f"Limits: {', '.join(f'{name} {value}' for name, value in record.limits.as_json().items())}")
+        described.append(f"Limits: {_limits(record.limits)}")
+        described += [f"Limits on {pattern}: {_limits(limits)}" for pattern, limits in record.limits.models]
     return described
+
+
+def _limits(limits: LimitSet) -> str:
+    return ", ".join(f"{name} {value}" for name, value in limits.as_json().items() if name != "models")
 
 
 def more_lines(view: TokenView, record: TokenRecord, now: float) -> list[str]:

@@ -10,7 +10,9 @@ from gateway.http.call import Call
 class ActiveCalls:
     """Each call with the task that answers it."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[int], None] | None = None) -> None:
+        """``count`` is told how many there are whenever that changes."""
+        self._count = count or _nobody
         self._tasks: dict[Call, asyncio.Task[object]] = {}
         self._idle: asyncio.Event | None = None
 
@@ -24,9 +26,11 @@ class ActiveCalls:
         task = asyncio.current_task()
         if task is not None:
             self._tasks[call] = task
+            self._count(len(self._tasks))
 
     def leave(self, call: Call) -> None:
         self._tasks.pop(call, None)
+        self._count(len(self._tasks))
         if self._idle is not None and not self._tasks:
             self._idle.set()
 
@@ -49,3 +53,7 @@ class ActiveCalls:
         except TimeoutError:
             return False
         return True
+
+
+def _nobody(count: int) -> None:
+    """For those who do not count."""

@@ -12,6 +12,7 @@ from gateway.auth.client import Client
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.errors import GatewayError
 from gateway.management import Caller
+from gateway.ticket import Ticket
 
 if TYPE_CHECKING:
     from gateway.http.table import Route
@@ -35,7 +36,7 @@ class Call:
 
     __slots__ = (
         "backend", "began", "bytes_sent", "client", "cors_headers", "cut", "id", "method", "model", "params", "path",
-        "principal", "query", "query_tokens", "request", "route", "started", "upstream_seconds",
+        "principal", "query", "query_tokens", "request", "route", "started", "ticket", "upstream_seconds",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -52,6 +53,8 @@ class Call:
         self.principal: Principal | None = None
         self.model: str | None = None
         self.backend: str | None = None
+        self.ticket: Ticket | None = None
+        """What was reserved and used, once it is admitted."""
         self.upstream_seconds = 0.0
         self.bytes_sent = 0
         self.cors_headers: Mapping[str, str] = _NO_HEADERS
@@ -93,5 +96,6 @@ class Call:
             "openai-processing-ms": str(elapsed // 1000),
             "openai-version": OPENAI_VERSION,
             "server-timing": f"gateway;dur={_milliseconds(elapsed - upstream)}, upstream;dur={_milliseconds(upstream)}",
+            **(self.ticket.headers() if self.ticket is not None else {}),
             **self.cors_headers,
         }

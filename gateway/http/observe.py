@@ -34,6 +34,9 @@ class AccessLine(msgspec.Struct):
     deployment: str | None
     status: int
     bytes: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_micro_usd: int | None
     ms: float
     upstream_ms: float
 
@@ -59,12 +62,18 @@ class Observer:
 
     def ended(self, call: Call, status: int) -> None:
         seconds = time.perf_counter() - call.began
-        self._metrics.answered(call.route.pattern if call.route else "unknown", status, seconds)
+        route = call.route.pattern if call.route else "unknown"
+        self._metrics.answered(route, status, seconds)
+        ticket = call.ticket
+        if ticket is not None:
+            self._metrics.used(ticket.usage, ticket.cost, ticket.is_estimated, ticket.is_partial)
+            if ticket.first_byte_seconds is not None:
+                self._metrics.first_byte(route, ticket.first_byte_seconds)
         if self._lines is not None:
             self._lines.write_bytes(self._format(self._line(call, status, seconds)))
 
     def _line(self, call: Call, status: int, seconds: float) -> AccessLine:
-        principal = call.principal
+        principal, ticket = call.principal, call.ticket
         return AccessLine(
             time=self._time(),
             level="info",
@@ -80,6 +89,9 @@ class Observer:
             deployment=call.backend,
             status=status,
             bytes=call.bytes_sent,
+            prompt_tokens=ticket.usage.prompt_tokens if ticket else None,
+            completion_tokens=ticket.usage.completion_tokens if ticket else None,
+            cost_micro_usd=ticket.cost if ticket else None,
             ms=round(seconds * 1000, 2),
             upstream_ms=round(call.upstream_seconds * 1000, 2),
         )

@@ -9,11 +9,13 @@ from aiohttp import web
 
 from gateway.auth.access import Access
 from gateway.http.call import Call
+from gateway.http.routes.check import CheckRoutes
 from gateway.http.routes.description import DescriptionRoutes
 from gateway.http.routes.inference import InferenceRoutes
 from gateway.http.routes.me import MeRoutes
 from gateway.http.routes.ops import OpsRoutes
 from gateway.http.routes.tokens import TokenRoutes
+from gateway.http.routes.usage import UsageRoutes
 from gateway.http.routes.user_keys import UserKeyRoutes
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -41,6 +43,8 @@ class Handlers(NamedTuple):
     tokens: TokenRoutes
     user_keys: UserKeyRoutes
     me: MeRoutes
+    check: CheckRoutes
+    usage: UsageRoutes
     description: DescriptionRoutes
     ops: OpsRoutes
 
@@ -64,6 +68,8 @@ def routes(to: Handlers) -> tuple[Route, ...]:
         Route(POST, "/api/tokens/{id}/rotate", Access.MANAGE, to.tokens.rotate),
         Route(GET, "/api/tokens/{id}/usage", Access.ANY, to.tokens.usage),
         Route(GET, "/api/me", Access.ANY, to.me.read),
+        Route(POST, "/api/check", Access.ANY, to.check.check),
+        Route(GET, "/api/usage", Access.ANY, to.usage.read),
         Route(POST, "/api/user/key", Access.MANAGE, to.user_keys.create),
         Route(GET, "/api/user/key/{email}", Access.ANY, to.user_keys.read),
         Route(DELETE, "/api/user/key/{email}", Access.MANAGE, to.user_keys.revoke),

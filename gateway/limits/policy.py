@@ -11,9 +11,13 @@ from typing import Any
 
 import msgspec
 
+from gateway import globs
+
 _BUDGET = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?(?:/(day|week|month))?")
 _COUNTS = ("rpm", "tpm", "max_parallel")
 _LARGEST_COUNT = 10**12
+_MOST_PATTERNS = 100
+_LONGEST_PATTERN = 256
 _MOST_INSIDE: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
     {
         ("day", "week"): 7,
@@ -68,12 +72,16 @@ def _within_both(one: Budget, other: Budget) -> Budget:
 
 
 class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests and model tokens a minute, requests at a time, money. None: not limited."""
+    """Requests and model tokens a minute, requests at a time, money. None: not limited.
+
+    ``models`` has further limits for the models that a pattern fits; all the models of one pattern share them.
+    """
 
     rpm: int | None = None
     tpm: int | None = None
     max_parallel: int | None = None
     budget: Budget | None = None
+    models: tuple[tuple[str, "LimitSet"], ...] = ()
 
     def is_within(self, other: "LimitSet") -> bool:
         """Whether each of the other's limits is here, and not above it."""
@@ -81,7 +89,14 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
             mine, theirs = getattr(self, name), getattr(other, name)
             if theirs is not None and (mine is None or mine > theirs):
                 return False
-        return other.budget is None or (self.budget is not None and self.budget.is_within(other.budget))
+        if other.budget is not None and (self.budget is None or not self.budget.is_within(other.budget)):
+            return False
+        return all(self._on(pattern).is_within(theirs) for pattern, theirs in other.models)
+
+    def _on(self, pattern: str) -> "LimitSet":
+        """What holds here, at the least, for all the models of a pattern together."""
+        covering = (limits for mine, limits in self.models if globs.fits(mine, pattern))
+        return reduce(LimitSet.and_also, covering, msgspec.structs.replace(self, models=()))
 
     def and_also(self, other: "LimitSet") -> "LimitSet":
         """What keeps to both."""
@@ -92,12 +107,20 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
             for name in _COUNTS
         }
         budgets = [budget for budget in (self.budget, other.budget) if budget is not None]
-        return LimitSet(**counts, budget=reduce(_within_both, budgets) if budgets else None)
+        models = dict(self.models)
+        for pattern, theirs in other.models:
+            models[pattern] = models[pattern].and_also(theirs) if pattern in models else theirs
+        budget = reduce(_within_both, budgets) if budgets else None
+        return LimitSet(**counts, budget=budget, models=tuple(models.items()))
 
     def as_json(self) -> dict[str, Any]:
         """Only what is set."""
-        counts = {name: value for name in _COUNTS if (value := getattr(self, name)) is not None}
-        return counts if self.budget is None else {**counts, "budget": str(self.budget)}
+        found: dict[str, Any] = {name: value for name in _COUNTS if (value := getattr(self, name)) is not None}
+        if self.budget is not None:
+            found["budget"] = str(self.budget)
+        if self.models:
+            found["models"] = {pattern: limits.as_json() for pattern, limits in self.models}
+        return found
 
 
 NO_LIMITS = LimitSet()
@@ -107,28 +130,49 @@ def read_limits(value: Any) -> LimitSet | None:
     """Raises LimitError; also for a name that is not known, because a limit that nobody understands limits nothing."""
     if value is None:
         return None
-    if not isinstance(value, dict):
-        raise LimitError("limits", "must be an object or null")
-    if unknown := [name for name in value if name not in (*_COUNTS, "budget")]:
-        raise LimitError(f"limits.{unknown[0]}", f"is not one of {', '.join(_COUNTS)}, budget")
-    counts = {name: _count(name, value.get(name)) for name in _COUNTS}
-    found = LimitSet(**counts, budget=_budget(value.get("budget")))
+    found = _limit_set("limits", value, (*_COUNTS, "budget", "models"))
     return None if found == NO_LIMITS else found
 
 
-def _count(name: str, value: Any) -> int | None:
+def _limit_set(field: str, value: Any, known: tuple[str, ...]) -> LimitSet:
+    if not isinstance(value, dict):
+        raise LimitError(field, "must be an object or null" if field == "limits" else "must be an object")
+    if unknown := [name for name in value if name not in known]:
+        raise LimitError(f"{field}.{unknown[0]}", f"is not one of {', '.join(known)}")
+    counts = {name: _count(f"{field}.{name}", value.get(name)) for name in _COUNTS}
+    budget = _budget(f"{field}.budget", value.get("budget"))
+    return LimitSet(**counts, budget=budget, models=_models(value.get("models")))
+
+
+def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or len(value) > _MOST_PATTERNS:
+        raise LimitError("limits.models", f"must be an object of at most {_MOST_PATTERNS} model names or patterns")
+    found = []
+    for pattern, limits in value.items():
+        if not 1 <= len(pattern) <= _LONGEST_PATTERN or not pattern.isprintable():
+            rule = f"must be printable text of 1 to {_LONGEST_PATTERN} characters"
+            raise LimitError("limits.models", f"has a model name that is none: it {rule}")
+        read = _limit_set(f"limits.models.{pattern}", limits, (*_COUNTS, "budget"))
+        if read != NO_LIMITS:
+            found.append((pattern, read))
+    return tuple(found)
+
+
+def _count(field: str, value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST_COUNT:
-        raise LimitError(f"limits.{name}", f"must be a whole number, 1 to {_LARGEST_COUNT}")
+        raise LimitError(field, f"must be a whole number, 1 to {_LARGEST_COUNT}")
     return value
 
 
-def _budget(value: Any) -> Budget | None:
+def _budget(field: str, value: Any) -> Budget | None:
     if value is None:
         return None
     found = _BUDGET.fullmatch(value) if isinstance(value, str) else None
     micro_usd = int(found[1]) * 1_000_000 + int((found[2] or "").ljust(6, "0")) if found else 0
     if found is None or micro_usd == 0:
-        raise LimitError("limits.budget", "must be a text such as 10, 2.50/day, 20/week or 100/month, in USD")
+        raise LimitError(field, "must be a text such as 10, 2.50/day, 20/week or 100/month, in USD")
     return Budget(micro_usd, found[3])

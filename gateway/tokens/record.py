@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import globs
 from gateway.limits.policy import LimitSet
 
 
@@ -84,21 +85,4 @@ def _status(revoked_at: int | None, expires_at: int | None, now: float) -> Statu
 
 def allows_model(patterns: tuple[str, ...] | None, model: str) -> bool:
     """Whether an allow-list with ``*`` globs lets a model through. None allows all, an empty list nothing."""
-    return patterns is None or any(_fits(pattern, model) for pattern in patterns)
-
-
-def _fits(pattern: str, text: str) -> bool:
-    """Only the star is special: names of models hold brackets and question marks. Takes linear time, unlike a regex."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return text == pattern
-    *middle, last = rest
-    if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
-        return False
-    at, end = len(first), len(text) - len(last)
-    for part in middle:
-        found = text.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
+    return patterns is None or any(globs.fits(pattern, model) for pattern in patterns)

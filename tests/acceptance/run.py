@@ -9,6 +9,7 @@ through it and prints what passed. `--direct` leaves the gateway out: it shows t
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,8 @@ class Target:
     embedding_model: str
     skip: frozenset[str]
     error_code: str = ""
+    rate_key: str = ""
+    poor_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,27 @@ def gateway(upstream: Upstream, folder: Path) -> Iterator[Target]:
     python = REPO / ".venv" / "bin" / "python"
     if not python.is_file():
         raise InstallError("the gateway's .venv is missing: `make run` or `make test` makes it")
+    keys = [
+        token_with(python, environment, folder, name, *limit)
+        for name, *limit in (("one a minute", "--rpm", "1"), ("poor", "--budget", "0.01"))
+    ]
     url = f"http://127.0.0.1:{port}"
     with server([str(python), "-m", "gateway"], environment, url + "/healthz", GATEWAY_SECONDS, folder / "gateway.log"):
-        yield Target(url + "/v1", CLIENT_KEY, CHAT_MODEL, EMBEDDING_MODEL, upstream.skip, "invalid_api_key")
+        yield Target(url + "/v1", CLIENT_KEY, CHAT_MODEL, EMBEDDING_MODEL, upstream.skip, "invalid_api_key", *keys)
+
+
+def token_with(python: Path, environment: dict[str, str], folder: Path, name: str, *limit: str) -> str:
+    """The secret of a new token. Nobody knows the price of what the upstream serves, so a budget lets nothing through."""
+    command = [str(python), str(REPO / "token_manager.py"), "create", name, *limit, "--json"]
+    done = subprocess.run(
+        command, env=clean_environment(environment), cwd=folder, capture_output=True, check=True, timeout=CLIENT_SECONDS
+    )
+    return str(json.loads(done.stdout)["token"])
 
 
 @contextmanager
 def direct(upstream: Upstream) -> Iterator[Target]:
-    skip = upstream.skip | upstream.skip_direct
+    skip = upstream.skip | upstream.skip_direct | {"refusals"}  # limits are the gateway's
     yield Target(upstream.base_url, UPSTREAM_KEY, upstream.chat_model, upstream.embedding_model, skip)
 
 
@@ -134,6 +150,8 @@ def run_client(name: str, upstream: str, target: Target) -> Result:
         "EMBEDDING_MODEL": target.embedding_model,
         "SKIP": left_out(target.skip, name),
         "EXPECT_ERROR_CODE": target.error_code,
+        "RATE_KEY": target.rate_key,
+        "POOR_KEY": target.poor_key,
     }
     started = time.monotonic()
     try:

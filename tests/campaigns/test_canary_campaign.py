@@ -35,6 +35,7 @@ from tests.support.wire import CHAT, STREAM, connected, request
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 SHARE = 1 if FULL else 41
+"""Not near a multiple of the number of ways: else each form takes the same few."""
 AT_A_TIME = 16
 ENVIRONMENT = "sk-" + "".join(random.Random(3).choices("abcdefghijkmnpqrstuvwxyz0123456789", k=45))
 UPSTREAM = "sk-" + "".join(random.Random(4).choices("abcdefghijkmnpqrstuvwxyz0123456789", k=45))
@@ -113,6 +114,7 @@ class Way(NamedTuple):
 
 
 COMPLETIONS = "/v1/chat/completions"
+CHECK = b'{"model":"m"}'
 WAYS = [
     Way("GET", "/healthz"),
     Way("GET", "/v1/models"),
@@ -140,6 +142,9 @@ WAYS = [
     Way("PATCH", "/api/tokens/tok_nowhere", b'{"hash":"x"}'),
     Way("GET", "/api/user/key/nobody@example.com"),
     Way("GET", "/api/me"),
+    Way("POST", "/api/check", CHECK),
+    Way("POST", "/api/check", b'{"model":"m","tokens":"all"}'),
+    Way("GET", "/api/usage?group_by=token&format=csv"),
 ]  # fmt: skip
 
 
@@ -282,6 +287,7 @@ def own_text(text: str, key: str) -> Iterator[bytes]:
         "/api/tokens/{}",
     ]
     paths += ["/api/user/key/{}", "/api/tokens?{}=1", "/api/tokens?status={}", "/api/tokens?name={}", "/v1/x?key={}"]
+    paths += ["/api/usage?{}=1", "/api/usage?from={}", "/api/usage?group_by={}"]
     silent = (FAIL, "close")
     for path in paths:
         yield Way("GET", path.format(quoted), None, [silent]).with_form(admin)
@@ -295,6 +301,8 @@ def own_text(text: str, key: str) -> Iterator[bytes]:
     fields += (b'{"name":"x","prefix":%s}', b'{"name":"x","owner":%s}', b'{"name":"x","limits":{%s:1}}')
     for field in fields:
         yield Way("POST", "/api/tokens", field % said).with_form(admin)
+    for field in (b'{"model":%s}', b'{"model":"m",%s:1}', b'{"model":"m","endpoint":%s}', b'{"model":"m","tokens":%s}'):
+        yield Way("POST", "/api/check", field % said).with_form(admin)
 
 
 def service_at(folder: Path) -> TokenService:

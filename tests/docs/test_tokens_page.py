@@ -211,13 +211,6 @@ def test_answers_have_the_fields_that_the_page_shows(session: Session) -> None:
     assert list(json.loads(session.run(validate))) == list(json.loads(one("answer=validity")))
 
 
-def test_a_start_with_limits_warns_in_the_words_of_the_page(tmp_path: Path) -> None:
-    token_manager(tmp_path, "create", "limited", "--rpm", "10")
-    with gateway_process(tmp_path) as gateway:
-        assert "limits of tokens are not enforced by this version" in gateway.log.read_text()
-    assert "\nlimits of tokens are not enforced by this version\n" in PAGE
-
-
 def rows(heading: str) -> list[list[str]]:
     """The cells of the first table under a heading."""
     text = PAGE.partition(f"\n## {heading}\n")[2].partition("\n#")[0]

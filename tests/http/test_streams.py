@@ -156,8 +156,9 @@ async def test_an_error_in_the_first_event_becomes_a_status(tmp_path: Path) -> N
 @pytest.mark.parametrize("usage", [b"", b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'])
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_forgotten_end_mark_is_added(tmp_path: Path, usage: bytes, chunked: bool) -> None:
-    data = recorded(3).removesuffix(b"data: [DONE]\n\n") + usage
-    reply = await streamed(tmp_path, in_segments([data], chunked))
+    """The usage is not for a client that did not ask for it."""
+    data = recorded(3).removesuffix(b"data: [DONE]\n\n")
+    reply = await streamed(tmp_path, in_segments([data + usage], chunked))
     assert (reply.whole, reply.body) == (True, data + b"data: [DONE]\n\n")
 
 

@@ -15,6 +15,7 @@ from gateway.app import Shared
 from gateway.auth.ratchet import Ratchet
 from gateway.clock import SteadyClock, to_iso
 from gateway.http.throttle import Throttle
+from gateway.shared_numbers import NumbersArena
 from gateway.tokens import secret
 from tests.http.test_revocation import FIRST_PIECE, begins, start
 from tests.support.gateway import KEY, Running, running_gateway
@@ -681,7 +682,7 @@ async def test_below_a_test_token_nothing_reaches_a_model_whatever_its_prefix(tm
 async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running, Clock]]:
     """A gateway whose minutes pass when the test says so."""
     clock = Clock()
-    shared = Shared(Ratchet(), SteadyClock(), Throttle(60, clock))
+    shared = Shared(Ratchet(), SteadyClock(), Throttle(60, clock), NumbersArena(2))
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), **values}
     async with running_gateway(folder, made_of={"shared": shared}, **values) as gateway:
         yield gateway, clock

@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,10 @@ from gateway.limits.policy import Budget, LimitError, LimitSet, read_limits
 COUNTS = st.none() | st.integers(1, 10**12)
 WINDOWS = st.sampled_from([None, "day", "week", "month"])
 BUDGETS = st.builds(Budget, micro_usd=st.integers(1, 10**9 * 10**6 - 1), per=WINDOWS)
-SETS = st.builds(LimitSet, rpm=COUNTS, tpm=COUNTS, max_parallel=COUNTS, budget=st.none() | BUDGETS)
+PLAIN = st.builds(LimitSet, rpm=COUNTS, tpm=COUNTS, max_parallel=COUNTS, budget=st.none() | BUDGETS)
+PATTERNS = st.sampled_from(["gpt-4o", "gpt-4*", "*", "*-mini", "claude"])
+BY_MODEL = st.dictionaries(PATTERNS, PLAIN.filter(lambda limits: limits != LimitSet()), max_size=3)
+SETS = st.builds(lambda plain, models: msgspec.structs.replace(plain, models=tuple(models.items())), PLAIN, BY_MODEL)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +143,51 @@ def test_windows_of_different_length(mine: str, theirs: str, within: bool) -> No
     assert budgets[0] is not None
     assert budgets[1] is not None
     assert budgets[0].is_within(budgets[1]) is within
+
+
+def test_limits_on_models_are_read_and_written() -> None:
+    value = {"rpm": 60, "models": {"gpt-4o*": {"rpm": 5, "budget": "1/day"}, "o3": {"max_parallel": 1}}}
+    found = read_limits(value)
+    assert found is not None
+    assert found.as_json() == value
+
+
+BAD_MODELS: list[tuple[Any, str]] = [
+    ([], "limits.models"),
+    ({"m": []}, "limits.models.m"),
+    ({"m": {"rpm": 0}}, "limits.models.m.rpm"),
+    ({"m": {"rps": 1}}, "limits.models.m.rps"),
+    ({"m": {"models": {}}}, "limits.models.m.models"),
+    ({"": {"rpm": 1}}, "limits.models"),
+    ({"a\nb": {"rpm": 1}}, "limits.models"),
+    ({"x" * 257: {"rpm": 1}}, "limits.models"),
+    ({str(number): {"rpm": 1} for number in range(101)}, "limits.models"),
+]
+
+
+@pytest.mark.parametrize(("models", "field"), BAD_MODELS)
+def test_what_limits_no_model_is_refused_by_name(models: Any, field: str) -> None:
+    with pytest.raises(LimitError) as caught:
+        read_limits({"models": models})
+    assert caught.value.field == field
+
+
+def test_limits_of_nothing_on_a_model_are_none() -> None:
+    assert read_limits({"models": {"m": {}, "n": {"rpm": None}}}) is None
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "is_within"),
+    [
+        ({"models": {"gpt-4o*": {"rpm": 5}}}, {"models": {"gpt-4o*": {"rpm": 5}}}, True),
+        ({"models": {"gpt-4*": {"rpm": 5}}}, {"models": {"gpt-4o": {"rpm": 5}}}, True),
+        ({"models": {"gpt-4o": {"rpm": 5}}}, {"models": {"gpt-4*": {"rpm": 5}}}, False),
+        ({"rpm": 5}, {"models": {"gpt-4*": {"rpm": 5}}}, True),
+        ({"models": {"*": {"rpm": 5}}}, {"rpm": 5}, False),
+        ({}, {"models": {"gpt-4*": {"rpm": 5}}}, False),
+        ({"rpm": 9, "models": {"gpt*": {"budget": "1"}}}, {"models": {"gpt-4*": {"rpm": 9, "budget": "2"}}}, True),
+    ],
+)
+def test_a_childs_limits_on_models_keep_to_its_parents(mine: Any, theirs: Any, is_within: bool) -> None:
+    """A pattern covers another that it fits, and the limits on everything cover every pattern."""
+    assert (read_limits(mine) or LimitSet()).is_within(read_limits(theirs) or LimitSet()) == is_within

@@ -36,7 +36,8 @@ class Running:
 
 def load_settings(folder: Path, **values: str) -> settings.Settings:
     """Settings from these values alone; the token file lies in ``folder``."""
-    environ = {"GATEWAY_TOKENS_FILE": str(folder / "api_tokens.json"), "GATEWAY_LOG_LEVEL": "warning", **values}
+    places = {"GATEWAY_TOKENS_FILE": str(folder / "api_tokens.json"), "GATEWAY_DATA_DIR": str(folder / "data")}
+    environ = {**places, "GATEWAY_LOG_LEVEL": "warning", **values}
     empty = folder / "empty.env"
     empty.touch()
     return settings.load(environ, env_file=empty)

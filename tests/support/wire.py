@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,11 +139,13 @@ async def talk(port: int, data: bytes, seconds: float = 10) -> Reply:
 
 
 @asynccontextmanager
-async def gateway_before(behave: Behaviour, folder: Path, **values: str) -> AsyncIterator[tuple[Upstream, Running]]:
-    """An upstream and a gateway with the environment key in front of it."""
+async def gateway_before(
+    behave: Behaviour, folder: Path, made_of: Mapping[str, Any] | None = None, **values: str
+) -> AsyncIterator[tuple[Upstream, Running]]:
+    """An upstream and a gateway with the environment key in front of it. ``made_of`` goes to ``App``."""
     async with running_upstream(behave) as upstream:
         chosen = {"FREEGPT_API_KEY": KEY, "GATEWAY_UPSTREAM_URL": upstream.url, **values}
-        async with running_gateway(folder, **chosen) as gateway:
+        async with running_gateway(folder, made_of=made_of, **chosen) as gateway:
             yield upstream, gateway
 
 

@@ -1,5 +1,6 @@
 """``/v1``: bodies are checked, models are found, answers are relayed."""
 
+import math
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -7,15 +8,17 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from multidict import istr
 
 from gateway.auth import credentials
 from gateway.backends.base import JSON, Answer, BackendRequest
 from gateway.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.http import bodies, relay
 from gateway.http.call import Call
-from gateway.inference import Inference
+from gateway.inference import Inference, Origin
 from gateway.schema import JsonObject, model_in, read_object, stream_in, with_field
 
+_READ_TIMEOUT = istr("x-stainless-read-timeout")
 _ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
 _OTHER_MODELS = ("fallbacks", "models", "route")
 """Fields by which some upstreams answer from another model than ``model``."""
@@ -101,12 +104,23 @@ class InferenceRoutes:
 
     async def _run(self, call: Call, request: BackendRequest) -> web.StreamResponse:
         call.backend = self._inference.backend_for(call.caller).name
-        began = time.perf_counter()
-        try:
-            answer = await self._inference.run(call.caller, request)
-        finally:
-            call.upstream_seconds += time.perf_counter() - began
-        return await relay.send(call, answer)
+        call.ticket = ticket = await self._inference.admit(call.caller, request, Origin(call.id, _patience(call)))
+        with ticket:
+            began = time.perf_counter()
+            try:
+                answer = await self._inference.run(call.caller, request, ticket)
+            finally:
+                call.upstream_seconds += time.perf_counter() - began
+            return await relay.send(call, answer)
+
+
+def _patience(call: Call) -> float | None:
+    """For how many seconds the client will wait, if it is one of OpenAI's."""
+    try:
+        seconds = float(call.request.headers.get(_READ_TIMEOUT, ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _refuse_other_models(call: Call, fields: JsonObject) -> None:

@@ -1,15 +1,17 @@
-"""``/api/me``: who am I, and what may I do?"""
+"""``/api/me``: who am I, what may I do, and what is left of each limit?"""
 
 from typing import Any
 
 from aiohttp import web
 
+from gateway.admission import Admission
 from gateway.auth.authority import Authority
 from gateway.auth.principal import ANYBODY
 from gateway.auth.roles import ROLES
 from gateway.clock import to_iso
 from gateway.http import forms, relay
 from gateway.http.call import Call
+from gateway.limits import words
 from gateway.management import TokenManagement
 from gateway.tokens import public
 
@@ -17,13 +19,17 @@ from gateway.tokens import public
 class MeRoutes:
     """The caller's own view."""
 
-    def __init__(self, management: TokenManagement) -> None:
+    def __init__(self, management: TokenManagement, admission: Admission) -> None:
         self._management = management
+        self._admission = admission
 
     async def read(self, call: Call) -> web.StreamResponse:
         forms.read_query(call, {})
         may = await self._management.authority(call.caller)
-        return relay.json(call, 200, _told(may, is_open=call.caller is ANYBODY))
+        standing = await self._admission.standing(call.caller.limits)
+        now = int(may.now * 1000)
+        told = _told(may, is_open=call.caller is ANYBODY)
+        return relay.json(call, 200, {**told, "left": [words.left(limit, level, now) for limit, level in standing]})
 
 
 def _told(may: Authority, is_open: bool) -> dict[str, Any]:

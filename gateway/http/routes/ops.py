@@ -20,9 +20,9 @@ class Health(NamedTuple):
 
 
 class OpsRoutes:
-    def __init__(self, health: Callable[[], Health], metrics: Metrics) -> None:
+    def __init__(self, health: Callable[[], Health], metrics_page: Callable[[], bytes]) -> None:
         self._health = health
-        self._metrics = metrics
+        self._metrics_page = metrics_page
 
     async def healthz(self, call: Call) -> web.StreamResponse:
         """Alive: it answers."""
@@ -41,4 +41,4 @@ class OpsRoutes:
         return relay.json(call, 503, {"status": "not ready", "problem": problem})
 
     async def metrics(self, call: Call) -> web.StreamResponse:
-        return relay.whole(call, 200, self._metrics.page(), {"Content-Type": self._metrics.content_type})
+        return relay.whole(call, 200, self._metrics_page(), {"Content-Type": Metrics.content_type})

@@ -1,11 +1,12 @@
 """``/api/tokens``: create, list, read, change, rotate, revoke, delete; and what anybody may do who holds a secret."""
 
-from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from gateway.accounting import Accounting
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.authority import Authority
 from gateway.auth.credentials import is_well_formed
 from gateway.auth.roles import Verb
 from gateway.errors import BadRequest, RateLimited
@@ -16,7 +17,7 @@ from gateway.management import TokenManagement
 from gateway.tokens import fields, lifetime, public, secret
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.record import Role, Status, TokenRecord, allows_model
-from gateway.tokens.view import TokenView
+from gateway.usage import reports
 
 DEFAULT_GRACE = "24h"
 _REVOKED = "A token with this secret, if there was one, is revoked now."
@@ -25,8 +26,11 @@ _REVOKED = "A token with this secret, if there was one, is revoked now."
 class TokenRoutes:
     """Handlers for what ``management`` does."""
 
-    def __init__(self, management: TokenManagement, authenticator: Authenticator, throttle: Throttle) -> None:
+    def __init__(
+        self, management: TokenManagement, accounting: Accounting, authenticator: Authenticator, throttle: Throttle
+    ) -> None:
         self._management = management
+        self._accounting = accounting
         self._authenticator = authenticator
         self._throttle = throttle
 
@@ -49,10 +53,13 @@ class TokenRoutes:
         return relay.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, call: Call) -> web.StreamResponse:
-        return await self._told(call, public.public)
+        may, record = await self._found(call)
+        return relay.json(call, 200, public.public(may.view, record, may.now))
 
     async def usage(self, call: Call) -> web.StreamResponse:
-        return await self._told(call, public.usage)
+        may, record = await self._found(call)
+        sums = reports.as_json(await self._accounting.total(record.id))
+        return relay.json(call, 200, {**public.usage(may.view, record, may.now), **sums})
 
     async def update(self, call: Call) -> web.StreamResponse:
         form = _with_expiry(await forms.read_form(call, _UPDATE), self._management.now())
@@ -98,13 +105,11 @@ class TokenRoutes:
         form = await forms.read_form(call, {"token": forms.text}, required=("token",))
         return str(form["token"]).strip()  # pasted with its line end
 
-    async def _told(
-        self, call: Call, form: Callable[[TokenView, TokenRecord, float], dict[str, Any]]
-    ) -> web.StreamResponse:
+    async def _found(self, call: Call) -> tuple[Authority, TokenRecord]:
+        """The token of the path, if the caller may see it."""
         forms.read_query(call, {})
         may = await self._management.authority(call.caller)
-        record = may.find(Verb.READ, call.params["id"])
-        return relay.json(call, 200, form(may.view, record, may.now))
+        return may, may.find(Verb.READ, call.params["id"])
 
     async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
         view = await self._management.view()

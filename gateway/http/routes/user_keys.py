@@ -2,11 +2,16 @@
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
+from gateway.admission import Admission
 from gateway.clock import to_iso
 from gateway.http import forms, relay
 from gateway.http.call import Call
+from gateway.limits.demands import Line
+from gateway.limits.levels import Kind
+from gateway.money import usd
 from gateway.tokens import fields
 from gateway.tokens.record import TokenRecord
 from gateway.user_keys import UserKeys
@@ -17,8 +22,9 @@ DEFAULT_NAME = "API key"
 class UserKeyRoutes:
     """Handlers for a user's key."""
 
-    def __init__(self, keys: UserKeys) -> None:
+    def __init__(self, keys: UserKeys, admission: Admission) -> None:
         self._keys = keys
+        self._admission = admission
 
     async def create(self, call: Call) -> web.StreamResponse:
         form = await forms.read_form(call, _CREATE, required=("email",))
@@ -45,10 +51,18 @@ class UserKeyRoutes:
     async def _told(self, call: Call, name: str) -> web.StreamResponse:
         forms.read_query(call, {})
         record = await self._keys.current(call.caller, call.params["email"])
-        return relay.json(call, 200, {"success": True, name: _preference(record)})
+        balance = 0 if record is None else await self._balance(record)
+        return relay.json(call, 200, {"success": True, name: _preference(record, balance)})
+
+    async def _balance(self, record: TokenRecord) -> int:
+        """What its budgets leave it, in micro-dollars; 0 where it has none."""
+        line: Line = () if record.limits is None else ((record.id, record.limits),)
+        standing = await self._admission.standing(line)
+        left = [limit.left(level) for limit, level in standing if limit.kind is Kind.BUDGET and limit.model is None]
+        return max(0, min(left, default=0))
 
 
-def _preference(record: TokenRecord | None) -> dict[str, Any]:
+def _preference(record: TokenRecord | None, balance: int) -> dict[str, Any]:
     return {
         "hasKey": record is not None,
         "generatedAt": to_iso(record.created_at) if record else None,
@@ -56,7 +70,7 @@ def _preference(record: TokenRecord | None) -> dict[str, Any]:
         "usageCount": record.usage_count if record else 0,
         "keyName": record.name if record else None,
         "keyPrefix": record.prefix if record else None,
-        "balance": 0,
+        "balance": msgspec.Raw(usd(balance).encode()),
     }
 
 

@@ -91,6 +91,19 @@ def check_wrong_key() -> None:
         raise AssertionError("a wrong key was accepted")
 
 
+def check_refusals() -> None:
+    """At the second request at the latest there is no more for one key, and never anything for the other."""
+    for key, code in ((os.environ["RATE_KEY"], "rate_limit_exceeded"), (os.environ["POOR_KEY"], "insufficient_quota")):
+        try:
+            for _ in range(2):
+                old.ChatCompletion.create(**BY_MODEL, **CHAT, api_key=key)
+        except old.error.RateLimitError as error:
+            assert error.http_status == 429
+            assert error.json_body["error"]["code"] == code
+        else:
+            raise AssertionError(f"{code}: nothing was refused")
+
+
 if __name__ == "__main__":
     sys.exit(
         run_checks(
@@ -107,6 +120,7 @@ if __name__ == "__main__":
                 ("engine_completion", lambda: check_completion(BY_ENGINE)),
                 ("engine_embedding", lambda: check_embedding({"engine": EMBEDDING_MODEL})),
                 ("wrong_key", check_wrong_key),
+                ("refusals", check_refusals),
             ]
         )
     )

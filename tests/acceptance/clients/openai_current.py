@@ -16,7 +16,7 @@ from checks import (
     expect_vector,
     run_checks,
 )
-from openai import AsyncOpenAI, AuthenticationError, OpenAI
+from openai import AsyncOpenAI, AuthenticationError, DefaultHttpxClient, OpenAI, RateLimitError
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 MODEL = os.environ["MODEL"]
@@ -97,6 +97,31 @@ def check_wrong_key() -> None:
         raise AssertionError("a wrong key was accepted")
 
 
+def check_refusals() -> None:
+    """At the second request at the latest there is no more for one key, and never anything for the other. The client comes
+    back by itself where that helps: it must not where it does not."""
+    try:
+        for _ in range(2):
+            hurried = OpenAI(api_key=os.environ["RATE_KEY"], max_retries=0, timeout=TIMEOUT_SECONDS)
+            hurried.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=24)
+    except RateLimitError as error:
+        assert error.code == "rate_limit_exceeded"
+        assert float(error.response.headers["retry-after-ms"]) > 0
+    else:
+        raise AssertionError("nothing was refused")
+    asked: list[object] = []
+    hooks = {"request": [asked.append]}
+    with DefaultHttpxClient(event_hooks=hooks, timeout=TIMEOUT_SECONDS) as counting:
+        poor = OpenAI(api_key=os.environ["POOR_KEY"], max_retries=2, http_client=counting)
+        try:
+            poor.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=24)
+        except RateLimitError as error:
+            assert error.code == "insufficient_quota"
+        else:
+            raise AssertionError("nothing was refused")
+    assert len(asked) == 1, f"it asked {len(asked)} times"
+
+
 if __name__ == "__main__":
     sys.exit(
         run_checks(
@@ -110,6 +135,7 @@ if __name__ == "__main__":
                 ("completion_stream", check_completion_stream),
                 ("embedding", check_embedding),
                 ("wrong_key", check_wrong_key),
+                ("refusals", check_refusals),
             ]
         )
     )

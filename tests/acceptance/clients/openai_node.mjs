@@ -81,6 +81,24 @@ const checks = {
     const wanted = process.env.EXPECT_ERROR_CODE;
     if (wanted) assert.equal(error.code, wanted);
   },
+  // At the second request at the latest there is no more for one key, and never anything for the other. The client comes
+  // back by itself where that helps: it must not where it does not.
+  async refusals() {
+    const request = { model, messages, max_tokens: 24 };
+    const hurried = new OpenAI({ ...LIMITS, apiKey: process.env.RATE_KEY });
+    const twice = async () => [await hurried.chat.completions.create(request), await hurried.chat.completions.create(request)];
+    const rate = await twice().then(() => null, (reason) => reason);
+    assert.ok(rate instanceof OpenAI.RateLimitError, `expected a refusal, got ${rate}`);
+    assert.equal(rate.code, 'rate_limit_exceeded');
+    assert.ok(Number(rate.headers.get('retry-after-ms')) > 0);
+    let asked = 0;
+    const counting = (...call) => { asked += 1; return fetch(...call); };
+    const poor = new OpenAI({ ...LIMITS, maxRetries: 2, apiKey: process.env.POOR_KEY, fetch: counting });
+    const money = await poor.chat.completions.create(request).then(() => null, (reason) => reason);
+    assert.ok(money instanceof OpenAI.RateLimitError, `expected a refusal, got ${money}`);
+    assert.equal(money.code, 'insufficient_quota');
+    assert.equal(asked, 1, `it asked ${asked} times`);
+  },
 };
 
 const skipped = new Set((process.env.SKIP || '').split(','));

@@ -1,0 +1,294 @@
+"""`python -m bench.admission`: CPU time of admission and metering alone, without HTTP, a server or an upstream."""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import itertools
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvloop
+
+from bench import payloads, stream_upstream
+from gateway.admission import Admission, AdmissionRules
+from gateway.auth.principal import Principal
+from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from gateway.clock import SteadyClock
+from gateway.inference import Backends, Inference, MeteringRules, Origin
+from gateway.limits.limiter import Limiter
+from gateway.limits.memory import MemoryCounters
+from gateway.limits.policy import read_limits
+from gateway.limits.sqlite import SqliteCounters
+from gateway.metrics import Metrics
+from gateway.schema import model_in, read_object, stream_in
+from gateway.tokens.record import Role, TokenRecord
+from gateway.tokens.view import Held
+from gateway.usage.ledger import Ledger
+from gateway.usage.ledger_file import LedgerFile
+from gateway.usage.pricing import load_prices, packaged_prices
+
+PATH = "chat/completions"
+CHUNKS = 100
+SLICES = 10
+"""Of one round, in each of which every work has its turn."""
+STREAMS_PER_REQUESTS = 20
+"""A stream takes as long as many requests: a round has fewer of them."""
+QUEUE_SIZE = 100
+COMPLETION_TOKENS = 1000
+
+RPM: Mapping[str, Any] = {"rpm": 10**9}
+FOUR: Mapping[str, Any] = {"rpm": 10**9, "tpm": 10**12, "max_parallel": 10**6, "budget": "900000000/month"}
+"""Limits that are never reached."""
+LIMITS: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = {
+    "no limits": (None,),
+    "rpm": (RPM,),
+    "rpm, tpm, parallel, budget": (FOUR,),
+    "the same, and a parent's": (FOUR, FOUR),
+}
+
+Housekeeping = Callable[[], Coroutine[Any, Any, None]]
+Work = Callable[[int], Awaitable[None]]
+"""So many requests, one after the other."""
+
+
+class Stub:
+    """A backend that has its answer ready: whole, or a stream of so many events."""
+
+    name = "stub"
+
+    def __init__(self, chunks: int) -> None:
+        self.whole = payloads.chat_answer().encode()
+        self.events = [stream_upstream.content_event(number) for number in range(chunks)]
+        self.events += [stream_upstream.usage_event(chunks), b"data: [DONE]\n\n"]
+
+    async def send(self, request: BackendRequest) -> Answer:
+        if request.stream:
+            return Answer(200, EVENT_STREAM, self._pieces())
+        return Answer(200, JSON, self.whole)
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        for event in self.events:
+            yield event
+
+    async def models(self) -> list[dict[str, Any]]:
+        return []
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class Case:
+    """One kind of token and counters, with one kind of request. The three works differ in what they leave out.
+
+    Costs are CPU microseconds a request, one number for each slice of a round.
+    """
+
+    ledger: Ledger
+    housekeeping: Sequence[Housekeeping]
+    works: tuple[Work, Work, Work]
+    """Without admission and metering; with both; and with the headers that tell of them."""
+    costs: list[tuple[float, ...]] = field(default_factory=list)
+    ledger_costs: list[float] = field(default_factory=list)
+
+    async def measure(self, requests: int) -> None:
+        tasks = [asyncio.create_task(run()) for run in self.housekeeping]
+        size = max(1, requests // SLICES)
+        for _ in range(SLICES):
+            self.costs.append(tuple([await _cpu(work(size)) / size for work in self.works]))
+        entries = self.ledger.waiting
+        self.ledger_costs.append(await _cpu(self.ledger.flush()) / entries)
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def forget(self) -> None:
+        self.costs.clear()
+        self.ledger_costs.clear()
+
+    @property
+    def admission(self) -> float:
+        return median(metered - bare for bare, metered, _ in self.costs)
+
+    @property
+    def least_admission(self) -> float:
+        """In the slices that the machine disturbed least."""
+        bare, metered, _ = map(min, zip(*self.costs, strict=True))
+        return float(metered - bare)
+
+    @property
+    def headers(self) -> float:
+        return median(with_headers - metered for _, metered, with_headers in self.costs)
+
+
+async def _cpu(work: Awaitable[None]) -> float:
+    """Microseconds of the whole process, its threads too."""
+    began = time.process_time_ns()
+    await work
+    nanoseconds = time.process_time_ns() - began
+    return nanoseconds / 1000
+
+
+class Bench:
+    """What the cases have in common: the folder of their files, and what keeps house behind them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._clock = SteadyClock()
+        self._prices = load_prices(packaged_prices(), {})
+        self._counters: list[MemoryCounters | SqliteCounters] = []
+        self._ledgers: list[Ledger] = []
+
+    def case(self, limits: tuple[Mapping[str, Any] | None, ...], store: str, chunks: int | None = None) -> Case:
+        """``chunks`` is the length of the streams that are asked for; None for whole answers."""
+        number = next(self._numbers)
+        counters = self._counters_in(store, self._folder / f"counters-{number}.sqlite")
+        limiter = Limiter(counters, self._clock, QUEUE_SIZE)
+        rules = AdmissionRules({}, COMPLETION_TOKENS, 0)
+        admission = Admission(limiter, counters, self._prices, rules, lambda reason: None)
+        ledger = Ledger(LedgerFile(self._folder / f"usage-{number}.sqlite"), Metrics(), 0, self._clock)
+        stub = Stub(chunks or 0)
+        inference = Inference(Backends(stub, stub), {}, admission, ledger, MeteringRules(self._clock, True))
+        self._ledgers.append(ledger)
+        self._counters.append(counters)
+        body = (payloads.chat_request() if chunks is None else payloads.stream_request()).encode()
+        line = tuple(_record(place, each) for place, each in enumerate(limits))
+        return Case(
+            ledger,
+            (counters.run, limiter.run),
+            (
+                lambda count: _bare(stub, body, line, count),
+                lambda count: _metered(inference, body, line, count, has_headers=False),
+                lambda count: _metered(inference, body, line, count, has_headers=True),
+            ),
+        )
+
+    def _counters_in(self, store: str, path: Path) -> MemoryCounters | SqliteCounters:
+        return MemoryCounters(self._clock, path) if store == "memory" else SqliteCounters(path, self._clock)
+
+    async def aclose(self) -> None:
+        for ledger in self._ledgers:
+            await ledger.drain()
+        for counters in self._counters:
+            await counters.aclose()
+
+
+def _record(place: int, limits: Mapping[str, Any] | None) -> TokenRecord:
+    name = f"bench-{place}"
+    return TokenRecord(
+        id=f"tok_{place:016x}", name=name, prefix="fgk_", hash=name, created_at=0, limits=read_limits(limits)
+    )
+
+
+def _request(body: bytes) -> BackendRequest:
+    """As the route of ``/v1/chat/completions`` makes it: anew for each request, so that nothing is remembered in it."""
+    fields = read_object(body)
+    stream = stream_in(fields)
+    return BackendRequest("POST", PATH, body=fields.body, fields=fields, model=model_in(fields), stream=stream)
+
+
+def _request_id(number: int) -> str:
+    """As good as random, so that the ledger has to look for its place."""
+    return f"req_{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
+
+
+def _principal(line: tuple[TokenRecord, ...]) -> Principal:
+    return Principal("bench", Role.MEMBER, Held(line[0], None), line[1:])
+
+
+async def _bare(stub: Stub, body: bytes, line: tuple[TokenRecord, ...], count: int) -> None:
+    for _ in range(count):
+        _principal(line)
+        Origin(_request_id(0))
+        await _read(await stub.send(_request(body)))
+        await asyncio.sleep(0)
+
+
+async def _metered(
+    inference: Inference, body: bytes, line: tuple[TokenRecord, ...], count: int, *, has_headers: bool
+) -> None:
+    # Never the same twice, also from one work to the next.
+    start = time.monotonic_ns()
+    for number in range(start, start + count):
+        principal = _principal(line)
+        request = _request(body)
+        ticket = await inference.admit(principal, request, Origin(_request_id(number)))
+        with ticket:
+            answer = await inference.run(principal, request, ticket)
+            if has_headers:
+                ticket.headers()
+            await _read(answer)
+        await asyncio.sleep(0)
+
+
+async def _read(answer: Answer) -> None:
+    if not isinstance(answer.body, bytes):
+        async for _ in answer.body:
+            pass
+
+
+async def measure(folder: Path, rounds: int, requests: int) -> str:
+    bench = Bench(folder)
+    whole = {
+        (store, name): bench.case(limits, store) for store in ("memory", "sqlite") for name, limits in LIMITS.items()
+    }
+    streams = {
+        (store, name): [bench.case(LIMITS[name], store, chunks) for chunks in (0, CHUNKS)]
+        for store, name in (key for key in whole if key[1] != "rpm")
+    }
+    short = max(1, requests // STREAMS_PER_REQUESTS)
+    loads = [(case, requests) for case in whole.values()] + [
+        (case, short) for pair in streams.values() for case in pair
+    ]
+    for case, count in loads:  # what the first requests find out, and the files that they make, are not counted
+        await case.measure(count // 4)
+        case.forget()
+    # As in the gateway itself: what is there stays, and the collector looks less often.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    for _ in range(rounds):
+        for case, count in loads:
+            await case.measure(count)
+    await bench.aclose()
+    return "\n".join([*_table_of_requests(whole), "", *_table_of_streams(streams)])
+
+
+def _table_of_requests(cases: Mapping[tuple[str, str], Case]) -> list[str]:
+    lines = [f"{'CPU µs/request':36}admission, metering   at least   ledger write     sum   headers, on top"]
+    for (store, name), case in cases.items():
+        ledger = median(case.ledger_costs)
+        lines.append(
+            f"{store:7} {name:28}{case.admission:19.1f} {case.least_admission:10.1f} {ledger:14.1f}"
+            f" {case.admission + ledger:7.1f} {case.headers:17.1f}"
+        )
+    return lines
+
+
+def _table_of_streams(cases: Mapping[tuple[str, str], Sequence[Case]]) -> list[str]:
+    lines = [f"{f'CPU µs/chunk, streams of {CHUNKS}':36}           metering   at least"]
+    for (store, name), (empty, full) in cases.items():
+        cost = (full.admission - empty.admission) / CHUNKS
+        least = (full.least_admission - empty.least_admission) / CHUNKS
+        lines.append(f"{store:7} {name:28}{cost:19.2f} {least:10.2f}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.admission", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--requests", type=int, default=2000, help="in one round of one row")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        print(uvloop.run(measure(Path(folder), options.rounds, options.requests)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The use case of admission: what a request would use at most, and whether the limits of its token and of the token's parents
+allow it. Everything that goes to an upstream passes here; a request without limits passes without any work."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from gateway.auth.principal import Principal
+from gateway.backends.base import BackendRequest
+from gateway.errors import GatewayError, QuotaExceeded, StoreUnavailable
+from gateway.limits import words
+from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation, decide
+from gateway.limits.demands import Line, demands, limits_on
+from gateway.limits.levels import Amounts, Demand, Kind, Level, Limit, Money
+from gateway.limits.limiter import Limiter, LimitReached
+from gateway.metrics import Refusal as Reason
+from gateway.schema import JsonObject
+from gateway.ticket import Granted
+from gateway.usage.estimate import estimate
+from gateway.usage.pricing import FREE, Price, PriceList
+from gateway.usage.record import Usage
+
+NoteRefusal = Callable[[Reason], None]
+_REASONS: Mapping[Kind, Reason] = MappingProxyType(
+    {Kind.REQUESTS: "requests", Kind.TOKENS: "tokens", Kind.PARALLEL: "parallel", Kind.BUDGET: "budget"}
+)
+
+_FREE_ENDPOINTS = frozenset({"files", "uploads", "moderations"})
+"""What providers take no money for, although it is sent to them."""
+
+
+class AdmissionRules(NamedTuple):
+    """``aliases`` of models; ``completion_tokens`` is the guess for an answer that the request does not bound;
+    ``queue_seconds`` the longest wait for what other requests hold."""
+
+    aliases: Mapping[str, str]
+    completion_tokens: int
+    queue_seconds: float
+
+
+class Outlook(NamedTuple):
+    """Whether a request would pass: ``refusal`` is None if so. ``tightest`` is the limit of which the smallest part is left."""
+
+    refusal: Refusal | None
+    tightest: tuple[Limit, Level] | None
+
+
+class Admission:
+    """Decides by prices, estimates and counters."""
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        counters: Counters,
+        prices: PriceList,
+        rules: AdmissionRules,
+        note_refusal: NoteRefusal,
+    ) -> None:
+        self.limiter = limiter
+        self._counters = counters
+        self._prices = prices
+        self._rules = rules
+        self._note_refusal = note_refusal
+
+    def price(self, principal: Principal, request: BackendRequest) -> Price | None:
+        """None where nobody knows it. Test tokens cost nothing. The model's own name goes before the client's name for it."""
+        if principal.is_test or request.method != "POST":
+            return FREE
+        if request.model is None:
+            return FREE if request.path.partition("/")[0] in _FREE_ENDPOINTS else None
+        real = self._rules.aliases.get(request.model)
+        return (real and self._prices.find(real)) or self._prices.find(request.model)
+
+    async def admit(self, principal: Principal, request: BackendRequest, patience: float | None) -> Granted:
+        """``patience`` in seconds is how long the client will wait, if it says so.
+
+        Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
+        """
+        price = self.price(principal, request)
+        return Granted(price, await self._reserve(principal, request, price, patience))
+
+    async def _reserve(
+        self, principal: Principal, request: BackendRequest, price: Price | None, patience: float | None
+    ) -> Reservation | None:
+        line = principal.limits
+        if not line or not (limits := _priced(limits_on(line, request.model, self.limiter.now()), price)):
+            return None
+        wanted = self._amounts(limits, request, price)
+
+        def plan(now: int) -> list[Demand]:
+            return demands(_priced(limits_on(line, request.model, now), price), wanted)
+
+        longest = self._rules.queue_seconds
+        try:
+            return await self.limiter.reserve(
+                principal.token_id or "", plan, longest if patience is None else min(patience, longest)
+            )
+        except LimitReached as reached:
+            self._note_refusal("queue_full" if reached.is_queue_full else _REASONS[reached.refusal.demand.limit.kind])
+            raise _refused(reached.refusal, principal.names, reached.is_queue_full) from None
+        except CountersDown:
+            self._note_refusal("store")
+            raise _down() from None
+
+    def _amounts(self, limits: Sequence[Limit], request: BackendRequest, price: Price | None) -> Amounts:
+        """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
+        if not any(limit.is_of_amounts for limit in limits):
+            return Amounts()
+        has_budget = _has_budget(limits)
+        if has_budget and price is None:
+            self._note_refusal("price")
+            raise _unpriced(request.model)
+        fields = request.fields if isinstance(request.fields, JsonObject) else None
+        found = estimate(request.path, fields)
+        most = Usage(found.prompt, found.completion_or(self._rules.completion_tokens))
+        least = Usage(found.least_prompt, found.least_completion)
+        money, money_floor = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
+        return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, money_floor))
+
+    async def check(self, principal: Principal, request: BackendRequest, tokens: int | None) -> Outlook:
+        """Whether a request would pass now, without making it. ``tokens`` takes the place of the estimate.
+
+        Raises QuotaExceeded for a model without a price, StoreUnavailable.
+        """
+        price = self.price(principal, request)
+        now = self.limiter.now()
+        limits = limits_on(principal.limits, request.model, now)
+        self._amounts(limits, request, price)
+        most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
+        least = Usage(completion_tokens=1 if tokens is None else tokens)
+        money = (price.cost(most), price.cost(least)) if price else (0, 0)
+        wanted = demands(_priced(limits, price), Amounts(most.total_tokens, least.total_tokens, *money))
+        if not wanted:
+            return Outlook(None, None)
+        try:
+            levels = await self._counters.levels(wanted, now)
+        except CountersDown:
+            raise _down() from None
+        outcome = decide(wanted, levels, now)
+        known = [(demand.limit, level) for demand, level in zip(wanted, levels, strict=True)]
+        tightest = min(known, key=lambda one: one[0].left(one[1]) / one[0].size)
+        return Outlook(outcome if isinstance(outcome, Refusal) else None, tightest)
+
+    async def standing(self, line: Line) -> list[tuple[Limit, Level]]:
+        """Each limit of a line of tokens, whatever the model, and its level. Raises StoreUnavailable."""
+        now = self.limiter.now()
+        patterns = dict.fromkeys(pattern for _, limits in line for pattern, _ in limits.models)
+        found = {
+            (limit.holder, limit.name): limit for model in (None, *patterns) for limit in limits_on(line, model, now)
+        }
+        asked = [Demand(limit, 0, 0) for limit in found.values()]
+        try:
+            levels = await self._counters.levels(asked, now)
+        except CountersDown:
+            raise _down() from None
+        return list(zip(found.values(), levels, strict=True))
+
+
+def _priced(limits: Sequence[Limit], price: Price | None) -> Sequence[Limit]:
+    """What costs nothing needs no budget."""
+    return [limit for limit in limits if not isinstance(limit, Money)] if price == FREE else limits
+
+
+def _has_budget(limits: Sequence[Limit]) -> bool:
+    return any(isinstance(limit, Money) for limit in limits)
+
+
+def _refused(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
+    error = words.error(refusal, names, is_queue_full)
+    error.headers = {**words.headers(refusal.demands, refusal.levels), **error.headers}
+    return error
+
+
+def _unpriced(model: str | None) -> QuotaExceeded:
+    named = "a request without a model" if model is None else f"the model {model[:100]!r}"
+    return QuotaExceeded(
+        f"This token has a budget, and nobody knows what {named} costs. Whoever runs the gateway can say so in the file that "
+        'GATEWAY_CONFIG names: [prices."model-name"], then input = 0.15 and output = 0.60 (USD for a million tokens).',
+        param="model",
+    )
+
+
+def _down() -> StoreUnavailable:
+    return StoreUnavailable("What this token has used cannot be read at the moment.")

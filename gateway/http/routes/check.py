@@ -1,0 +1,80 @@
+"""``/api/check``: would this request pass? A dry run, which counts as nothing."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.admission import Admission
+from gateway.backends.base import BackendRequest
+from gateway.errors import GatewayError, ModelNotFound, QuotaExceeded
+from gateway.http import forms, relay
+from gateway.http.call import Call
+from gateway.limits import words
+from gateway.schema import MAX_MODEL_LENGTH
+
+DEFAULT_ENDPOINT = "chat/completions"
+MOST_TOKENS = 10**9
+
+
+class CheckRoutes:
+    """Asks ``admission`` without asking for anything."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    async def check(self, call: Call) -> web.StreamResponse:
+        """``tokens`` are the prompt's and the completion's together."""
+        form = await forms.read_form(call, _CHECK, required=("model",))
+        model, tokens = form["model"], form.get("tokens")
+        endpoint = form.get("endpoint", DEFAULT_ENDPOINT)
+        request = BackendRequest("POST", endpoint, model=model)
+        if not call.caller.may_use(model):
+            return relay.json(call, 200, _refused(ModelNotFound(model), None))
+        try:
+            outlook = await self._admission.check(call.caller, request, tokens)
+        except QuotaExceeded as unpriced:
+            return relay.json(call, 200, _refused(unpriced, None))
+        now = self._admission.limiter.now()
+        if outlook.refusal is not None:
+            binding = words.left(outlook.refusal.demand.limit, outlook.refusal.level, now)
+            return relay.json(call, 200, _refused(words.error(outlook.refusal, call.caller.names), binding))
+        tightest = words.left(*outlook.tightest, now) if outlook.tightest else None
+        return relay.json(call, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
+
+
+_NOTHING_WRONG = {"error": None, "retry_after_ms": None}
+
+
+def _refused(problem: GatewayError, binding: dict[str, Any] | None) -> dict[str, Any]:
+    wait = problem.headers.get("retry-after-ms")
+    error = {"message": problem.message, "type": problem.type, "param": problem.param, "code": problem.code}
+    return {
+        "allowed": False,
+        "status": problem.status,
+        "error": error,
+        "retry_after_ms": None if wait is None else int(wait),
+        "limit": binding,
+    }
+
+
+def _model(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_MODEL_LENGTH:
+        raise ValueError(f"must be a text of 1 to {MAX_MODEL_LENGTH} characters")
+    return value
+
+
+def _endpoint(value: Any) -> str:
+    """With or without ``/v1/``."""
+    path = forms.text(value).removeprefix("/").removeprefix("v1/")
+    if not path or len(path) > 100:
+        raise ValueError("must be an endpoint such as /v1/chat/completions")
+    return path
+
+
+def _tokens(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_TOKENS:
+        raise ValueError(f"must be a whole number, 0 to {MOST_TOKENS}")
+    return value
+
+
+_CHECK: forms.Readers = {"model": _model, "endpoint": _endpoint, "tokens": _tokens}

@@ -1,0 +1,136 @@
+"""``GET /api/usage``: what was used, when, by whom and for how much. Everybody sees what their tokens have used."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from gateway.accounting import Accounting
+from gateway.auth.authority import Authority
+from gateway.auth.roles import Reach, Verb
+from gateway.clock import LATEST, from_iso, to_iso
+from gateway.errors import BadRequest
+from gateway.http import forms, relay
+from gateway.http.call import Call
+from gateway.management import TokenManagement
+from gateway.tokens.view import TokenView
+from gateway.usage import reports
+from gateway.usage.ledger_file import HOUR
+from gateway.usage.reports import MAX_ROWS, Query, Row
+
+DEFAULT_DAYS = 7
+
+
+class UsageRoutes:
+    """Shows ``accounting`` to those whom ``management`` knows."""
+
+    def __init__(self, management: TokenManagement, accounting: Accounting) -> None:
+        self._management = management
+        self._accounting = accounting
+
+    async def read(self, call: Call) -> web.StreamResponse:
+        asked = forms.read_query(call, READERS)
+        may = await self._management.authority(call.caller)
+        query = query_of(asked, may)
+        rows = await self._rows(query)
+        if asked.get("format") == "csv":
+            names = _names(may.view, rows) if query.group_by == "token" else None
+            return relay.whole(call, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
+        return relay.json(call, 200, answer(query, rows, may.view))
+
+    async def _rows(self, query: Query) -> list[Row]:
+        try:
+            return await self._accounting.rows(query)
+        except reports.TooManyRows as error:
+            raise _bad_range(f"{error}; ask for less at a time") from None
+
+
+def query_of(asked: Mapping[str, Any], may: Authority) -> Query:
+    """``asked`` as READERS have read it. Raises BadRequest for a range that is none, NotFound for somebody else's token."""
+    until = asked.get("to", int(may.now))
+    since = asked.get("from", max(until - DEFAULT_DAYS * reports.DAY, 0))
+    bucket = asked.get("bucket", "day")
+    if since >= until:
+        raise _bad_range("it does not lie before the end")
+    since, until = reports.floor(since, HOUR), min(reports.ceiling(until, HOUR), LATEST)
+    if (until - since) // reports.BUCKET_SECONDS[bucket] > MAX_ROWS:
+        raise _bad_range(f"there are more than {MAX_ROWS} times from then to the end, by the {bucket}")
+    return Query(since, until, bucket, asked.get("group_by"), visible_tokens(may, asked.get("token")))
+
+
+def visible_tokens(may: Authority, token_id: str | None) -> frozenset[str] | None:
+    """Those whose use the caller may see now, or the one that it asks for; None are all, also deleted ones.
+
+    Raises NotFound for a token that it may not see.
+    """
+    if may.reach(Verb.READ) is Reach.ALL:
+        # Not looked up: what a deleted token has used stays, and ``environment`` and ``open`` never were one.
+        return None if token_id is None else frozenset({token_id})
+    if token_id is not None:
+        return frozenset({may.find(Verb.READ, token_id).id})
+    return frozenset(record.id for record in may.view.document.tokens if may.may(Verb.READ, record))
+
+
+def answer(query: Query, rows: Sequence[Row], view: TokenView) -> dict[str, Any]:
+    """The JSON object, for msgspec."""
+    names = _names(view, rows) if query.group_by == "token" else None
+    return {
+        "object": "list",
+        "bucket": query.bucket,
+        "group_by": query.group_by,
+        "from": to_iso(query.since),
+        "to": to_iso(query.until),
+        "data": [_shown(row, names) for row in rows],
+        "total": reports.as_json(reports.total(rows)),
+    }
+
+
+def _shown(row: Row, names: Mapping[str, str] | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"start": to_iso(row.start), "group": row.group}
+    if names is not None:
+        shown["name"] = names.get(row.group or "")
+    return shown | reports.as_json(row.sums)
+
+
+def _names(view: TokenView, rows: Sequence[Row]) -> dict[str, str]:
+    """Of those that are tokens still."""
+    found = (view.by_id(row.group) for row in rows if row.group is not None)
+    return {record.id: record.name for record in found if record is not None}
+
+
+def _bad_range(reason: str) -> BadRequest:
+    return BadRequest(f"`from`: {reason}.", code="invalid_value", param="from")
+
+
+def _moment(text: str) -> int:
+    try:
+        at = from_iso(text)
+    except (ValueError, OverflowError):
+        at = -1
+    if not 0 <= at <= LATEST:
+        raise ValueError("must be a date or a time such as 2027-01-31 or 2027-01-31T10:30:00Z")
+    return at
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return value
+
+    return read
+
+
+READERS: forms.Readers = {
+    "from": _moment,
+    "to": _moment,
+    "bucket": _one_of("hour", "day"),
+    "group_by": _one_of("token", "model", "owner"),
+    "format": _one_of("json", "csv"),
+    "token": forms.text,
+}
+_CSV_HEADERS = {
+    "Content-Type": "text/csv; charset=utf-8",
+    "Content-Disposition": 'attachment; filename="usage.csv"',
+    "Cache-Control": "no-store",
+}

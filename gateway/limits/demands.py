@@ -1,0 +1,52 @@
+"""What a request wants of each limit that it falls under. Pure."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from gateway import globs
+from gateway.limits.levels import Amounts, Demand, Limit, Money, Parallelism, RequestRate, TokenRate
+from gateway.limits.policy import LimitSet
+from gateway.limits.windows import DAY_MS, window
+
+Line = tuple[tuple[str, LimitSet], ...]
+"""Ids of tokens and their limits, from the caller upwards."""
+
+
+def limits_on(line: Line, model: str | None, now: int) -> tuple[Limit, ...]:
+    """Every limit that a request for this model falls under; ``now`` in milliseconds since the epoch."""
+    return _limits_on(line, model, now // DAY_MS)
+
+
+@lru_cache(maxsize=4096)
+def _limits_on(line: Line, model: str | None, day: int) -> tuple[Limit, ...]:
+    return tuple(limit for holder, limits in line for limit in _of_token(holder, limits, model, day))
+
+
+def _of_token(holder: str, limits: LimitSet, model: str | None, day: int) -> Iterator[Limit]:
+    yield from _of_set(holder, None, limits, day)
+    if model is not None:
+        for pattern, special in limits.models:
+            if globs.fits(pattern, model):
+                yield from _of_set(holder, pattern, special, day)
+
+
+def _of_set(holder: str, pattern: str | None, limits: LimitSet, day: int) -> Iterator[Limit]:
+    if limits.rpm is not None:
+        yield RequestRate(holder, pattern, limits.rpm)
+    if limits.tpm is not None:
+        yield TokenRate(holder, pattern, limits.tpm)
+    if limits.max_parallel is not None:
+        yield Parallelism(holder, pattern, limits.max_parallel)
+    if limits.budget is not None:
+        budget = limits.budget
+        yield Money(holder, pattern, budget.micro_usd).for_window(budget.per, *window(budget.per, day * DAY_MS))
+
+
+def demands(limits: Sequence[Limit], amounts: Amounts) -> list[Demand]:
+    """For one request."""
+    return [limit.demand(amounts) for limit in limits]
+
+
+def actual_amounts(wanted: Sequence[Demand], tokens: int, money: int) -> list[int]:
+    """What each demand has turned out to be."""
+    return [limit.actual(tokens, money) for limit, _, _ in wanted]

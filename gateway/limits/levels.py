@@ -1,0 +1,233 @@
+"""The arithmetic of one limit and its counter. No I/O: what is left, whether a demand fits, how long to wait.
+
+Rates are kept as a debt that is paid back continuously (GCRA in its leaky-bucket form): a token of 60 requests a minute may
+send 60 at once, and then one each second. The debt is held in sixty-thousandths, so that paying back ``size`` of them each
+millisecond is exact for every limit. Money is kept in a counter for each window, so nothing ever needs a reset.
+"""
+
+from enum import StrEnum
+from typing import ClassVar, NamedTuple
+
+import msgspec
+
+PER_MINUTE = 60_000
+"""Milliseconds; and how many parts of debt one request or token makes."""
+LARGEST = 2**61
+"""No level is ever above it: what a hostile upstream reports must still fit into 64 bits."""
+
+
+class Kind(StrEnum):
+    """What is limited. Requests and tokens are rates a minute."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    PARALLEL = "parallel"
+    BUDGET = "budget"
+
+
+class Level(msgspec.Struct, array_like=True):
+    """A counter, changed in place. ``used`` is debt in sixty-thousandths for a rate, micro-dollars for a budget; ``at`` is
+    when that held, in milliseconds since the epoch."""
+
+    used: int = 0
+    reserved: int = 0
+    at: int = 0
+    ends_at: int | None = None
+    """When the budget's window ends."""
+    shares: dict[int, int] | None = None
+    """Where several workers reserve: what each of them has of ``reserved``."""
+
+
+class Amounts(NamedTuple):
+    """What one request may use. Each floor is the least that it can be expected to use; money in micro-dollars."""
+
+    tokens: int = 0
+    token_floor: int = 0
+    money: int = 0
+    money_floor: int = 0
+
+
+class Limit:
+    """One limit of one token. ``size`` in requests or model tokens a minute, requests at a time, or micro-dollars."""
+
+    __slots__ = ("ends_at", "holder", "model", "name", "per", "size")
+    kind: ClassVar[Kind]
+    is_of_amounts: ClassVar[bool] = False
+    """Whether it depends on what is in a request, and not only on there being one."""
+
+    def __init__(self, holder: str, model: str | None, size: int) -> None:
+        self.holder = holder
+        """The token's id."""
+        self.model = model
+        """The pattern of models that it is for; None: all."""
+        self.size = size
+        self.per: str | None = None
+        """A budget's window."""
+        self.ends_at: int | None = None
+        self.name = f"{model or ''}|{self.kind}"
+        """Of the counter, among those of the token."""
+
+    def demand(self, amounts: Amounts) -> "Demand":
+        """Of one request."""
+        return Demand(self, 1, 1)
+
+    def actual(self, tokens: int, money: int) -> int:
+        """What the demand of a request that used this has turned out to be."""
+        return 0
+
+    def refresh(self, level: Level, now: int) -> None:
+        """Bring the level to the present."""
+
+    def left(self, level: Level) -> int:
+        """What is neither used nor reserved; below 0 where more was used than the limit allows."""
+        return self.size - level.used - level.reserved
+
+    def take(self, level: Level, amount: int) -> None:
+        """Reserve."""
+        level.reserved += amount
+
+    def settle(self, level: Level, amount: int, actual: int) -> None:
+        """What was reserved has turned out to be ``actual``. The level need not be of now."""
+        level.reserved = max(0, level.reserved - amount)
+
+    def is_held(self, level: Level, floor: int) -> bool:
+        """Whether it would fit if others took nothing of what they have reserved: it is worth waiting for them."""
+        return level.reserved > 0 and floor <= self.left(level) + level.reserved
+
+    def wait(self, level: Level, floor: int, now: int) -> int | None:
+        """Milliseconds until what does not fit may fit, if nobody takes anything meanwhile. None: never."""
+        return PER_MINUTE // 60
+
+    def used(self, level: Level) -> int:
+        """What was used, without what is only reserved: in the unit of ``size``."""
+        return level.used
+
+
+class _Rate(Limit):
+    __slots__ = ()
+
+    def refresh(self, level: Level, now: int) -> None:
+        if now > level.at:
+            paid = self.size * (now - level.at)
+            level.used = level.used - paid if level.used > paid else 0
+            level.at = now
+
+    def left(self, level: Level) -> int:
+        return (self.size * PER_MINUTE - level.used) // PER_MINUTE  # what is reserved is debt already
+
+    def settle(self, level: Level, amount: int, actual: int) -> None:
+        """The debt may have been paid back meanwhile in part: what is given back is then less than was taken."""
+        level.used = min(LARGEST, max(0, level.used + (actual - amount) * PER_MINUTE))
+
+    def wait(self, level: Level, floor: int, now: int) -> int | None:
+        if floor > self.size:
+            return None
+        return max(1, -(-(level.used + (floor - self.size) * PER_MINUTE) // self.size))
+
+    def used(self, level: Level) -> int:
+        return max(0, -(-level.used // PER_MINUTE) - level.reserved)
+
+    def full_again(self, level: Level) -> int:
+        """Milliseconds until the whole limit is there again."""
+        return -(-level.used // self.size)
+
+
+class RequestRate(_Rate):
+    """Nothing of it is called reserved: a request that is made is made."""
+
+    __slots__ = ()
+    kind = Kind.REQUESTS
+
+    def actual(self, tokens: int, money: int) -> int:
+        return 1
+
+    def take(self, level: Level, amount: int) -> None:
+        level.used += amount * PER_MINUTE
+
+
+class TokenRate(_Rate):
+    __slots__ = ()
+    kind = Kind.TOKENS
+    is_of_amounts = True
+
+    def demand(self, amounts: Amounts) -> "Demand":
+        tokens, floor, _, _ = amounts
+        # A guess never asks for more than there can be; what is known to be too much is not cut to fit.
+        return Demand(self, tokens if floor > self.size else min(tokens, self.size), floor)
+
+    def actual(self, tokens: int, money: int) -> int:
+        return tokens
+
+    def take(self, level: Level, amount: int) -> None:
+        level.used += amount * PER_MINUTE
+        level.reserved += amount
+
+    def settle(self, level: Level, amount: int, actual: int) -> None:
+        level.used = min(LARGEST, max(0, level.used + (actual - amount) * PER_MINUTE))
+        level.reserved = max(0, level.reserved - amount)
+
+    def is_held(self, level: Level, floor: int) -> bool:
+        freed = Level(max(0, level.used - level.reserved * PER_MINUTE))
+        return level.reserved > 0 and floor <= self.left(freed)
+
+
+class Parallelism(Limit):
+    __slots__ = ()
+    kind = Kind.PARALLEL
+
+
+class Money(Limit):
+    """For one window, which the name of the counter holds."""
+
+    __slots__ = ()
+    kind = Kind.BUDGET
+    is_of_amounts = True
+
+    def demand(self, amounts: Amounts) -> "Demand":
+        _, _, money, floor = amounts
+        return Demand(self, money, floor)
+
+    def actual(self, tokens: int, money: int) -> int:
+        return money
+
+    def for_window(self, per: str | None, window: str, ends_at: int | None) -> "Money":
+        self.per, self.ends_at = per, ends_at
+        self.name = f"{self.name}|{per or ''}|{window}"
+        return self
+
+    def settle(self, level: Level, amount: int, actual: int) -> None:
+        level.used = min(LARGEST, level.used + actual)
+        level.reserved = max(0, level.reserved - amount)
+
+    def wait(self, level: Level, floor: int, now: int) -> int | None:
+        if self.ends_at is None or floor > self.size:
+            return None
+        return max(1, self.ends_at - now)
+
+
+class Demand(NamedTuple):
+    """What one request wants under one limit."""
+
+    limit: Limit
+    amount: int
+    """What to reserve: for tokens and money an estimate that the truth replaces later."""
+    floor: int
+    """The least that will do where nothing else is reserved: an estimate must not refuse what may well fit."""
+
+
+def granted(demand: Demand, level: Level) -> int | None:
+    """How much may be reserved, of a level that is of now. None: it does not fit.
+
+    Where nothing is reserved by anybody, an estimate is cut to what is left.
+    """
+    left = demand.limit.left(level)
+    if demand.amount <= left:
+        return demand.amount
+    return left if level.reserved == 0 and demand.floor <= left else None
+
+
+def give_back(name: str, level: Level, amount: int) -> None:
+    """Settle a reservation of which nothing was used, knowing no more of the limit than its counter's name."""
+    level.reserved = max(0, level.reserved - amount)
+    if name.endswith(f"|{Kind.TOKENS}"):
+        level.used = max(0, level.used - amount * PER_MINUTE)

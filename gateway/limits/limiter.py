@@ -1,0 +1,181 @@
+"""Requests wait for each other here: what others hold may be given back. Who waits is served in turn, token by token, so a
+token with a hundred waiting requests keeps another with one waiting no longer than one request."""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation, decide
+from gateway.limits.levels import Demand
+
+LOOK_SECONDS = 0.02
+"""Between two looks at what other workers may have given back."""
+
+Plan = Callable[[int], Sequence[Demand]]
+"""The demands of a request at an instant in milliseconds: windows end while somebody waits."""
+
+
+class LimitReached(Exception):
+    """A request may not pass. ``is_queue_full``: it may not even wait."""
+
+    def __init__(self, refusal: Refusal, is_queue_full: bool = False) -> None:
+        super().__init__(refusal.demand.limit.name)
+        self.refusal = refusal
+        self.is_queue_full = is_queue_full
+
+
+class _Waiter(NamedTuple):
+    plan: Plan
+    keys: tuple[str, ...]
+    answer: "asyncio.Future[Reservation | Refusal]"
+
+
+class Limiter:
+    """Reservations in turn. ``clock`` in seconds; ``note_waiting`` is told how many wait whenever that changes."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        clock: Callable[[], float],
+        queue_size: int,
+        note_waiting: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._queue_size = queue_size
+        self._note_waiting = note_waiting
+        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._wanted: Counter[str] = Counter()
+        self._given_back = asyncio.Event()
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return int(self._clock() * 1000)
+
+    async def reserve(self, token_id: str, plan: Plan, patience: float) -> Reservation:
+        """Wait for at most ``patience`` seconds for what others hold. Raises LimitReached, CountersDown."""
+        now = self.now()
+        demands = plan(now)
+        if not (self._wanted and any(_key(demand) in self._wanted for demand in demands)):
+            outcome = await self._counters.reserve(demands, now)
+            if isinstance(outcome, Reservation):
+                return outcome
+            if not outcome.is_held or patience <= 0:
+                raise LimitReached(outcome)
+        elif patience <= 0:
+            raise LimitReached(await self._refusal(demands))
+        if len(self._queues.get(token_id, ())) >= self._queue_size:
+            raise LimitReached(await self._refusal(demands), is_queue_full=True)
+        keys = tuple(map(_key, demands))
+        return await self._queued(token_id, _Waiter(plan, keys, asyncio.get_running_loop().create_future()), patience)
+
+    async def extend(self, reservation: Reservation, place: int, amount: int) -> bool:
+        """Raises CountersDown."""
+        return await self._counters.extend(reservation, place, amount, self.now())
+
+    def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
+        """Once for each reservation."""
+        self._counters.settle(reservation, actual)
+        if self._queues:
+            self._given_back.set()
+
+    async def run(self) -> None:
+        """Serve those who wait, until cancelled."""
+        while True:
+            self._given_back.clear()
+            await self._serve_all()
+            try:
+                async with asyncio.timeout(LOOK_SECONDS if self._queues else None):
+                    await self._given_back.wait()
+            except TimeoutError:
+                continue
+
+    async def _queued(self, token_id: str, waiter: _Waiter, patience: float) -> Reservation:
+        self._queues.setdefault(token_id, deque()).append(waiter)
+        self._wanted.update(waiter.keys)
+        self._changed()
+        self._given_back.set()
+        try:
+            async with asyncio.timeout(patience):
+                outcome = await waiter.answer
+        except TimeoutError:
+            if not waiter.answer.done() or waiter.answer.cancelled():
+                raise LimitReached(await self._refusal(waiter.plan(self.now()))) from None
+            outcome = waiter.answer.result()  # granted in the last moment
+        except asyncio.CancelledError:
+            self._undo_if_granted(waiter)
+            raise
+        finally:
+            self._leave(token_id, waiter)
+        if isinstance(outcome, Refusal):
+            raise LimitReached(outcome)
+        return outcome
+
+    def _undo_if_granted(self, waiter: _Waiter) -> None:
+        answer = waiter.answer
+        if answer.done() and not answer.cancelled() and answer.exception() is None:
+            self._undo(answer.result())
+        answer.cancel()
+
+    def _undo(self, outcome: Reservation | Refusal) -> None:
+        """Nobody is there any more to take it: not even a request was made."""
+        if isinstance(outcome, Reservation):
+            self.settle(outcome, [0] * len(outcome.demands))
+
+    def _leave(self, token_id: str, waiter: _Waiter) -> None:
+        queue = self._queues.get(token_id)
+        if queue is not None:
+            if waiter in queue:
+                queue.remove(waiter)
+            if not queue:
+                del self._queues[token_id]
+        self._wanted.subtract(waiter.keys)
+        self._wanted += Counter()  # without what nobody wants any more
+        self._changed()
+
+    def _changed(self) -> None:
+        self._note_waiting(sum(len(queue) for queue in self._queues.values()))
+
+    async def _serve_all(self) -> None:
+        is_moving = True
+        while is_moving:
+            is_moving = False
+            for token_id in list(self._queues):
+                is_moving |= await self._serve_next(token_id)
+
+    async def _serve_next(self, token_id: str) -> bool:
+        """Whether somebody's wait has ended."""
+        queue = self._queues.get(token_id)
+        waiter = next((one for one in queue if not one.answer.done()), None) if queue else None
+        if waiter is None:
+            return False
+        now = self.now()
+        try:
+            outcome = await self._counters.reserve(waiter.plan(now), now)
+        except CountersDown as error:
+            if not waiter.answer.done():
+                waiter.answer.set_exception(error)
+            return True
+        if waiter.answer.done():  # gone meanwhile
+            self._undo(outcome)
+            return True
+        if isinstance(outcome, Refusal) and outcome.is_held:
+            return False
+        waiter.answer.set_result(outcome)
+        if token_id in self._queues:
+            self._queues.move_to_end(token_id)
+        return True
+
+    async def _refusal(self, demands: Sequence[Demand]) -> Refusal:
+        """Why somebody has waited in vain; what stood in the way may have gone in this very moment."""
+        now = self.now()
+        found = await self._counters.levels(demands, now)
+        outcome = decide(demands, found, now)
+        if isinstance(outcome, Refusal):
+            return outcome
+        return Refusal(demands[0], found[0], 1, True, demands, found)
+
+
+def _key(demand: Demand) -> str:
+    return f"{demand.limit.holder}|{demand.limit.name}"

@@ -1,0 +1,152 @@
+"""Counters in the memory of one process, written behind to a file: a restart does not refill budgets."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from gateway.limits import counters_file
+from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
+from gateway.limits.counters_file import Levels
+from gateway.limits.levels import Demand, Level, Money
+
+log = logging.getLogger(__name__)
+
+WRITE_SECONDS = 0.8
+
+
+class MemoryCounters:
+    """For one worker. ``clock`` in seconds; without a ``path`` nothing outlives the process."""
+
+    name = "memory"
+
+    def __init__(self, clock: Callable[[], float], path: Path | None = None) -> None:
+        """A file that cannot be read is tried again; until then nobody with a budget may pass."""
+        self._clock = clock
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._tokens: dict[str, Levels] = {}
+        self._unwritten: set[str] = set()
+        self.is_up = True
+        self._is_loaded = path is None or self._load()
+
+    async def reserve(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
+        if not self._is_loaded and any(isinstance(demand.limit, Money) for demand in demands):
+            raise CountersDown("nobody knows what was spent")
+        found = self._found(demands, now)
+        amounts = decide(demands, found, now)
+        if isinstance(amounts, Refusal):
+            return amounts
+        for demand, level, amount in zip(demands, found, amounts, strict=True):
+            demand.limit.take(level, amount)
+        return Reservation(0, demands, amounts, found)
+
+    async def extend(self, reservation: Reservation, place: int, amount: int, now: int) -> bool:
+        limit, level = reservation.demands[place].limit, reservation.levels[place]
+        limit.refresh(level, now)
+        if amount > limit.left(level):
+            return False
+        limit.take(level, amount)
+        reservation.amounts[place] += amount
+        return True
+
+    def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
+        levels, amounts = reservation.levels, reservation.amounts
+        for demand, level, amount, used in zip(reservation.demands, levels, amounts, actual, strict=True):
+            demand.limit.settle(level, amount, used)
+            if used:
+                self._unwritten.add(demand.limit.holder)
+
+    async def levels(self, demands: Sequence[Demand], now: int) -> list[Level]:
+        return [msgspec.structs.replace(level) for level in self._found(demands, now)]
+
+    @property
+    def waiting(self) -> int:
+        return len(self._unwritten)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            if not self._is_loaded:
+                self._is_loaded = await asyncio.to_thread(self._load)
+            elif self._unwritten:
+                await self._write()
+
+    async def aclose(self) -> None:
+        if self._unwritten and self._is_loaded:
+            await self._write()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _found(self, demands: Sequence[Demand], now: int) -> list[Level]:
+        found = []
+        for limit, _, _ in demands:
+            levels = self._tokens.get(limit.holder)
+            if levels is None:
+                levels = self._tokens[limit.holder] = {}
+            level = levels.get(limit.name)
+            if level is None:
+                counters_file.forget(levels, now)
+                level = levels[limit.name] = Level(ends_at=limit.ends_at)
+            limit.refresh(level, now)
+            found.append(level)
+        return found
+
+    async def _write(self) -> None:
+        """Levels, not differences: written twice they are as right as once."""
+        taken, self._unwritten = self._unwritten, set()
+        if self._path is None:
+            return
+        rows = {holder: _settled_alone(self._tokens[holder]) for holder in taken}
+        write = asyncio.ensure_future(asyncio.to_thread(self._put, rows))
+        try:
+            await asyncio.wait([write])
+        except asyncio.CancelledError:
+            await asyncio.wait([write])  # the thread goes on whether we wait or not
+            raise
+        finally:
+            if not write.result():
+                self._unwritten |= taken
+
+    def _load(self) -> bool:
+        try:
+            self._tokens.update(counters_file.read_all(self._opened()))
+        except (sqlite3.Error, OSError) as error:
+            return self._failed(error)
+        for levels in self._tokens.values():
+            for level in levels.values():
+                level.reserved, level.shares = 0, None  # whoever reserved it is gone
+        self.is_up = True
+        return True
+
+    def _put(self, rows: Mapping[str, Mapping[str, Level]]) -> bool:
+        try:
+            with self._opened() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for holder, levels in rows.items():
+                    counters_file.put(connection, holder, levels)
+        except (sqlite3.Error, OSError) as error:
+            return self._failed(error)
+        self.is_up = True
+        return True
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None and self._path is not None:
+            self._connection = counters_file.connect(self._path, busy_seconds=5.0)
+        if self._connection is None:
+            raise OSError("there is no file")
+        return self._connection
+
+    def _failed(self, error: Exception) -> bool:
+        if self.is_up:
+            log.error("counters cannot be written", extra={"file": self._path, "problem": str(error)})
+        self.is_up = False
+        return False
+
+
+def _settled_alone(levels: Levels) -> dict[str, Level]:
+    """Without what is reserved, which ends with this process."""
+    return {name: msgspec.structs.replace(level, reserved=0) for name, level in levels.items() if level.used}

@@ -1,0 +1,114 @@
+"""Limits in words, for the people and programs that run into them: messages, headers, what is left. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.clock import to_iso
+from gateway.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
+from gateway.limits.counters import Refusal
+from gateway.limits.levels import Demand, Kind, Level, Limit
+from gateway.money import usd
+
+_ON = {
+    Kind.REQUESTS: "requests per min (RPM)",
+    Kind.TOKENS: "tokens per min (TPM)",
+    Kind.PARALLEL: "requests at a time",
+}
+
+
+def error(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool = False) -> GatewayError:
+    """What a client is told. ``names`` of tokens by their ids: the caller's own first, then its parents'."""
+    demand, level = refusal.demand, refusal.level
+    limit = demand.limit
+    whose = _whose(limit, names)
+    wait = None if refusal.wait is None else refusal.wait / 1000
+    if limit.kind is Kind.BUDGET:
+        return QuotaExceeded(_money_message(refusal, whose), wait)
+    said = f"Limit {limit.size}, Used {limit.used(level)}"
+    if level.reserved and limit.kind is Kind.TOKENS:
+        said += f", Reserved {level.reserved}"
+    if limit.kind is Kind.PARALLEL:
+        said = f"Limit {limit.size}, Used {level.reserved}"
+    message = f"Rate limit reached for {whose} on {_ON[limit.kind]}: {said}, Requested {demand.floor}."
+    if wait is None:
+        message += " The request is larger than the limit: send a shorter prompt or a smaller max_tokens."
+    elif is_queue_full:
+        message += " Too many of its requests are waiting already."
+    else:
+        message += f" Please try again in {duration(refusal.wait or 0)}."
+    kind = TokensLimited if limit.kind is Kind.TOKENS else RateLimited
+    return kind(message, wait)
+
+
+def _money_message(refusal: Refusal, whose: str) -> str:
+    demand, level = refusal.demand, refusal.level
+    limit = demand.limit
+    per = f" per {limit.per}" if limit.per else ""
+    message = (
+        f"The budget of {whose} does not allow this request: Limit ${usd(limit.size)}{per}, Used ${usd(level.used)}, "
+        f"Reserved ${usd(level.reserved)}, Requested ${usd(demand.floor)} at least."
+    )
+    if limit.ends_at is not None:
+        return f"{message} The next {limit.per} begins at {to_iso(limit.ends_at // 1000)}."
+    return f"{message} It has no window, so somebody has to raise it."
+
+
+def _whose(limit: Limit, names: Mapping[str, str]) -> str:
+    own = next(iter(names), None)
+    kind = "token" if limit.holder == own else "the parent token"
+    model = f" (model {limit.model})" if limit.model else ""
+    return f"{kind} {names.get(limit.holder, '')!r} ({limit.holder}){model}"
+
+
+def headers(demands: Sequence[Demand], levels: Sequence[Level]) -> dict[str, str]:
+    """``x-ratelimit-*`` of the tightest limits. Resets tell when the whole limit is there again."""
+    found: dict[str, str] = {}
+    for kind in (Kind.REQUESTS, Kind.TOKENS):
+        rates = [(limit, level) for (limit, _, _), level in zip(demands, levels, strict=True) if limit.kind is kind]
+        if rates:
+            limit, level = min(rates, key=lambda one: one[0].left(one[1])) if len(rates) > 1 else rates[0]
+            found[f"x-ratelimit-limit-{kind}"] = str(limit.size)
+            found[f"x-ratelimit-remaining-{kind}"] = str(max(0, limit.left(level)))
+            found[f"x-ratelimit-reset-{kind}"] = duration(-(-level.used // limit.size))
+    return found
+
+
+def left(limit: Limit, level: Level, now: int) -> dict[str, Any]:
+    """What is left of one limit, for ``/api/me``; ``now`` in milliseconds since the epoch. Money in USD."""
+    is_money = limit.kind is Kind.BUDGET
+    shown = {
+        "token_id": limit.holder,
+        "model": limit.model,
+        "kind": limit.kind.value,
+        "per": limit.per if is_money else None if limit.kind is Kind.PARALLEL else "minute",
+    }
+    numbers = {
+        "limit": limit.size,
+        "used": level.reserved if limit.kind is Kind.PARALLEL else limit.used(level),
+        "reserved": 0 if limit.kind is Kind.PARALLEL else level.reserved,
+        "remaining": max(0, limit.left(level)),
+    }
+    resets = None
+    if limit.kind is Kind.REQUESTS or limit.kind is Kind.TOKENS:
+        resets = now - level.used // -limit.size
+    elif is_money:
+        resets = limit.ends_at
+    told: dict[str, Any] = {
+        name: msgspec.Raw(usd(value).encode()) if is_money else value for name, value in numbers.items()
+    }
+    return {**shown, **told, "resets_at": None if resets is None else to_iso(-(-resets // 1000))}
+
+
+def duration(milliseconds: int) -> str:
+    """As Go and OpenAI's headers write it: ``12ms``, ``1s``, ``33.023s``, ``6m0s``, ``1h23m31s``."""
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{seconds}.{rest:03d}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{tail}"
+    return f"{minutes}m{tail}" if minutes else tail

@@ -1,0 +1,117 @@
+"""The arithmetic of limits, against exact models of it."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.limits import levels
+from gateway.limits.levels import LARGEST, Demand, Level, Limit, Money, Parallelism, RequestRate, TokenRate, granted
+from gateway.limits.windows import window
+from tests.support.limits import NOW
+
+STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(1, 50), st.integers(0, 60)), max_size=60)
+
+
+@given(st.integers(1, 40), STEPS)
+def test_a_rate_is_what_the_exact_bucket_allows(size: int, steps: list[tuple[int, int, int]]) -> None:
+    """A bucket of fractions that fills continuously: every request that fits is granted, and no other."""
+    limit, level, now = TokenRate("t", None, size), Level(at=NOW), NOW
+    there = Fraction(size)
+    for elapsed, amount, actual in steps:
+        now += elapsed
+        limit.refresh(level, now)
+        there = min(Fraction(size), there + Fraction(size * elapsed, 60_000))
+        fits = amount <= there
+        assert (granted(Demand(limit, amount, amount), level) is not None) == fits
+        if fits:
+            limit.take(level, amount)
+            limit.settle(level, amount, actual)
+            there = min(Fraction(size), there - actual)
+        assert limit.left(level) == there // 1
+        assert level.reserved == 0
+
+
+@given(st.integers(1, 40), st.lists(st.integers(0, 30_000), min_size=1, max_size=200))
+def test_no_minute_sees_more_than_a_full_bucket_and_what_flows_in(size: int, gaps: list[int]) -> None:
+    limit, level, now = RequestRate("t", None, size), Level(), NOW
+    passed: list[int] = []
+    for gap in gaps:
+        now += gap
+        limit.refresh(level, now)
+        if granted(Demand(limit, 1, 1), level):
+            limit.take(level, 1)
+            passed.append(now)
+    for start in passed:
+        assert sum(start <= at < start + 60_000 for at in passed) <= 2 * size
+
+
+@given(st.integers(1, 10**12), st.integers(0, 10**9), st.integers(1, 10**6))
+def test_whoever_waits_as_told_may_pass(size: int, used: int, floor: int) -> None:
+    limit, level = TokenRate("t", None, size), Level(used=used * 60_000, at=NOW)
+    if floor <= limit.left(level):
+        return
+    wait = limit.wait(level, floor, NOW)
+    if wait is None:
+        assert floor > size
+        return
+    limit.refresh(level, NOW + wait)
+    assert floor <= limit.left(level)
+    early = Level(used=used * 60_000, at=NOW)
+    limit.refresh(early, NOW + wait - 1)
+    assert floor > limit.left(early)
+
+
+@given(st.sampled_from([TokenRate, Parallelism, Money]), st.integers(0, 10**6), st.integers(0, 10**30))
+def test_no_report_breaks_a_counter(kind: type[Limit], amount: int, actual: int) -> None:
+    level = Level()
+    limit = kind("t", None, 10**12)
+    limit.take(level, amount)
+    limit.settle(level, amount, actual)
+    assert 0 <= level.used <= LARGEST
+    assert level.reserved == 0
+
+
+def test_a_clock_that_stands_still_or_falls_back_pays_nothing() -> None:
+    limit, level = RequestRate("t", None, 1), Level(used=60_000, at=NOW)
+    for now in (NOW, NOW - 10**9):
+        limit.refresh(level, now)
+        assert (level.used, level.at) == (60_000, NOW)
+
+
+def test_a_million_additions_of_money_are_exact() -> None:
+    limit, level = Money("t", None, 10**15), Level()
+    for number in range(10**6):
+        limit.settle(level, 0, 100_001 + number % 7)
+    assert level.used == sum(100_001 + number % 7 for number in range(10**6))
+
+
+@pytest.mark.parametrize(
+    ("per", "now", "name", "ends"),
+    [
+        ("day", "2026-12-31", "2026-12-31", "2027-01-01"),
+        ("week", "2026-12-31", "2026-W53", "2027-01-04"),
+        ("week", "2027-01-04", "2027-W01", "2027-01-11"),
+        ("month", "2024-02-29", "2024-02", "2024-03-01"),
+        ("month", "2026-12-01", "2026-12", "2027-01-01"),
+        (None, "2026-12-01", "all", None),
+    ],
+)
+def test_windows_follow_the_calendar(per: str | None, now: str, name: str, ends: str | None) -> None:
+    at = _milliseconds(now) + 3_600_000
+    assert window(per, at) == (name, ends and _milliseconds(ends))
+
+
+def _milliseconds(day: str) -> int:
+    from datetime import UTC, datetime
+
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
+
+
+def test_what_a_dead_worker_held_is_given_back_by_name() -> None:
+    for kind, used in ((TokenRate, 5 * 60_000), (Parallelism, 0), (Money, 0)):
+        limit, level = kind("t", "gpt|4*", 100), Level(used=5 * 60_000 if kind is TokenRate else 0)
+        limit.take(level, 7)
+        levels.give_back(limit.name, level, 7)
+        assert (level.used, level.reserved) == (used, 0)

@@ -1,0 +1,60 @@
+"""The use case of inference without a server: real counters, real prices, a ledger in a list."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.admission import Admission, AdmissionRules
+from gateway.auth.principal import Principal
+from gateway.backends.base import Answer, Backend, BackendRequest
+from gateway.inference import Backends, Inference, MeteringRules, Origin
+from gateway.limits.limiter import Limiter
+from gateway.limits.memory import MemoryCounters
+from gateway.usage.pricing import load_prices, packaged_prices, read_price_table
+from gateway.usage.record import Entry
+from tests.support.tokens import Clock
+
+
+@dataclass
+class ListLedger:
+    """A ledger that is easy to look into."""
+
+    entries: list[Entry] = field(default_factory=list)
+    is_full: bool = False
+
+    def record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
+@dataclass
+class World:
+    """An inference and everything behind it."""
+
+    inference: Inference
+    counters: MemoryCounters
+    ledger: ListLedger
+    refusals: list[str]
+    clock: Clock
+
+    async def run(self, principal: Principal, request: BackendRequest) -> Answer:
+        """Admit, and answer: what stands behind the answer is read, and settled, by the caller."""
+        ticket = await self.inference.admit(principal, request, Origin("req_1", 0))
+        return await self.inference.run(principal, request, ticket)
+
+
+def world(
+    real: Backend, test: Backend, aliases: Mapping[str, str] | None = None, *, prices: object = None, asks: bool = True
+) -> World:
+    clock = Clock()
+    counters = MemoryCounters(clock)
+    ledger = ListLedger()
+    refusals: list[str] = []
+    admission = Admission(
+        Limiter(counters, clock, 100),
+        counters,
+        load_prices(packaged_prices(), read_price_table(prices or {})),
+        AdmissionRules(aliases or {}, 1000, 0),
+        refusals.append,
+    )
+    rules = MeteringRules(clock, asks)
+    inference = Inference(Backends(real, test), aliases or {}, admission, ledger, rules)  # type: ignore[arg-type]
+    return World(inference, counters, ledger, refusals, clock)

@@ -1,0 +1,285 @@
+"""One page for all workers: sums, minima, and histograms that Prometheus's own parser understands."""
+
+import multiprocessing
+import os
+import signal
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.exposition import SECONDS
+from gateway.metrics import Metrics, Refusal
+from gateway.shared_numbers import CAPACITY, NumbersArena
+from gateway.usage.record import NOTHING_USED, Usage
+
+FORK = multiprocessing.get_context("fork")
+CHAT = "/v1/chat/completions"
+
+
+class Shown:
+    """A page, read back."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        families = list(text_string_to_metric_families(metrics.page().decode()))
+        self.types = {family.name: family.type for family in families}
+        self.samples = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.samples.get((name, tuple(sorted(labels.items()))))
+
+    def buckets(self, name: str, route: str) -> list[tuple[str, float]]:
+        """In the order of the page."""
+        return [
+            (dict(labels)["le"], value)
+            for (sample, labels), value in self.samples.items()
+            if sample == f"{name}_bucket" and dict(labels)["route"] == route
+        ]
+
+
+def workers(count: int) -> list[Metrics]:
+    arena = NumbersArena(count)
+    return [Metrics(arena.page(number), arena) for number in range(count)]
+
+
+def test_a_page_of_one_worker() -> None:
+    metrics = Metrics()
+    metrics.answered(CHAT, 200, 0.02)
+    metrics.answered(CHAT, 200, 0.02)
+    metrics.answered(CHAT, 404, 7)
+    metrics.answered("unknown", 404, 0)
+    text = metrics.page().decode()
+    assert f'gateway_requests_total{{route="{CHAT}",status="200"}} 2.0' in text
+    shown = Shown(metrics)
+    assert shown.value("gateway_requests_total", route=CHAT, status="404") == 1
+    assert shown.value("gateway_requests_total", route="unknown", status="404") == 1
+    assert shown.value("gateway_request_seconds_count", route=CHAT) == 3
+    assert shown.value("gateway_request_seconds_sum", route=CHAT) == pytest.approx(7.04)
+    assert shown.value("gateway_workers") == 1
+    assert metrics.registry.get_sample_value("gateway_workers") == 1
+
+
+def test_the_names_and_types() -> None:
+    assert Shown(Metrics()).types == {
+        "gateway_requests": "counter",
+        "gateway_request_seconds": "histogram",
+        "gateway_first_byte_seconds": "histogram",
+        "gateway_requests_in_flight": "gauge",
+        "gateway_requests_queued": "gauge",
+        "gateway_refusals": "counter",
+        "gateway_tokens": "counter",
+        "gateway_cost_micro_usd": "counter",
+        "gateway_usage_estimated": "counter",
+        "gateway_usage_partial": "counter",
+        "gateway_token_store_up": "gauge",
+        "gateway_store_up": "gauge",
+        "gateway_token_use_write_failures": "counter",
+        "gateway_token_uses_waiting": "gauge",
+        "gateway_ledger_waiting": "gauge",
+        "gateway_ledger_write_failures": "counter",
+        "gateway_settlements_waiting": "gauge",
+        "gateway_metrics_overflow": "counter",
+        "gateway_workers": "gauge",
+    }
+
+
+def test_what_never_happened_is_shown_as_nought() -> None:
+    """A rate needs a first value from which to rise."""
+    shown = Shown(Metrics())
+    for reason in get_args(Refusal):
+        assert shown.value("gateway_refusals_total", reason=reason) == 0
+    for kind in ("prompt", "completion", "cached", "reasoning"):
+        assert shown.value("gateway_tokens_total", kind=kind) == 0
+    for name in ("cost_micro_usd", "usage_estimated", "usage_partial", "ledger_write_failures", "metrics_overflow"):
+        assert shown.value(f"gateway_{name}_total") == 0
+
+
+def test_what_requests_used() -> None:
+    one, other = workers(2)
+    one.used(Usage(100, 20, 30, 0, 5), 1234, estimated=False, partial=False)
+    one.used(Usage(1, 2), 10, estimated=True, partial=True)
+    other.used(Usage(1000, 200), 1, estimated=True, partial=False)
+    other.used(NOTHING_USED, 0, estimated=False, partial=False)
+    shown = Shown(one)
+    assert shown.samples == Shown(other).samples
+    assert shown.value("gateway_tokens_total", kind="prompt") == 1101
+    assert shown.value("gateway_tokens_total", kind="completion") == 222
+    assert shown.value("gateway_tokens_total", kind="cached") == 30
+    assert shown.value("gateway_tokens_total", kind="reasoning") == 5
+    assert shown.value("gateway_cost_micro_usd_total") == 1245
+    assert shown.value("gateway_usage_estimated_total") == 2
+    assert shown.value("gateway_usage_partial_total") == 1
+
+
+@pytest.mark.parametrize("reason", get_args(Refusal))
+def test_refusals(reason: Refusal) -> None:
+    one, other = workers(2)
+    one.refused(reason)
+    other.refused(reason)
+    samples = Shown(one).samples
+    assert {
+        labels: value for (name, labels), value in samples.items() if name == "gateway_refusals_total" and value
+    } == {(("reason", reason),): 2.0}
+
+
+def test_gauges_are_summed() -> None:
+    one, other, _ = workers(3)
+    one.in_flight.set(3)
+    other.in_flight.inc()
+    other.in_flight.inc(4)
+    other.in_flight.dec()
+    one.queued.inc()
+    other.queued.inc()
+    one.queued.dec()
+    for metrics, number in ((one, 10), (other, 5)):
+        metrics.uses_waiting.set(number)
+        metrics.ledger_waiting.set(number + 1)
+        metrics.settlements_waiting.set(number + 2)
+        metrics.use_write_failures.inc()
+        metrics.ledger_write_failures.inc(2)
+    shown = Shown(other)
+    assert shown.value("gateway_requests_in_flight") == 7
+    assert shown.value("gateway_requests_queued") == 1
+    assert shown.value("gateway_token_uses_waiting") == 15
+    assert shown.value("gateway_ledger_waiting") == 17
+    assert shown.value("gateway_settlements_waiting") == 19
+    assert shown.value("gateway_token_use_write_failures_total") == 2
+    assert shown.value("gateway_ledger_write_failures_total") == 4
+    assert shown.value("gateway_workers") == 3
+
+
+def test_a_store_is_up_if_every_worker_says_so() -> None:
+    one, other = workers(2)
+    counters = [metrics.store_up("counters") for metrics in (one, other)]
+    assert Shown(one).value("gateway_token_store_up") == 0
+    one.token_store_up.set(True)
+    counters[0].set(1)
+    shown = Shown(one)
+    assert shown.value("gateway_token_store_up") == shown.value("gateway_store_up", store="tokens") == 0
+    assert shown.value("gateway_store_up", store="counters") == 0
+    other.token_store_up.set(True)
+    counters[1].set(1)
+    shown = Shown(other)
+    assert shown.value("gateway_token_store_up") == shown.value("gateway_store_up", store="tokens") == 1
+    assert shown.value("gateway_store_up", store="counters") == 1
+    one.token_store_up.set(False)
+    assert Shown(other).value("gateway_token_store_up") == 0
+
+
+def test_a_store_that_nobody_has_is_not_shown_and_one_that_some_do_not_know_is_down() -> None:
+    one, other = workers(2)
+    assert Shown(one).value("gateway_store_up", store="ledger") is None
+    one.store_up("ledger").set(1)
+    assert Shown(one).value("gateway_store_up", store="ledger") == 0
+    other.store_up("ledger").set(1)
+    assert Shown(one).value("gateway_store_up", store="ledger") == 1
+
+
+def test_a_worker_that_has_not_begun_does_not_count() -> None:
+    arena = NumbersArena(4)
+    metrics = Metrics(arena.page(2), arena)
+    metrics.token_store_up.set(1)
+    shown = Shown(metrics)
+    assert shown.value("gateway_workers") == 1
+    assert shown.value("gateway_token_store_up") == 1
+
+
+def test_a_page_needs_its_arena() -> None:
+    with pytest.raises(ValueError, match="arena"):
+        Metrics(NumbersArena(1).page(0))
+
+
+def test_an_arena_alone_means_its_first_page() -> None:
+    arena = NumbersArena(1)
+    Metrics(arena=arena).queued.inc()
+    [numbers] = arena.read()
+    assert numbers["gateway_requests_queued"] == 1
+
+
+def test_a_bound_belongs_to_its_bucket() -> None:
+    metrics = Metrics()
+    metrics.first_byte(CHAT, 0.25)
+    metrics.first_byte(CHAT, 0.2500001)
+    metrics.first_byte(CHAT, 1e9)
+    shown = Shown(metrics)
+    buckets = dict(shown.buckets("gateway_first_byte_seconds", CHAT))
+    assert (buckets["0.1"], buckets["0.25"], buckets["0.5"], buckets["300.0"], buckets["+Inf"]) == (0, 1, 2, 2, 3)
+    assert shown.value("gateway_request_seconds_count", route=CHAT) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([CHAT, "/v1/models/{model...}", 'a"\\b']), st.floats(0, 400)))
+)
+def test_histograms_cumulate_over_workers(asked: list[tuple[int, str, float]]) -> None:
+    every = workers(3)
+    for number, route, seconds in asked:
+        every[number].answered(route, 200, seconds)
+        every[number].first_byte(route, seconds / 2)
+    shown = Shown(every[0])
+    for route in {route for _, route, _ in asked}:
+        for name, part in (("gateway_request_seconds", 1), ("gateway_first_byte_seconds", 2)):
+            taken = [seconds / part for _, where, seconds in asked if where == route]
+            expected = [(str(bound), sum(seconds <= bound for seconds in taken)) for bound in SECONDS]
+            assert shown.buckets(name, route) == [*expected, ("+Inf", len(taken))]
+            assert shown.value(f"{name}_count", route=route) == len(taken)
+            assert shown.value(f"{name}_sum", route=route) == pytest.approx(sum(taken))
+
+
+def test_more_series_than_there_is_room_for_do_not_break_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics()
+    for number in range(CAPACITY):
+        metrics.answered("/", number, 0.1)
+        metrics.answered(f"/{number}", 200, 0.1)
+    metrics.refused("budget")
+    shown = Shown(metrics)
+    overflow = shown.value("gateway_metrics_overflow_total")
+    assert overflow is not None and overflow > 0
+    assert shown.value("gateway_refusals_total", reason="budget") == 1
+    assert shown.value("gateway_request_seconds_count", route="/") == CAPACITY
+    assert len(caplog.records) == 1
+
+
+def _serve(arena: NumbersArena, worker: int, ready: "multiprocessing.SimpleQueue[bytes]") -> None:
+    metrics = Metrics(arena.page(worker), arena)
+    metrics.token_store_up.set(1)
+    metrics.in_flight.set(2)
+    for _ in range(1000):
+        metrics.answered(CHAT, 200, 0.5)
+        metrics.used(Usage(3, 2, 1), 7, estimated=False, partial=True)
+    ready.put(metrics.page())
+    signal.pause()
+
+
+def test_counters_go_on_over_a_workers_death_and_gauges_begin_anew() -> None:
+    arena = NumbersArena(2)
+    metrics = Metrics(arena.page(0), arena)
+    metrics.token_store_up.set(1)
+    for life in (1, 2):
+        ready: multiprocessing.SimpleQueue[bytes] = (
+            FORK.SimpleQueue()
+        )  # of its own: who is killed may hold its lock for ever
+        process = FORK.Process(target=_serve, args=(arena, 1, ready))
+        process.start()
+        page = ready.get()
+        assert page == metrics.page(), "whoever is asked tells of all"
+        shown = Shown(metrics)
+        assert shown.value("gateway_requests_total", route=CHAT, status="200") == 1000 * life
+        assert shown.value("gateway_request_seconds_sum", route=CHAT) == 500 * life
+        assert shown.value("gateway_tokens_total", kind="prompt") == 3000 * life
+        assert shown.value("gateway_cost_micro_usd_total") == 7000 * life
+        assert shown.value("gateway_requests_in_flight") == 2
+        assert shown.value("gateway_token_store_up") == 1
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(30)
+    again = Metrics(arena.page(1), arena)
+    shown = Shown(again)
+    assert shown.value("gateway_requests_in_flight") == 0
+    assert shown.value("gateway_token_store_up") == 0, "it has not said so yet"
+    assert shown.value("gateway_requests_total", route=CHAT, status="200") == 2000

@@ -1,0 +1,336 @@
+"""The ledger on disk: each request once, whoever writes, whatever is killed, and sums that are those of the entries."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.usage import ledger_file as room
+from gateway.usage.ledger_file import LARGEST, LEDGER_FILE, SUMS, LedgerFile, LedgerFileError
+from gateway.usage.record import Entry, Usage
+from tests.support.tokens import NOW
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def made(number: int = 0, usage: Usage | None = None, **fields: Any) -> Entry:
+    """An entry with an id of its own."""
+    plain: dict[str, Any] = {
+        "request_id": f"req_{number:032x}",
+        "at": NOW * 1000,
+        "token_id": "tok_1",
+        "owner": "ann@example.com",
+        "model": "gpt-4o",
+        "deployment": "openai",
+        "endpoint": "chat/completions",
+        "status": 200,
+        "cost": 1500,
+        "duration_ms": 900,
+        "first_byte_ms": 100,
+        "partial": False,
+        "estimated": False,
+    }
+    return Entry(usage=usage or Usage(prompt_tokens=10, completion_tokens=5), **{**plain, **fields})
+
+
+def rows(path: Path, text: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(text).fetchall()
+
+
+def count(path: Path) -> int:
+    return int(rows(path, "SELECT count(*) FROM entries")[0][0])
+
+
+def hour_sums(path: Path) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    return {row[:4]: row[4:] for row in rows(path, "SELECT * FROM hours")}
+
+
+def expected_sums(entries: Sequence[Entry]) -> dict[tuple[Any, ...], tuple[int, ...]]:
+    """What the hours have to be: each request id once, the first one."""
+    sums: dict[tuple[Any, ...], list[int]] = {}
+    seen = set()
+    for one in entries:
+        if one.request_id in seen:
+            continue
+        seen.add(one.request_id)
+        key = (one.at // 3_600_000 * 3600, one.token_id, one.owner or "", one.model or "")
+        held = sums.setdefault(key, [0] * len(SUMS))
+        used = one.usage
+        amounts = (1, used.prompt_tokens, used.completion_tokens, used.cached_tokens, used.reasoning_tokens, one.cost)
+        flags = (one.status >= 400, one.partial, one.estimated)
+        for place, amount in enumerate((*amounts, *flags)):
+            held[place] += amount
+    return {key: tuple(held) for key, held in sums.items()}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / LEDGER_FILE
+
+
+@pytest.fixture
+def file(path: Path) -> LedgerFile:
+    return LedgerFile(path)
+
+
+def test_an_entry_is_kept_with_all_its_fields(path: Path, file: LedgerFile) -> None:
+    usage = Usage(1, 2, 3, 4, 5, 6, 7)
+    one = made(1, usage, owner=None, model=None, first_byte_ms=None, status=499, partial=True, estimated=True)
+    assert file.write([one]) == 1
+    kept = rows(path, "SELECT * FROM entries")
+    assert kept == [
+        (one.request_id, NOW * 1000, "tok_1", None, None, "openai", "chat/completions", 499, 1, 2, 3, 4, 5, 6, 7, 1500, 900,
+         None, 1, 1)
+    ]  # fmt: skip
+    assert hour_sums(path) == {(NOW // 3600 * 3600, "tok_1", "", ""): (1, 1, 2, 3, 5, 1500, 1, 1, 1)}
+
+
+def test_the_file_is_for_its_owner_alone(path: Path, file: LedgerFile) -> None:
+    file.write([made()])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert {found.name: found.stat().st_mode & 0o777 for found in path.parent.iterdir()} == {
+        LEDGER_FILE: 0o600,
+        f"{LEDGER_FILE}.lock": 0o600,
+        f"{LEDGER_FILE}-wal": 0o600,
+        f"{LEDGER_FILE}-shm": 0o600,
+    }
+    file.close()
+    assert sorted(found.name for found in path.parent.iterdir()) == [LEDGER_FILE, f"{LEDGER_FILE}.lock"]
+
+
+def test_a_batch_that_is_written_twice_counts_once(path: Path, file: LedgerFile) -> None:
+    batch = [made(number) for number in range(3)]
+    assert [file.write(batch), file.write(batch), file.write([*batch, made(3), made(3)])] == [3, 0, 1]
+    assert count(path) == 4
+    assert hour_sums(path) == expected_sums([made(number) for number in range(4)])
+
+
+def test_entries_are_never_changed(path: Path, file: LedgerFile) -> None:
+    file.write([made()])
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for change in (
+            "UPDATE entries SET cost = 0",
+            "INSERT INTO entries SELECT * FROM entries ON CONFLICT DO UPDATE SET cost=0",
+        ):
+            with pytest.raises(sqlite3.Error):
+                connection.execute(change)
+    assert rows(path, "SELECT cost FROM entries") == [(1500,)]
+
+
+def test_pruning_keeps_the_sums(path: Path, file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "PRUNED_AT_ONCE", 3)
+    entries = [made(number, at=NOW * 1000 + number) for number in range(10)]
+    file.write(entries)
+    before = hour_sums(path)
+    assert file.prune(NOW * 1000 + 8) == 8
+    assert rows(path, "SELECT at - 1800000000000 FROM entries ORDER BY at") == [(8,), (9,)]
+    assert file.prune(NOW * 1000 + 8) == 0
+    assert hour_sums(path) == before == expected_sums(entries)
+
+
+def test_a_reader_sees_an_absent_ledger_as_empty_and_makes_nothing(path: Path, file: LedgerFile) -> None:
+    with file.reading() as connection:
+        assert connection is None
+    assert not path.parent.exists()
+    path.parent.mkdir()
+    path.touch()
+    with file.reading() as connection:
+        assert connection is None, "somebody is just making it"
+    assert path.stat().st_size == 0
+
+
+def test_a_reader_changes_nothing(path: Path, file: LedgerFile) -> None:
+    file.write([made()])
+    with pytest.raises(LedgerFileError, match="readonly"), file.reading() as connection:
+        assert connection is not None
+        connection.execute("DELETE FROM entries")
+    assert count(path) == 1
+
+
+def test_a_reader_sees_one_moment(path: Path, file: LedgerFile) -> None:
+    file.write([made(1)])
+    with LedgerFile(path).reading() as connection:
+        assert connection is not None
+        before = connection.execute("SELECT count(*) FROM hours").fetchone()
+        file.write([made(2, token_id="tok_2")])
+        assert connection.execute("SELECT count(*) FROM hours").fetchone() == before
+
+
+def test_a_newer_file_is_refused(path: Path, file: LedgerFile) -> None:
+    file.write([made()])
+    file.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(LedgerFileError, match="newer version"):
+        file.write([made(1)])
+    with pytest.raises(LedgerFileError, match="newer version"), file.reading():
+        pass
+    assert count(path) == 1
+
+
+def test_damage_is_named_and_not_written_over(path: Path, file: LedgerFile) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(LedgerFileError, match=r"usage\.sqlite"):
+        file.write([made()])
+    with pytest.raises(LedgerFileError, match="not a database"), file.reading():
+        pass
+    assert path.read_bytes() == b"no database" * 1000
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(path: Path, file: LedgerFile) -> None:
+    file.write([made(1)])
+    for found in list(path.parent.iterdir()):
+        found.rename(found.with_name(f"old-{found.name}"))
+    file.write([made(2)])
+    assert count(path) == 1
+    assert count(path.with_name(f"old-{LEDGER_FILE}")) == 1
+
+
+def test_a_failed_write_writes_nothing_and_the_next_one_does(path: Path, file: LedgerFile) -> None:
+    file.write([made(1)])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE hours RENAME TO aside")
+    with pytest.raises(LedgerFileError, match="hours"):
+        file.write([made(2)])
+    assert count(path) == 1
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE aside RENAME TO hours")
+    file.write([made(2)])
+    assert hour_sums(path) == expected_sums([made(1), made(2)])
+
+
+def test_a_file_that_is_held_for_too_long_is_said(path: Path) -> None:
+    LedgerFile(path).write([made(1)])
+    impatient = LedgerFile(path, busy_seconds=0.01)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerFileError, match="locked"):
+            impatient.write([made(2)])
+        with impatient.reading() as reader:
+            assert reader is not None, "who writes does not stop who reads"
+    assert impatient.write([made(2)]) == 1
+
+
+@pytest.mark.parametrize("usage", [Usage(10**30, 10**30), Usage(-5, -5)])
+def test_nothing_that_an_upstream_makes_up_holds_up_the_others(path: Path, file: LedgerFile, usage: Usage) -> None:
+    strange = made(1, usage, owner="half \ud800", model="\x00 ' \"", cost=usage.prompt_tokens)
+    assert file.write([strange, made(2)]) == 2
+    bound = max(0, min(usage.prompt_tokens, LARGEST))
+    assert rows(path, "SELECT prompt_tokens, cost FROM entries ORDER BY request_id")[0] == (bound, bound)
+    assert rows(path, "SELECT owner FROM hours ORDER BY model LIMIT 1") == [("half ?",)]
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=3)
+amounts = st.integers(0, LARGEST)
+entries = st.builds(
+    Entry,
+    request_id=st.sampled_from([f"req_{number}" for number in range(30)]),
+    at=st.integers(0, 4 * 3_600_000),
+    token_id=st.sampled_from(["tok_1", "tok_2", "environment"]),
+    owner=st.none() | texts,
+    model=st.none() | texts,
+    deployment=texts,
+    endpoint=texts,
+    status=st.sampled_from([200, 399, 400, 429, 499, 500]),
+    usage=st.builds(Usage, *[amounts] * 7),
+    cost=amounts,
+    duration_ms=amounts,
+    first_byte_ms=st.none() | amounts,
+    partial=st.booleans(),
+    estimated=st.booleans(),
+)
+
+
+@given(st.lists(st.lists(entries, max_size=8), max_size=6))
+def test_the_hours_are_the_sums_of_the_entries_however_they_were_cut(batches: list[list[Entry]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / LEDGER_FILE
+        file = LedgerFile(path)
+        file.write([])
+        for batch in batches:
+            file.write(batch)
+        every = [one for batch in batches for one in batch]
+        assert hour_sums(path) == expected_sums(every)
+        assert count(path) == len({one.request_id for one in every})
+        file.close()
+
+
+WRITERS, EACH, BATCH = 8, 2000, 100
+
+
+def _batch(writer: int, start: int) -> list[Entry]:
+    return [
+        made(writer * EACH + number, at=NOW * 1000 + number * 10_000, token_id=f"tok_{number % 3}", cost=number)
+        for number in range(start, start + BATCH)
+    ]
+
+
+def _write_all(path: Path, writer: int, go: Event) -> None:
+    file = LedgerFile(path)
+    assert go.wait(30)
+    for start in range(0, EACH, BATCH):
+        file.write(_batch(writer, start))
+    file.close()
+
+
+def test_many_processes_lose_nothing(path: Path) -> None:
+    go = CONTEXT.Event()
+    writers = [CONTEXT.Process(target=_write_all, args=(path, number, go)) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    go.set()
+    for writer in writers:
+        writer.join(100)
+    assert [writer.exitcode for writer in writers] == [0] * WRITERS
+    assert count(path) == WRITERS * EACH
+    every = [one for writer in range(WRITERS) for start in range(0, EACH, BATCH) for one in _batch(writer, start)]
+    assert hour_sums(path) == expected_sums(every)
+
+
+def _write_for_ever(path: Path, said: int) -> None:
+    file = LedgerFile(path)
+    for start in range(0, 10**9, BATCH):
+        file.write(_batch(0, start))
+        os.write(said, b".")
+
+
+@pytest.mark.parametrize("batches", [1, 3, 10])
+def test_a_killed_writer_leaves_whole_batches(path: Path, batches: int) -> None:
+    heard, said = os.pipe()
+    writer = CONTEXT.Process(target=_write_for_ever, args=(path, said))
+    writer.start()
+    os.close(said)
+    finished = 0
+    while finished < batches:
+        finished += len(os.read(heard, 1))
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join(30)
+    while more := os.read(heard, 4096):
+        finished += len(more)
+    os.close(heard)
+    with LedgerFile(path).reading() as connection:
+        assert connection is not None
+        kept = connection.execute("SELECT count(*), count(DISTINCT request_id) FROM entries").fetchone()
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert kept[0] == kept[1]
+    assert kept[0] in (finished * BATCH, (finished + 1) * BATCH), (
+        "what was said to be written is; of the rest all or none"
+    )
+    again = LedgerFile(path)
+    every = [one for number in range(kept[0] // BATCH) for one in _batch(0, number * BATCH)]
+    assert again.write(every) == 0
+    assert hour_sums(path) == expected_sums(every)
+    again.close()
