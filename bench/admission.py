@@ -156,7 +156,7 @@ class Bench:
         admission = Admission(limiter, counters, self._prices, rules, lambda reason: None)
         ledger = Ledger(LedgerFile(self._folder / f"usage-{number}.sqlite"), Metrics(), 0, self._clock)
         stub = Stub(chunks or 0)
-        inference = Inference(Backends(stub, stub), {}, admission, ledger, MeteringRules(self._clock, True))
+        inference = Inference(Backends(stub, stub), {}, admission, ledger, MeteringRules(self._clock, True, str))
         self._ledgers.append(ledger)
         self._counters.append(counters)
         body = (payloads.chat_request() if chunks is None else payloads.stream_request()).encode()

@@ -42,8 +42,9 @@ from gateway.limits.memory import MemoryCounters
 from gateway.limits.sqlite import SqliteCounters
 from gateway.log import LineWriter, wants_json
 from gateway.management import TokenManagement
-from gateway.masking import Masker
+from gateway.masking import Masker, remembering
 from gateway.metrics import Metrics
+from gateway.schema import MAX_MODEL_LENGTH
 from gateway.settings import Settings
 from gateway.shared_numbers import NumbersArena
 from gateway.tasks import TaskGroup
@@ -123,13 +124,14 @@ class App:
         self.entrance = self._entrance(settings)
 
     def _entrance(self, settings: Settings) -> Entrance:
+        masker = Masker(settings.secrets)
         admission, accounting = self._admission(settings), Accounting(self._ledger_file)
         inference = Inference(
             Backends(self._backend, self._test_backend),
             settings.model_aliases,
             admission,
             self._ledger,
-            MeteringRules(self._clock, settings.stream_usage),
+            MeteringRules(self._clock, settings.stream_usage, remembering(masker, MAX_MODEL_LENGTH)),
         )
         handlers = Handlers(
             InferenceRoutes(inference, settings.max_body_bytes),
@@ -144,7 +146,6 @@ class App:
         rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
         gate = Gate(Router(routes(handlers)), self._authenticator, rules, self._note_use)
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
-        masker = Masker(settings.secrets)
         observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
         return Entrance(gate, self._watcher.look, observer, self._active, EntranceRules(settings.cors_origins, masker))
 

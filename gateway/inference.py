@@ -34,10 +34,12 @@ class Origin(NamedTuple):
 
 
 class MeteringRules(NamedTuple):
-    """``clock`` in seconds since the epoch; ``asks_for_usage``: whether streams are asked for what they used."""
+    """``clock`` in seconds since the epoch; ``asks_for_usage``: whether streams are asked for what they used; ``shown``: how
+    a model that a client names is written down."""
 
     clock: Callable[[], float]
     asks_for_usage: bool
+    shown: Callable[[str], str]
 
 
 class Inference:
@@ -72,6 +74,7 @@ class Inference:
             origin.request_id,
             principal.token_id or principal.name,
             held.record.owner if held else None,
+            request.model and self._rules.shown(request.model),
             self.backend_for(principal).name,
             self._rules.clock(),
         )

@@ -1,7 +1,8 @@
 """Secrets, made unreadable wherever text leaves the gateway. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import quote
 
 import msgspec
@@ -40,3 +41,17 @@ class Masker:
             if known in text:
                 text = text.replace(known, mask(known))
         return _SECRET_FORMS.sub(lambda match: mask(match.group()), text)
+
+
+def remembering(masker: Callable[[str], str], longest: int) -> Callable[[str], str]:
+    """For names that come again and again: masked, cut to ``longest`` characters, and remembered.
+
+    They may be anything: bytes that are no text, even a secret in the wrong place.
+    """
+
+    @lru_cache(maxsize=1024)
+    def shown(text: str) -> str:
+        # Masked first: cut in half, a secret is not known.
+        return masker(text.encode("utf-8", "backslashreplace").decode())[:longest]
+
+    return shown

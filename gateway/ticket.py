@@ -38,11 +38,12 @@ class Granted(NamedTuple):
 
 
 class Whose(NamedTuple):
-    """Who is charged, under which id, for an answer from where; ``at`` in seconds since the epoch."""
+    """Who is charged, under which id, for which model from where; ``at`` in seconds since the epoch."""
 
     request_id: str
     token_id: str
     owner: str | None
+    model: str | None
     deployment: str
     at: float
 
@@ -219,7 +220,7 @@ class Ticket:
             at=int(whose.at * 1000),
             token_id=whose.token_id,
             owner=whose.owner,
-            model=self._request.model,
+            model=whose.model,
             deployment=whose.deployment,
             endpoint=_endpoint(self._request.path),
             status=self._status,

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
 import msgspec
 
 from gateway.clock import to_local_iso
 from gateway.http.call import Call
 from gateway.log import LineWriter
-from gateway.masking import Masker
+from gateway.masking import Masker, remembering
 from gateway.metrics import Metrics
 
 CLIENT_GONE = 499
@@ -50,15 +49,7 @@ class Observer:
         self._format: Callable[[AccessLine], bytes] = msgspec.json.Encoder().encode if as_json else _for_console
         self._second = 0
         self._second_text = ""
-
-        @lru_cache(maxsize=1024)
-        def shown(text: str) -> str:
-            """Headers, paths and models may be anything: bytes that are no text, even a secret in the wrong place."""
-            return masker(text.encode("utf-8", "backslashreplace").decode())[
-                :_MAX_SHOWN
-            ]  # cut in half, a secret is not known
-
-        self._shown = shown
+        self._shown = remembering(masker, _MAX_SHOWN)
 
     def ended(self, call: Call, status: int) -> None:
         seconds = time.perf_counter() - call.began

@@ -111,8 +111,7 @@ class SqliteCounters:
                 async with asyncio.timeout(SEEN_SECONDS):
                     await self._must_settle.wait()
             except TimeoutError:
-                await self._kept(self._keep_house)
-                await self._file.checkpoint()
+                self._told(await self._file.finish_and_checkpoint(self._keep_house))
             await self._settle_there()
             if self._must_settle.is_set():
                 await asyncio.sleep(SEEN_SECONDS)  # the file is out of order: it is not asked again and again
@@ -184,12 +183,14 @@ class SqliteCounters:
 
     async def _kept(self, work: Callable[[sqlite3.Connection], object]) -> bool:
         """Whether the work is done."""
-        error = await self._file.finish(work)
+        return self._told(await self._file.finish(work))
+
+    def _told(self, error: BaseException | None) -> bool:
         if error is not None:
             self._down(error)
-            return False
-        self.is_up = True
-        return True
+        else:
+            self.is_up = True
+        return error is None
 
     def _keep_house(self, connection: sqlite3.Connection) -> None:
         """Be seen, and give back what the dead have reserved."""

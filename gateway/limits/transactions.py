@@ -1,21 +1,30 @@
 """Transactions on the file of counters: at once where nobody else holds it, else in a thread, so that nobody waits on the
-event loop."""
+event loop.
+
+Whose turn it is, a lock on a file beside it says. SQLite would say so, too, but while others commit again and again it takes
+naps that no time-out governs; and the first write after a checkpoint syncs the disk. So a checkpoint and that write are one turn
+of the thread. A process that dies gives its turn back.
+"""
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from gateway import atomic_file
 from gateway.limits import counters_file
 
 T = TypeVar("T")
 
 LONGEST_WAIT_SECONDS = 5.0
+TRANSACTIONS_BETWEEN_CHECKPOINTS = 1000
 _NAP_SECONDS = 0.0003
-"""Short: SQLite's own naps grow to a tenth of a second while others take the file again and again."""
 
 
 class HeldByOthers(Exception):
@@ -29,6 +38,9 @@ class Transactions:
         self._path = path
         self._here: sqlite3.Connection | None = None
         self._there: sqlite3.Connection | None = None
+        self._turn_here = _Turn(path)
+        self._turn_there = _Turn(path)
+        self._since_checkpoint = 0
         self._thread = ThreadPoolExecutor(1, "counters")
 
     def reader(self) -> sqlite3.Connection:
@@ -41,12 +53,9 @@ class Transactions:
 
     def now(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """On the event loop. Raises HeldByOthers, OSError, sqlite3.Error; then nothing was done."""
-        try:
+        with self._turn_here.taken():
+            self._since_checkpoint += 1
             return _transaction(self.reader(), work)
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error):
-                raise
-            raise HeldByOthers from None
 
     async def soon(self, work: Callable[[sqlite3.Connection], T], undo: "Callable[[Future[T]], None]") -> T:
         """In the thread. ``undo`` is told, on the loop, of work that was done although its caller was cancelled.
@@ -66,17 +75,20 @@ class Transactions:
         """In the thread, to its end: cancelled, it waits on, because the thread does not stop either. Answers the error."""
         return await self._to_its_end(lambda: self._in_thread(work))
 
-    async def checkpoint(self) -> BaseException | None:
-        """Keep the write-ahead log short, without being in anybody's way."""
-        return await self._to_its_end(
-            lambda: self._there and self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        )
+    async def finish_and_checkpoint(self, work: Callable[[sqlite3.Connection], object]) -> BaseException | None:
+        """The same for work that writes; where it is time, it also keeps the write-ahead log short."""
+        if self._since_checkpoint < TRANSACTIONS_BETWEEN_CHECKPOINTS:
+            return await self.finish(work)
+        self._since_checkpoint = 0
+        return await self._to_its_end(lambda: self._in_thread(work, is_checkpoint_due=True))
 
     def close(self) -> None:
         self._thread.shutdown()
         for connection in (self._here, self._there):
             if connection is not None:
                 connection.close()
+        self._turn_here.close()
+        self._turn_there.close()
 
     async def _to_its_end(self, work: Callable[[], object]) -> BaseException | None:
         future = asyncio.wrap_future(self._thread.submit(work))
@@ -91,17 +103,52 @@ class Transactions:
             raise asyncio.CancelledError
         return error
 
-    def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _in_thread(self, work: Callable[[sqlite3.Connection], T], is_checkpoint_due: bool = False) -> T:
         deadline = time.monotonic() + LONGEST_WAIT_SECONDS
         while True:
             try:
-                if self._there is None:
-                    self._there = counters_file.connect(self._path, busy_seconds=0.0)
-                return _transaction(self._there, work)
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
-                    raise
+                with self._turn_there.taken():
+                    if self._there is None:
+                        self._there = counters_file.connect(self._path, busy_seconds=0.0)
+                    if is_checkpoint_due:
+                        self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    return _transaction(self._there, work)
+            except HeldByOthers:
+                if time.monotonic() > deadline:
+                    raise OSError(f"{self._path} is held by another process for too long") from None
             time.sleep(_NAP_SECONDS)
+
+
+class _Turn:
+    """A lock of whoever has this file open: two of one process are strangers to each other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(f"{path.name}.turn")
+        self._descriptor: int | None = None
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Raises HeldByOthers at once where somebody else has it, or has the database itself; OSError."""
+        if self._descriptor is None:
+            atomic_file.make_folder(self._path.parent)
+            self._descriptor = atomic_file.make_file(self._path, os.O_RDWR)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HeldByOthers from None
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+            raise HeldByOthers from None  # somebody looks into the file by hand
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

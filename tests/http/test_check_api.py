@@ -131,7 +131,7 @@ async def test_tokens_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("per", "wait"), [("", None), ("/day", 16 * 3600 * 1000)])
 async def test_a_budget_used_up(tmp_path: Path, per: str, wait: int | None) -> None:
     ends = None if wait is None else "2027-01-16T00:00:00Z"
-    more = {"per": per.removeprefix("/") or None, "wait": None, "resets_at": ends}
+    more: dict[str, Any] = {"per": per.removeprefix("/") or None, "wait": None, "resets_at": ends}
     async with checked(tmp_path, {"budget": f"0.006{per}"}) as gateway:
         found = await gateway.check("dear")
         assert (found["allowed"], found["limit"]) == (True, limit("budget", 0.006, **more))
@@ -256,7 +256,7 @@ async def test_what_is_left_before_and_after(tmp_path: Path) -> None:
     limits = {"rpm": 10, "tpm": 1000, "max_parallel": 2, "budget": "1/day", "models": {"dear*": {"rpm": 1}}}
     midnight: dict[str, Any] = {"per": "day", "wait": None, "resets_at": "2027-01-16T00:00:00Z"}
     async with checked(tmp_path, limits, {"tpm": 5000}) as gateway:
-        parents = {"token_id": PARENT}
+        parents: dict[str, Any] = {"token_id": PARENT}
         assert await gateway.left() == [
             limit("requests", 10),
             limit("tokens", 1000),

@@ -55,6 +55,6 @@ def world(
         AdmissionRules(aliases or {}, 1000, 0),
         refusals.append,
     )
-    rules = MeteringRules(clock, asks)
+    rules = MeteringRules(clock, asks, str)
     inference = Inference(Backends(real, test), aliases or {}, admission, ledger, rules)  # type: ignore[arg-type]
     return World(inference, counters, ledger, refusals, clock)

@@ -47,7 +47,7 @@ class UsageRoutes:
 
 def query_of(asked: Mapping[str, Any], may: Authority) -> Query:
     """``asked`` as READERS have read it. Raises BadRequest for a range that is none, NotFound for somebody else's token."""
-    until = asked.get("to", int(may.now))
+    until = asked.get("to", int(may.now) + 1)
     since = asked.get("from", max(until - DEFAULT_DAYS * reports.DAY, 0))
     bucket = asked.get("bucket", "day")
     if since >= until:
@@ -55,7 +55,7 @@ def query_of(asked: Mapping[str, Any], may: Authority) -> Query:
     since, until = reports.floor(since, HOUR), min(reports.ceiling(until, HOUR), LATEST)
     if (until - since) // reports.BUCKET_SECONDS[bucket] > MAX_ROWS:
         raise _bad_range(f"there are more than {MAX_ROWS} times from then to the end, by the {bucket}")
-    return Query(since, until, bucket, asked.get("group_by"), visible_tokens(may, asked.get("token")))
+    return Query(since, until, bucket, asked.get("group_by"), visible_tokens(may, asked.get("token_id")))
 
 
 def visible_tokens(may: Authority, token_id: str | None) -> frozenset[str] | None:
@@ -127,7 +127,7 @@ READERS: forms.Readers = {
     "bucket": _one_of("hour", "day"),
     "group_by": _one_of("token", "model", "owner"),
     "format": _one_of("json", "csv"),
-    "token": forms.text,
+    "token_id": forms.text,
 }
 _CSV_HEADERS = {
     "Content-Type": "text/csv; charset=utf-8",
