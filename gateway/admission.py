@@ -144,7 +144,7 @@ class Admission:
     async def standing(self, line: Line) -> list[tuple[Limit, Level]]:
         """Each limit of a line of tokens, whatever the model, and its level. Raises StoreUnavailable."""
         now = self.limiter.now()
-        patterns = dict.fromkeys(pattern for _, limits in line for pattern, _ in limits.models)
+        patterns = dict.fromkeys(pattern for _, limits in line.sets for pattern, _ in limits.models)
         found = {
             (limit.holder, limit.name): limit for model in (None, *patterns) for limit in limits_on(line, model, now)
         }

@@ -39,6 +39,9 @@ class Authenticator:
         self._clock = clock
         self._ratchet = ratchet
         self._allow_open = allow_open
+        self._known: dict[str, Principal] = {}
+        """Who has called since the tokens of ``_known_of`` are the newest."""
+        self._known_of = tokens.view
         self.take_note(tokens.view)
 
     def take_note(self, view: TokenView) -> None:
@@ -85,10 +88,14 @@ class Authenticator:
         status = view.secret_status(held, self._clock())
         if status is not Status.ACTIVE:
             raise _invalid(mask(secret), f"it is {status}")
-        record = held.record
-        if record.parent_id is None:
-            return Principal(record.name, record.role, held, (), digest)
-        return Principal(record.name, view.role(record), held, view.parents(record) or (), digest)
+        if view is not self._known_of:
+            self._known_of, self._known = view, {}
+        principal = self._known.get(digest)
+        if principal is None:
+            record = held.record
+            parents = view.parents(record) or ()
+            principal = self._known[digest] = Principal(record.name, view.role(record), held, parents, digest)
+        return principal
 
     def _admit_anybody(self, client: Client) -> Principal:
         if self._tokens.state is FileState.DAMAGED:

@@ -3,8 +3,9 @@
 from enum import Enum
 
 import msgspec
+from msgspec.structs import force_setattr
 
-from gateway.limits.demands import Line
+from gateway.limits.demands import NO_LIMITS, Line
 from gateway.tokens.record import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
 from gateway.tokens.view import Held
@@ -20,7 +21,10 @@ class Mode(Enum):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """An authenticated caller. ``held`` is None for the environment key and in open mode."""
+    """An authenticated caller. ``held`` is None for the environment key and in open mode.
+
+    What depends on the whole line of its token is found once: a principal is kept for as long as the tokens do not change.
+    """
 
     name: str
     role: Role
@@ -29,27 +33,24 @@ class Principal(msgspec.Struct, frozen=True):
     """What its rights depend on, too."""
     secret_hash: str = ""
     """Which secret was shown: another one of the same token may live on when this one has ended."""
+    is_test: bool = False
+    """Test tokens are answered by the echo backend, whatever the model."""
+    is_limited: bool = False
+    """Whether only certain models are allowed."""
+    limits: Line = NO_LIMITS
+    """Its own limits and its parents'; each set holds."""
+
+    def __post_init__(self) -> None:
+        line = self._line()
+        if line:
+            limits = [(record.id, record.limits) for record in line if record.limits is not None]
+            force_setattr(self, "is_test", any(record.prefix.startswith(TEST) for record in line))
+            force_setattr(self, "is_limited", any(record.models is not None for record in line))
+            force_setattr(self, "limits", Line(limits) if limits else NO_LIMITS)
 
     @property
     def token_id(self) -> str | None:
         return self.held.record.id if self.held else None
-
-    @property
-    def is_test(self) -> bool:
-        """Test tokens are answered by the echo backend, whatever the model."""
-        return any(line.prefix.startswith(TEST) for line in self._line())
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether only certain models are allowed."""
-        return any(line.models is not None for line in self._line())
-
-    @property
-    def limits(self) -> Line:
-        """Its own limits and its parents'; each set holds."""
-        if self.held is None:
-            return ()
-        return tuple([(record.id, record.limits) for record in self._line() if record.limits is not None])
 
     @property
     def names(self) -> dict[str, str]:
@@ -57,7 +58,7 @@ class Principal(msgspec.Struct, frozen=True):
         return {record.id: record.name for record in self._line()}
 
     def may_use(self, model: str) -> bool:
-        return all(allows_model(line.models, model) for line in self._line())
+        return not self.is_limited or all(allows_model(record.models, model) for record in self._line())
 
     def _line(self) -> tuple[TokenRecord, ...]:
         return () if self.held is None else (self.held.record, *self.parents)

@@ -1,6 +1,6 @@
 """What a request wants of each limit that it falls under. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from gateway import globs
@@ -8,8 +8,21 @@ from gateway.limits.levels import Amounts, Demand, Limit, Money, Parallelism, Re
 from gateway.limits.policy import LimitSet
 from gateway.limits.windows import DAY_MS, window
 
-Line = tuple[tuple[str, LimitSet], ...]
-"""Ids of tokens and their limits, from the caller upwards."""
+
+class Line:
+    """Ids of tokens and their limits, from the caller upwards. Known by itself, not by what it holds: it is asked for its
+    limits again and again."""
+
+    __slots__ = ("sets",)
+
+    def __init__(self, sets: Iterable[tuple[str, LimitSet]]) -> None:
+        self.sets = tuple(sets)
+
+    def __bool__(self) -> bool:
+        return bool(self.sets)
+
+
+NO_LIMITS = Line(())
 
 
 def limits_on(line: Line, model: str | None, now: int) -> tuple[Limit, ...]:
@@ -19,7 +32,7 @@ def limits_on(line: Line, model: str | None, now: int) -> tuple[Limit, ...]:
 
 @lru_cache(maxsize=4096)
 def _limits_on(line: Line, model: str | None, day: int) -> tuple[Limit, ...]:
-    return tuple(limit for holder, limits in line for limit in _of_token(holder, limits, model, day))
+    return tuple(limit for holder, limits in line.sets for limit in _of_token(holder, limits, model, day))
 
 
 def _of_token(holder: str, limits: LimitSet, model: str | None, day: int) -> Iterator[Limit]:

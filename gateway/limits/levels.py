@@ -52,6 +52,8 @@ class Limit:
 
     __slots__ = ("ends_at", "holder", "model", "name", "per", "size")
     kind: ClassVar[Kind]
+    headers: ClassVar[tuple[str, str, str] | None] = None
+    """The names under which clients are told the limit, what is left, and when all of it is there again."""
     is_of_amounts: ClassVar[bool] = False
     """Whether it depends on what is in a request, and not only on there being one."""
 
@@ -127,16 +129,13 @@ class _Rate(Limit):
     def used(self, level: Level) -> int:
         return max(0, -(-level.used // PER_MINUTE) - level.reserved)
 
-    def full_again(self, level: Level) -> int:
-        """Milliseconds until the whole limit is there again."""
-        return -(-level.used // self.size)
-
 
 class RequestRate(_Rate):
     """Nothing of it is called reserved: a request that is made is made."""
 
     __slots__ = ()
     kind = Kind.REQUESTS
+    headers = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
 
     def actual(self, tokens: int, money: int) -> int:
         return 1
@@ -148,6 +147,7 @@ class RequestRate(_Rate):
 class TokenRate(_Rate):
     __slots__ = ()
     kind = Kind.TOKENS
+    headers = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
     is_of_amounts = True
 
     def demand(self, amounts: Amounts) -> "Demand":

@@ -64,14 +64,18 @@ def _whose(limit: Limit, names: Mapping[str, str]) -> str:
 
 def headers(demands: Sequence[Demand], levels: Sequence[Level]) -> dict[str, str]:
     """``x-ratelimit-*`` of the tightest limits. Resets tell when the whole limit is there again."""
+    tightest: dict[tuple[str, str, str], tuple[int, Limit, Level]] = {}
+    for (limit, _, _), level in zip(demands, levels, strict=True):
+        names = limit.headers
+        if names is not None:
+            there = limit.left(level)
+            if names not in tightest or there < tightest[names][0]:
+                tightest[names] = (there, limit, level)
     found: dict[str, str] = {}
-    for kind in (Kind.REQUESTS, Kind.TOKENS):
-        rates = [(limit, level) for (limit, _, _), level in zip(demands, levels, strict=True) if limit.kind is kind]
-        if rates:
-            limit, level = min(rates, key=lambda one: one[0].left(one[1])) if len(rates) > 1 else rates[0]
-            found[f"x-ratelimit-limit-{kind}"] = str(limit.size)
-            found[f"x-ratelimit-remaining-{kind}"] = str(max(0, limit.left(level)))
-            found[f"x-ratelimit-reset-{kind}"] = duration(-(-level.used // limit.size))
+    for (size, remaining, reset), (there, limit, level) in tightest.items():
+        found[size] = str(limit.size)
+        found[remaining] = str(there if there > 0 else 0)
+        found[reset] = duration(-(-level.used // limit.size))
     return found
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.limits.counters import Reservation
-from gateway.limits.demands import Amounts, demands, limits_on
-from gateway.limits.levels import Demand
+from gateway.limits.demands import Line, demands, limits_on
+from gateway.limits.levels import Amounts, Demand
 from gateway.limits.policy import read_limits
 
 NOW = 1_800_000_000_000
@@ -23,7 +23,7 @@ def wanted(
     found = read_limits(limits)
     assert found is not None
     token_floor, money_floor = (tokens, money) if floors is None else floors
-    line = ((more.get("holder", "tok_a"), found),)
+    line = Line([(more.get("holder", "tok_a"), found)])
     amounts = Amounts(tokens, token_floor, money, money_floor)
     return demands(limits_on(line, more.get("model", "gpt-4o"), more.get("now", NOW)), amounts)
 

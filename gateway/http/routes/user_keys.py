@@ -56,8 +56,8 @@ class UserKeyRoutes:
 
     async def _balance(self, record: TokenRecord) -> int:
         """What its budgets leave it, in micro-dollars; 0 where it has none."""
-        line: Line = () if record.limits is None else ((record.id, record.limits),)
-        standing = await self._admission.standing(line)
+        line = () if record.limits is None else ((record.id, record.limits),)
+        standing = await self._admission.standing(Line(line))
         left = [limit.left(level) for limit, level in standing if limit.kind is Kind.BUDGET and limit.model is None]
         return max(0, min(left, default=0))
 
