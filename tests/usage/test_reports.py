@@ -197,9 +197,10 @@ def query(text: str, who: Principal = ENVIRONMENT) -> Query:
 
 
 def test_the_last_seven_days_by_the_day() -> None:
-    assert query("") == Query(NOW - 7 * 86_400, NOW, "day", None, None)
+    """With the hour that has just begun."""
     assert NOW % 3600 == 0
-    asked = query("from=2026-12-01&to=2026-12-02T10:30:00%2B02:00&bucket=hour&group_by=model&token=tok_gone")
+    assert query("") == Query(NOW - 7 * 86_400, NOW + 3600, "day", None, None)
+    asked = query("from=2026-12-01&to=2026-12-02T10:30:00%2B02:00&bucket=hour&group_by=model&token_id=tok_gone")
     assert asked == Query(1_796_083_200, 1_796_083_200 + 86_400 + 9 * 3600, "hour", "model", frozenset({"tok_gone"}))
     assert query("to=2026-12-08").since == 1_796_083_200
     assert query("to=9999-12-31T23:59:59&from=9999-12-31").until == LATEST
@@ -222,7 +223,7 @@ def test_the_last_seven_days_by_the_day() -> None:
         ("group_by=name", "invalid_value", "group_by"),
         ("format=xml", "invalid_value", "format"),
         ("since=7d", "unknown_parameter", "since"),
-        ("token=a&token=b", "duplicate_key", "token"),
+        ("token_id=a&token_id=b", "duplicate_key", "token_id"),
     ],
 )
 def test_what_does_not_fit_is_named(text: str, code: str, param: str) -> None:
@@ -236,15 +237,15 @@ def test_everybody_sees_their_own() -> None:
         return query(text, principal(record)).token_ids
 
     assert seen(ADMIN) is None
-    assert seen(ADMIN, "token=environment") == {"environment"}
+    assert seen(ADMIN, "token_id=environment") == {"environment"}
     assert seen(ANN) == {"tok_ann", "tok_robot"}
-    assert seen(ANN, "token=tok_robot") == {"tok_robot"}
+    assert seen(ANN, "token_id=tok_robot") == {"tok_robot"}
     assert seen(BOB) == {"tok_bob", "tok_child"}
     assert seen(ROBOT) == {"tok_robot"}
     strangers = ((ANN, "tok_bob"), (ANN, "environment"), (ANN, "tok_gone"), (ROBOT, "tok_ann"), (CHILD, "tok_bob"))
     for record, other in strangers:
         with pytest.raises(NotFound):
-            seen(record, f"token={other}")
+            seen(record, f"token_id={other}")
 
 
 def test_the_answer_names_tokens_and_adds_up() -> None:
@@ -258,7 +259,7 @@ def test_the_answer_names_tokens_and_adds_up() -> None:
         "bucket": "day",
         "group_by": "token",
         "from": "2027-01-15T00:00:00Z",
-        "to": "2027-01-15T08:00:00Z",
+        "to": "2027-01-15T09:00:00Z",
         "data": [
             {
                 **start,
