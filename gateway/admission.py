@@ -10,7 +10,7 @@ from gateway.backends.base import BackendRequest
 from gateway.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.limits import words
 from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation, decide
-from gateway.limits.demands import Line, demands, limits_on
+from gateway.limits.demands import Line, Models, demands, limits_on
 from gateway.limits.levels import Amounts, Demand, Kind, Level, Limit, Money
 from gateway.limits.limiter import Limiter, LimitReached
 from gateway.metrics import Refusal as Reason
@@ -27,6 +27,8 @@ _REASONS: Mapping[Kind, Reason] = MappingProxyType(
 
 _FREE_ENDPOINTS = frozenset({"files", "uploads", "moderations"})
 """What providers take no money for, although it is sent to them."""
+_PAID_AT_ONCE = frozenset({"chat", "completions", "embeddings", "responses", "rerank", "images", "audio", "messages"})
+"""Where the answer to a request is what it costs. Of batches, runs and jobs the cost comes later, and nobody would see it."""
 
 
 class AdmissionRules(NamedTuple):
@@ -66,8 +68,11 @@ class Admission:
         """None where nobody knows it. Test tokens cost nothing. The model's own name goes before the client's name for it."""
         if principal.is_test or request.method != "POST":
             return FREE
+        endpoint = request.path.partition("/")[0]
         if request.model is None:
-            return FREE if request.path.partition("/")[0] in _FREE_ENDPOINTS else None
+            return FREE if endpoint in _FREE_ENDPOINTS else None
+        if endpoint not in _PAID_AT_ONCE and endpoint not in _FREE_ENDPOINTS:
+            return None
         real = self._rules.aliases.get(request.model)
         return (real and self._prices.find(real)) or self._prices.find(request.model)
 
@@ -82,13 +87,17 @@ class Admission:
     async def _reserve(
         self, principal: Principal, request: BackendRequest, price: Price | None, patience: float | None
     ) -> Reservation | None:
-        line = principal.limits
-        if not line or not (limits := _priced(limits_on(line, request.model, self.limiter.now()), price)):
+        line, names = principal.limits, self._names(request.model)
+        if not line or not (limits := _priced(limits_on(line, names, self.limiter.now()), price)):
             return None
-        wanted = self._amounts(limits, request, price)
+        try:
+            wanted = self._amounts(limits, request, price)
+        except QuotaExceeded:
+            self._note_refusal("price")
+            raise
 
         def plan(now: int) -> list[Demand]:
-            return demands(_priced(limits_on(line, request.model, now), price), wanted)
+            return demands(_priced(limits_on(line, names, now), price), wanted)
 
         longest = self._rules.queue_seconds
         try:
@@ -107,15 +116,20 @@ class Admission:
         if not any(limit.is_of_amounts for limit in limits):
             return Amounts()
         has_budget = _has_budget(limits)
-        if has_budget and price is None:
-            self._note_refusal("price")
-            raise _unpriced(request.model)
         fields = request.fields if isinstance(request.fields, JsonObject) else None
+        if has_budget:
+            _refuse_unknown_cost(request, price, fields)
         found = estimate(request.path, fields)
         most = Usage(found.prompt, found.completion_or(self._rules.completion_tokens))
         least = Usage(found.least_prompt, found.least_completion)
         money, money_floor = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
         return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, money_floor))
+
+    def _names(self, model: str | None) -> Models:
+        if model is None:
+            return ()
+        real = self._rules.aliases.get(model)
+        return (model,) if real is None else (model, real)
 
     async def check(self, principal: Principal, request: BackendRequest, tokens: int | None) -> Outlook:
         """Whether a request would pass now, without making it. ``tokens`` takes the place of the estimate.
@@ -124,7 +138,7 @@ class Admission:
         """
         price = self.price(principal, request)
         now = self.limiter.now()
-        limits = limits_on(principal.limits, request.model, now)
+        limits = limits_on(principal.limits, self._names(request.model), now)
         self._amounts(limits, request, price)
         most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
         least = Usage(completion_tokens=1 if tokens is None else tokens)
@@ -146,7 +160,9 @@ class Admission:
         now = self.limiter.now()
         patterns = dict.fromkeys(pattern for _, limits in line.sets for pattern, _ in limits.models)
         found = {
-            (limit.holder, limit.name): limit for model in (None, *patterns) for limit in limits_on(line, model, now)
+            (limit.holder, limit.name): limit
+            for models in ((), *((pattern,) for pattern in patterns))
+            for limit in limits_on(line, models, now)
         }
         asked = [Demand(limit, 0, 0) for limit in found.values()]
         try:
@@ -171,9 +187,20 @@ def _refused(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool) ->
     return error
 
 
-def _unpriced(model: str | None) -> QuotaExceeded:
-    named = "a request without a model" if model is None else f"the model {model[:100]!r}"
-    return QuotaExceeded(
+def _refuse_unknown_cost(request: BackendRequest, price: Price | None, fields: JsonObject | None) -> None:
+    """Where there is a budget, nothing may pass of which nobody knows what it costs. Raises QuotaExceeded."""
+    if fields is not None and fields.get("background"):
+        raise QuotaExceeded(
+            "This token has a budget, and an answer in the background is not seen to cost anything. Send it without "
+            "`background`.",
+            param="background",
+        )
+    if price is not None:
+        return
+    named = "a request without a model" if request.model is None else f"the model {request.model[:100]!r}"
+    if request.model is not None and request.path.partition("/")[0] not in _PAID_AT_ONCE:
+        named = f"a request to /v1/{request.path[:100]}"
+    raise QuotaExceeded(
         f"This token has a budget, and nobody knows what {named} costs. Whoever runs the gateway can say so in the file that "
         'GATEWAY_CONFIG names: [prices."model-name"], then input = 0.15 and output = 0.60 (USD for a million tokens).',
         param="model",

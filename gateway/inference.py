@@ -116,8 +116,8 @@ def _asking_for_usage(request: BackendRequest) -> tuple[BackendRequest, bool]:
     options = fields.get("stream_options")
     if options is not None and not isinstance(options, dict):
         return request, False  # the upstream shall say what is wrong with it
-    if options and options.get("include_usage") is True:
-        return request, False
+    if options and options.get("include_usage"):
+        return request, False  # also a 1, which some upstreams take for a yes
     asking = fields.with_value("stream_options", {**(options or {}), "include_usage": True})
     return msgspec.structs.replace(request, body=asking.body, fields=asking), True
 

@@ -42,6 +42,14 @@ def connect(path: Path, schema: str, version: int, busy_seconds: float) -> sqlit
     return connection
 
 
+def is_moved(path: Path, inode: int) -> bool:
+    """Whether the path leads to another file now, or to none: what is written to the old one nobody would find."""
+    try:
+        return path.stat().st_ino != inode
+    except FileNotFoundError:
+        return True
+
+
 def _prepare(connection: sqlite3.Connection, schema: str, version: int) -> None:
     if _version(connection) < version:  # nobody was faster
         connection.execute("PRAGMA journal_mode = WAL")

@@ -69,6 +69,7 @@ class Ticket:
         self._meter: meter.StreamMeter | None = None
         self._is_settled = False
         self._is_sent = False
+        self._estimated: Estimate | None = None
         self.first_byte_seconds: float | None = None
         self.usage = NOTHING_USED
         self.cost = 0
@@ -106,9 +107,13 @@ class Ticket:
     ) -> None:
         if error is not None:
             self._status = error.status if isinstance(error, GatewayError) else _status_of(error)
-        if not self._is_settled:
-            self._settle_what_is_known(error)
-        self._record(self._entry())
+        try:
+            if not self._is_settled:
+                self._settle_what_is_known(error)
+        finally:
+            if not self._is_settled:
+                self._close(NOTHING_USED, is_estimated=False)
+            self._record(self._entry())
 
     def _settle_what_is_known(self, error: BaseException | None) -> None:
         """The answer did not come to its end, or there was none."""
@@ -192,17 +197,23 @@ class Ticket:
             raise StoreUnavailable("What this token has used cannot be read at the moment.") from None
 
     def _settle(self, reported: Usage | None, pieces: int) -> None:
-        is_estimated = reported is None and self._request.method == "POST" and self._request.fields is not None
-        self._close((self._guess(pieces) if is_estimated else reported) or NOTHING_USED, is_estimated)
+        """Only a request that makes something uses something: what is looked at again was counted when it was made."""
+        is_counted = self._request.method == "POST"
+        is_estimated = reported is None and is_counted and self._request.fields is not None
+        used = self._guess(pieces) if is_estimated else reported if is_counted else None
+        self._close(used or NOTHING_USED, is_estimated)
 
     def _guess(self, pieces: int) -> Usage:
-        """What an upstream does not say. An answer without a completion has no pieces either."""
+        """What an upstream does not say."""
         found = self._estimate()
-        return Usage(found.prompt, 0 if found.completion == 0 else pieces)
+        return Usage(found.prompt, pieces if found.has_completion else 0)
 
     def _estimate(self) -> Estimate:
-        fields = self._request.fields
-        return estimate(self._request.path, fields if isinstance(fields, JsonObject) else None)
+        """Made once: it reads the whole prompt."""
+        if self._estimated is None:
+            fields = self._request.fields
+            self._estimated = estimate(self._request.path, fields if isinstance(fields, JsonObject) else None)
+        return self._estimated
 
     def _close(self, usage: Usage, is_estimated: bool) -> None:
         self._is_settled = True

@@ -323,3 +323,42 @@ async def test_usage_is_read_from_json_that_passes_in_pieces() -> None:
     made, got = await served(answering(pieces), request)
     assert b"".join(got) == WHOLE
     assert (made.ledger.entries[0].usage, made.ledger.entries[0].endpoint) == (Usage(5, 3), "images/generations")
+
+
+@pytest.mark.parametrize("number", ["1e999", "9" * 5000])
+async def test_a_number_that_no_machine_can_hold_leaks_nothing(number: str) -> None:
+    body = b'{"model":"m","messages":[],"stream":true,"max_tokens":%s}' % number.encode()
+    request = BackendRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=True)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await served(streaming(word(), error=asyncio.CancelledError()), request, holder({"max_parallel": 2}))  # type: ignore[arg-type]
+    made = caught.value.world  # type: ignore[attr-defined]
+    assert [entry.usage.completion_tokens for entry in made.ledger.entries] == [1]
+    check_settled(made, 0, 0)
+
+
+async def test_what_is_looked_at_again_was_counted_when_it_was_made() -> None:
+    made, _ = await served(answering(WHOLE), BackendRequest("GET", "responses/resp_1"))
+    assert (made.ledger.entries[0].usage, made.ledger.entries[0].cost) == (Usage(), 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("responses", {"background": True}), ("fine_tuning/jobs", {}), ("threads/runs", {}), ("batches", {})],
+)
+async def test_what_costs_later_does_not_pass_a_budget(path: str, fields: dict[str, Any]) -> None:
+    body = json.dumps({"model": "m", "input": "x", **fields}).encode()
+    request = BackendRequest("POST", path, body=body, fields=read_object(body), model="m")
+    with pytest.raises(QuotaExceeded):
+        await served(answering(WHOLE), request)
+
+
+@pytest.mark.parametrize("model", ["paid-1", "PAID-2", "cheap"])
+async def test_limits_on_a_model_hold_under_all_its_names(model: str) -> None:
+    backend = answering(WHOLE)
+    made = world(backend, backend, {"cheap": "paid-1"}, prices={"paid*": {"input": 1, "output": 1}})
+    principal = holder({"models": {"paid*": {"rpm": 1}}})
+    request = BackendRequest("POST", "chat/completions", body=b"{}", fields=read_object(b"{}"), model=model)
+    with await made.inference.admit(principal, request, Origin("req_1", 0)):
+        pass
+    with pytest.raises(RateLimited):
+        await made.inference.admit(principal, request, Origin("req_2", 0))

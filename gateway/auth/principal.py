@@ -37,6 +37,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Test tokens are answered by the echo backend, whatever the model."""
     is_limited: bool = False
     """Whether only certain models are allowed."""
+    depends_on_model: bool = False
+    """Whether what it may do, or what that costs it, depends on the model: then the model must be known for sure."""
     limits: Line = NO_LIMITS
     """Its own limits and its parents'; each set holds."""
 
@@ -46,6 +48,8 @@ class Principal(msgspec.Struct, frozen=True):
             limits = [(record.id, record.limits) for record in line if record.limits is not None]
             force_setattr(self, "is_test", any(record.prefix.startswith(TEST) for record in line))
             force_setattr(self, "is_limited", any(record.models is not None for record in line))
+            is_metered = any(limits.budget is not None or limits.models for _, limits in limits)
+            force_setattr(self, "depends_on_model", self.is_limited or is_metered)
             force_setattr(self, "limits", Line(limits) if limits else NO_LIMITS)
 
     @property

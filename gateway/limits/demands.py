@@ -24,23 +24,26 @@ class Line:
 
 NO_LIMITS = Line(())
 
+Models = tuple[str, ...]
+"""The names of one model: the client's, and the upstream's where that is another one. Empty where none is named."""
 
-def limits_on(line: Line, model: str | None, now: int) -> tuple[Limit, ...]:
-    """Every limit that a request for this model falls under; ``now`` in milliseconds since the epoch."""
-    return _limits_on(line, model, now // DAY_MS)
+
+def limits_on(line: Line, models: Models, now: int) -> tuple[Limit, ...]:
+    """Every limit that a request for a model falls under; ``now`` in milliseconds since the epoch."""
+    return _limits_on(line, models, now // DAY_MS)
 
 
 @lru_cache(maxsize=4096)
-def _limits_on(line: Line, model: str | None, day: int) -> tuple[Limit, ...]:
-    return tuple(limit for holder, limits in line.sets for limit in _of_token(holder, limits, model, day))
+def _limits_on(line: Line, models: Models, day: int) -> tuple[Limit, ...]:
+    return tuple(limit for holder, limits in line.sets for limit in _of_token(holder, limits, models, day))
 
 
-def _of_token(holder: str, limits: LimitSet, model: str | None, day: int) -> Iterator[Limit]:
+def _of_token(holder: str, limits: LimitSet, models: Models, day: int) -> Iterator[Limit]:
     yield from _of_set(holder, None, limits, day)
-    if model is not None:
-        for pattern, special in limits.models:
-            if globs.fits(pattern, model):
-                yield from _of_set(holder, pattern, special, day)
+    for pattern, special in limits.models:
+        # Upstreams differ in whether case matters: a limit must not be left by shouting.
+        if any(globs.fits(pattern.lower(), model.lower()) for model in models):
+            yield from _of_set(holder, pattern, special, day)
 
 
 def _of_set(holder: str, pattern: str | None, limits: LimitSet, day: int) -> Iterator[Limit]:

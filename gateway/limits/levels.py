@@ -12,6 +12,7 @@ import msgspec
 
 PER_MINUTE = 60_000
 """Milliseconds; and how many parts of debt one request or token makes."""
+LONGEST_DEBT_MINUTES = 60
 LARGEST = 2**61
 """No level is ever above it: what a hostile upstream reports must still fit into 64 bits."""
 
@@ -112,14 +113,10 @@ class _Rate(Limit):
         if now > level.at:
             paid = self.size * (now - level.at)
             level.used = level.used - paid if level.used > paid else 0
-            level.at = now
+        level.at = now  # also back: after a restart the clock may be right again
 
     def left(self, level: Level) -> int:
-        return (self.size * PER_MINUTE - level.used) // PER_MINUTE  # what is reserved is debt already
-
-    def settle(self, level: Level, amount: int, actual: int) -> None:
-        """The debt may have been paid back meanwhile in part: what is given back is then less than was taken."""
-        level.used = min(LARGEST, max(0, level.used + (actual - amount) * PER_MINUTE))
+        return (self.size * PER_MINUTE - level.used) // PER_MINUTE - level.reserved
 
     def wait(self, level: Level, floor: int, now: int) -> int | None:
         if floor > self.size:
@@ -127,7 +124,11 @@ class _Rate(Limit):
         return max(1, -(-(level.used + (floor - self.size) * PER_MINUTE) // self.size))
 
     def used(self, level: Level) -> int:
-        return max(0, -(-level.used // PER_MINUTE) - level.reserved)
+        return -(-level.used // PER_MINUTE)
+
+    def _owed(self, debt: int) -> int:
+        """An hour's worth at the most: one absurd report must not lock a token for years."""
+        return min(max(0, debt), self.size * PER_MINUTE * LONGEST_DEBT_MINUTES, LARGEST)
 
 
 class RequestRate(_Rate):
@@ -143,8 +144,13 @@ class RequestRate(_Rate):
     def take(self, level: Level, amount: int) -> None:
         level.used += amount * PER_MINUTE
 
+    def settle(self, level: Level, amount: int, actual: int) -> None:
+        level.used = self._owed(level.used + (actual - amount) * PER_MINUTE)
+
 
 class TokenRate(_Rate):
+    """What is reserved is no debt yet: nothing of it is paid back before it is known."""
+
     __slots__ = ()
     kind = Kind.TOKENS
     headers = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
@@ -158,17 +164,9 @@ class TokenRate(_Rate):
     def actual(self, tokens: int, money: int) -> int:
         return tokens
 
-    def take(self, level: Level, amount: int) -> None:
-        level.used += amount * PER_MINUTE
-        level.reserved += amount
-
     def settle(self, level: Level, amount: int, actual: int) -> None:
-        level.used = min(LARGEST, max(0, level.used + (actual - amount) * PER_MINUTE))
+        level.used = self._owed(level.used + actual * PER_MINUTE)
         level.reserved = max(0, level.reserved - amount)
-
-    def is_held(self, level: Level, floor: int) -> bool:
-        freed = Level(max(0, level.used - level.reserved * PER_MINUTE))
-        return level.reserved > 0 and floor <= self.left(freed)
 
 
 class Parallelism(Limit):
@@ -224,10 +222,3 @@ def granted(demand: Demand, level: Level) -> int | None:
     if demand.amount <= left:
         return demand.amount
     return left if level.reserved == 0 and demand.floor <= left else None
-
-
-def give_back(name: str, level: Level, amount: int) -> None:
-    """Settle a reservation of which nothing was used, knowing no more of the limit than its counter's name."""
-    level.reserved = max(0, level.reserved - amount)
-    if name.endswith(f"|{Kind.TOKENS}"):
-        level.used = max(0, level.used - amount * PER_MINUTE)

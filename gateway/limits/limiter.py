@@ -1,16 +1,23 @@
 """Requests wait for each other here: what others hold may be given back. Who waits is served in turn, token by token, so a
-token with a hundred waiting requests keeps another with one waiting no longer than one request."""
+token with a hundred waiting requests keeps another with one waiting no longer than one request. And who waits for one thing keeps
+nobody from another."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation, decide
+from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation
 from gateway.limits.levels import Demand
 
 LOOK_SECONDS = 0.02
 """Between two looks at what other workers may have given back."""
+
+TURN_MS = 1000
+"""When to come back is anybody's guess where others go first."""
+
+_Place = tuple[str, str]
+"""Where one waits: whose request it is, and what it waits for."""
 
 Plan = Callable[[int], Sequence[Demand]]
 """The demands of a request at an instant in milliseconds: windows end while somebody waits."""
@@ -25,9 +32,11 @@ class LimitReached(Exception):
         self.is_queue_full = is_queue_full
 
 
-class _Waiter(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Waiter:
     plan: Plan
-    keys: tuple[str, ...]
+    refusal: Refusal
+    """What stood in its way last."""
     answer: "asyncio.Future[Reservation | Refusal]"
 
 
@@ -45,7 +54,7 @@ class Limiter:
         self._clock = clock
         self._queue_size = queue_size
         self._note_waiting = note_waiting
-        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._queues: OrderedDict[_Place, deque[_Waiter]] = OrderedDict()
         self._wanted: Counter[str] = Counter()
         self._given_back = asyncio.Event()
 
@@ -57,18 +66,18 @@ class Limiter:
         """Wait for at most ``patience`` seconds for what others hold. Raises LimitReached, CountersDown."""
         now = self.now()
         demands = plan(now)
-        if not (self._wanted and any(_key(demand) in self._wanted for demand in demands)):
+        refusal = await self._behind_others(demands, now) if self._wanted else None
+        if refusal is None:
             outcome = await self._counters.reserve(demands, now)
             if isinstance(outcome, Reservation):
                 return outcome
-            if not outcome.is_held or patience <= 0:
-                raise LimitReached(outcome)
-        elif patience <= 0:
-            raise LimitReached(await self._refusal(demands))
-        if len(self._queues.get(token_id, ())) >= self._queue_size:
-            raise LimitReached(await self._refusal(demands), is_queue_full=True)
-        keys = tuple(map(_key, demands))
-        return await self._queued(token_id, _Waiter(plan, keys, asyncio.get_running_loop().create_future()), patience)
+            refusal = outcome
+        if not refusal.is_held or patience <= 0:
+            raise LimitReached(refusal)
+        place = (token_id, _key(refusal.demand))
+        if len(self._queues.get(place, ())) >= self._queue_size:
+            raise LimitReached(refusal, is_queue_full=True)
+        return await self._queued(place, _Waiter(plan, refusal, asyncio.get_running_loop().create_future()), patience)
 
     async def extend(self, reservation: Reservation, place: int, amount: int) -> bool:
         """Raises CountersDown."""
@@ -91,9 +100,17 @@ class Limiter:
             except TimeoutError:
                 continue
 
-    async def _queued(self, token_id: str, waiter: _Waiter, patience: float) -> Reservation:
-        self._queues.setdefault(token_id, deque()).append(waiter)
-        self._wanted.update(waiter.keys)
+    async def _behind_others(self, demands: Sequence[Demand], now: int) -> Refusal | None:
+        """Who waits under one of these limits goes first: what is there is theirs."""
+        for place, demand in enumerate(demands):
+            if _key(demand) in self._wanted:
+                found = await self._counters.levels(demands, now)
+                return Refusal(demand, found[place], TURN_MS, True, demands, found)
+        return None
+
+    async def _queued(self, place: _Place, waiter: _Waiter, patience: float) -> Reservation:
+        self._queues.setdefault(place, deque()).append(waiter)
+        self._wanted[place[1]] += 1
         self._changed()
         self._given_back.set()
         try:
@@ -101,13 +118,13 @@ class Limiter:
                 outcome = await waiter.answer
         except TimeoutError:
             if not waiter.answer.done() or waiter.answer.cancelled():
-                raise LimitReached(await self._refusal(waiter.plan(self.now()))) from None
+                raise LimitReached(waiter.refusal) from None
             outcome = waiter.answer.result()  # granted in the last moment
         except asyncio.CancelledError:
             self._undo_if_granted(waiter)
             raise
         finally:
-            self._leave(token_id, waiter)
+            self._leave(place, waiter)
         if isinstance(outcome, Refusal):
             raise LimitReached(outcome)
         return outcome
@@ -123,15 +140,16 @@ class Limiter:
         if isinstance(outcome, Reservation):
             self.settle(outcome, [0] * len(outcome.demands))
 
-    def _leave(self, token_id: str, waiter: _Waiter) -> None:
-        queue = self._queues.get(token_id)
+    def _leave(self, place: _Place, waiter: _Waiter) -> None:
+        queue = self._queues.get(place)
         if queue is not None:
             if waiter in queue:
                 queue.remove(waiter)
             if not queue:
-                del self._queues[token_id]
-        self._wanted.subtract(waiter.keys)
-        self._wanted += Counter()  # without what nobody wants any more
+                del self._queues[place]
+        self._wanted[place[1]] -= 1
+        if self._wanted[place[1]] == 0:
+            del self._wanted[place[1]]
         self._changed()
 
     def _changed(self) -> None:
@@ -141,12 +159,12 @@ class Limiter:
         is_moving = True
         while is_moving:
             is_moving = False
-            for token_id in list(self._queues):
-                is_moving |= await self._serve_next(token_id)
+            for place in list(self._queues):
+                is_moving |= await self._serve_next(place)
 
-    async def _serve_next(self, token_id: str) -> bool:
+    async def _serve_next(self, place: _Place) -> bool:
         """Whether somebody's wait has ended."""
-        queue = self._queues.get(token_id)
+        queue = self._queues.get(place)
         waiter = next((one for one in queue if not one.answer.done()), None) if queue else None
         if waiter is None:
             return False
@@ -161,20 +179,12 @@ class Limiter:
             self._undo(outcome)
             return True
         if isinstance(outcome, Refusal) and outcome.is_held:
+            waiter.refusal = outcome
             return False
         waiter.answer.set_result(outcome)
-        if token_id in self._queues:
-            self._queues.move_to_end(token_id)
+        if place in self._queues:
+            self._queues.move_to_end(place)
         return True
-
-    async def _refusal(self, demands: Sequence[Demand]) -> Refusal:
-        """Why somebody has waited in vain; what stood in the way may have gone in this very moment."""
-        now = self.now()
-        found = await self._counters.levels(demands, now)
-        outcome = decide(demands, found, now)
-        if isinstance(outcome, Refusal):
-            return outcome
-        return Refusal(demands[0], found[0], 1, True, demands, found)
 
 
 def _key(demand: Demand) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway import sqlite_file
 from gateway.limits import counters_file
 from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
 from gateway.limits.counters_file import Levels
@@ -28,10 +29,13 @@ class MemoryCounters:
         self._clock = clock
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
         self._tokens: dict[str, Levels] = {}
         self._unwritten: set[str] = set()
         self.is_up = True
-        self._is_loaded = path is None or self._load()
+        self._is_loaded = path is None
+        if path is not None:
+            self._take_over(self._read())
 
     async def reserve(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
         if not self._is_loaded and any(isinstance(demand.limit, Money) for demand in demands):
@@ -71,8 +75,9 @@ class MemoryCounters:
         while True:
             await asyncio.sleep(WRITE_SECONDS)
             if not self._is_loaded:
-                self._is_loaded = await asyncio.to_thread(self._load)
-            elif self._unwritten:
+                self._take_over(await asyncio.to_thread(self._read))
+            else:
+                self._notice_moved_file()
                 await self._write()
 
     async def aclose(self) -> None:
@@ -98,7 +103,7 @@ class MemoryCounters:
     async def _write(self) -> None:
         """Levels, not differences: written twice they are as right as once."""
         taken, self._unwritten = self._unwritten, set()
-        if self._path is None:
+        if self._path is None or not taken:
             return
         rows = {holder: _settled_alone(self._tokens[holder]) for holder in taken}
         write = asyncio.ensure_future(asyncio.to_thread(self._put, rows))
@@ -111,16 +116,30 @@ class MemoryCounters:
             if not write.result():
                 self._unwritten |= taken
 
-    def _load(self) -> bool:
+    def _notice_moved_file(self) -> None:
+        """Everything goes into the new one: a restart must not find less spent than was."""
+        if self._connection is not None and self._path is not None and sqlite_file.is_moved(self._path, self._inode):
+            self._connection.close()
+            self._connection = None
+            self._unwritten |= set(self._tokens)
+
+    def _read(self) -> dict[str, Levels] | None:
         try:
-            self._tokens.update(counters_file.read_all(self._opened()))
+            return counters_file.read_all(self._opened())
         except (sqlite3.Error, OSError) as error:
-            return self._failed(error)
-        for levels in self._tokens.values():
-            for level in levels.values():
-                level.reserved, level.shares = 0, None  # whoever reserved it is gone
-        self.is_up = True
-        return True
+            self._failed(error)
+            return None
+
+    def _take_over(self, found: dict[str, Levels] | None) -> None:
+        """What was used before. Who reserved something then is gone; what runs now is not touched."""
+        if found is None:
+            return
+        for holder, levels in found.items():
+            here = self._tokens.setdefault(holder, {})
+            for name, level in levels.items():
+                level.reserved, level.shares = 0, None
+                here.setdefault(name, level)
+        self._is_loaded = self.is_up = True
 
     def _put(self, rows: Mapping[str, Mapping[str, Level]]) -> bool:
         try:
@@ -136,6 +155,7 @@ class MemoryCounters:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None and self._path is not None:
             self._connection = counters_file.connect(self._path, busy_seconds=5.0)
+            self._inode = self._path.stat().st_ino
         if self._connection is None:
             raise OSError("there is no file")
         return self._connection

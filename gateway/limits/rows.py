@@ -14,16 +14,18 @@ class Rows:
         self._connection = connection
         self._tokens: dict[str, Levels] = {}
 
-    def level(self, limit: Limit, now: int) -> Level:
-        """Of now, in milliseconds since the epoch; as it stands for a ``now`` of 0. Raises sqlite3.Error."""
+    def level(self, limit: Limit, now: int | None) -> Level:
+        """Of now, in milliseconds since the epoch; without it, as it stands. Raises sqlite3.Error."""
         levels = self._tokens.get(limit.holder)
         if levels is None:
             levels = self._tokens[limit.holder] = counters_file.get(self._connection, limit.holder)
         level = levels.get(limit.name)
         if level is None:
-            counters_file.forget(levels, now)
             level = levels[limit.name] = Level(ends_at=limit.ends_at)
-        limit.refresh(level, now)
+            if now is not None:
+                counters_file.forget(levels, now)
+        if now is not None:
+            limit.refresh(level, now)
         return level
 
     def write(self) -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from gateway.limits import counters_file
 from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
-from gateway.limits.levels import LARGEST, Demand, Level, RequestRate, give_back
+from gateway.limits.levels import LARGEST, Demand, Level, RequestRate
 from gateway.limits.rows import Rows
 from gateway.limits.transactions import HeldByOthers, Transactions
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SEEN_SECONDS = 1.0
 DEAD_SECONDS = 30.0
 SETTLE_SECONDS = 0.005
+FUTURE_MS = 60_000
+"""Whoever was seen later than that was seen by a clock that has been set right since."""
 
 T = TypeVar("T")
 Settlement = tuple[Reservation, Sequence[int]]
@@ -196,7 +198,9 @@ class SqliteCounters:
         """Be seen, and give back what the dead have reserved."""
         now = int(self._clock() * 1000)
         dead = now - int(DEAD_SECONDS * 1000)
-        gone = connection.execute("DELETE FROM workers WHERE seen_at < ? RETURNING id", (dead,)).fetchall()
+        gone = connection.execute(
+            "DELETE FROM workers WHERE seen_at < ? OR seen_at > ? RETURNING id", (dead, now + FUTURE_MS)
+        ).fetchall()
         if (self._worker,) in gone:
             # It stood still for so long that it was taken for dead: what it has reserved is not reserved any more.
             self._worker = random.getrandbits(62)
@@ -227,7 +231,7 @@ def _settled(rows: Rows, settlements: Iterable[Settlement]) -> Rows:
             is_of_requests = isinstance(limit, RequestRate)
             if is_of_requests and used == amount:
                 continue
-            level = rows.level(limit, 0)
+            level = rows.level(limit, None)
             held = amount if is_of_requests else _let_go(level, amount, reservation.worker)
             limit.settle(level, held, used)
     return rows
@@ -248,10 +252,10 @@ def _give_back_lost(connection: sqlite3.Connection) -> None:
     alive = {number for (number,) in connection.execute("SELECT id FROM workers")}
     for holder, levels in counters_file.read_all(connection).items():
         is_changed = False
-        for name, level in levels.items():
+        for level in levels.values():
             for worker in set(level.shares or ()) - alive:
                 is_changed = True
-                give_back(name, level, _let_go(level, LARGEST, worker))
+                level.reserved = max(0, level.reserved - _let_go(level, LARGEST, worker))
         if is_changed:
             counters_file.put(connection, holder, levels)
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from gateway import atomic_file
+from gateway import atomic_file, sqlite_file
 from gateway.limits import counters_file
 
 T = TypeVar("T")
@@ -38,6 +38,9 @@ class Transactions:
         self._path = path
         self._here: sqlite3.Connection | None = None
         self._there: sqlite3.Connection | None = None
+        self._inode = 0
+        self._is_moved = False
+        """Noticed by the thread, minded on the loop."""
         self._turn_here = _Turn(path)
         self._turn_there = _Turn(path)
         self._since_checkpoint = 0
@@ -45,6 +48,9 @@ class Transactions:
 
     def reader(self) -> sqlite3.Connection:
         """For reads on the event loop, which never wait. Raises OSError, sqlite3.Error."""
+        if self._here is not None and self._is_moved:
+            self._here.close()
+            self._here, self._is_moved = None, False
         if self._here is None:
             self._here = counters_file.connect(self._path, busy_seconds=0.0)
             # A checkpoint syncs the disk, which may take long: the thread makes them.
@@ -62,7 +68,7 @@ class Transactions:
 
         Raises OSError, sqlite3.Error.
         """
-        future = self._thread.submit(self._in_thread, work)
+        future = self._thread.submit(self._in_thread, work, time.monotonic() + LONGEST_WAIT_SECONDS)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -73,14 +79,15 @@ class Transactions:
 
     async def finish(self, work: Callable[[sqlite3.Connection], object]) -> BaseException | None:
         """In the thread, to its end: cancelled, it waits on, because the thread does not stop either. Answers the error."""
-        return await self._to_its_end(lambda: self._in_thread(work))
+        return await self._to_its_end(lambda: self._in_thread(work, time.monotonic() + LONGEST_WAIT_SECONDS))
 
     async def finish_and_checkpoint(self, work: Callable[[sqlite3.Connection], object]) -> BaseException | None:
         """The same for work that writes; where it is time, it also keeps the write-ahead log short."""
         if self._since_checkpoint < TRANSACTIONS_BETWEEN_CHECKPOINTS:
             return await self.finish(work)
         self._since_checkpoint = 0
-        return await self._to_its_end(lambda: self._in_thread(work, is_checkpoint_due=True))
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        return await self._to_its_end(lambda: self._in_thread(work, deadline, is_checkpoint_due=True))
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -103,13 +110,19 @@ class Transactions:
             raise asyncio.CancelledError
         return error
 
-    def _in_thread(self, work: Callable[[sqlite3.Connection], T], is_checkpoint_due: bool = False) -> T:
-        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    def _in_thread(
+        self, work: Callable[[sqlite3.Connection], T], deadline: float, is_checkpoint_due: bool = False
+    ) -> T:
+        """``deadline`` is of the request, which may have waited for others in the thread's queue."""
         while True:
             try:
                 with self._turn_there.taken():
+                    if self._there is not None and sqlite_file.is_moved(self._path, self._inode):
+                        self._there.close()
+                        self._there, self._is_moved = None, True
                     if self._there is None:
                         self._there = counters_file.connect(self._path, busy_seconds=0.0)
+                        self._inode = self._path.stat().st_ino
                     if is_checkpoint_due:
                         self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                     return _transaction(self._there, work)

@@ -8,7 +8,7 @@ import msgspec
 from gateway.clock import to_iso
 from gateway.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
 from gateway.limits.counters import Refusal
-from gateway.limits.levels import Demand, Kind, Level, Limit
+from gateway.limits.levels import PER_MINUTE, Demand, Kind, Level, Limit
 from gateway.money import usd
 
 _ON = {
@@ -75,8 +75,13 @@ def headers(demands: Sequence[Demand], levels: Sequence[Level]) -> dict[str, str
     for (size, remaining, reset), (there, limit, level) in tightest.items():
         found[size] = str(limit.size)
         found[remaining] = str(there if there > 0 else 0)
-        found[reset] = duration(-(-level.used // limit.size))
+        found[reset] = duration(_full_again(limit, level))
     return found
+
+
+def _full_again(limit: Limit, level: Level) -> int:
+    """Milliseconds until the whole of a rate is there again, if what is reserved is used."""
+    return -(-(level.used + level.reserved * PER_MINUTE) // limit.size)
 
 
 def left(limit: Limit, level: Level, now: int) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def left(limit: Limit, level: Level, now: int) -> dict[str, Any]:
     }
     resets = None
     if limit.kind is Kind.REQUESTS or limit.kind is Kind.TOKENS:
-        resets = now - level.used // -limit.size
+        resets = now + _full_again(limit, level)
     elif is_money:
         resets = limit.ends_at
     told: dict[str, Any] = {

@@ -168,19 +168,12 @@ class LedgerFile:
                 raise
 
     def _opened(self) -> sqlite3.Connection:
-        if self._writer is not None and self._is_moved():
+        if self._writer is not None and sqlite_file.is_moved(self.path, self._inode):
             self._drop()
         if self._writer is None:
             self._writer = sqlite_file.connect(self.path, _SCHEMA, SCHEMA_VERSION, self._busy_seconds)
             self._inode = self.path.stat().st_ino
         return self._writer
-
-    def _is_moved(self) -> bool:
-        """Whether the path leads to another file now, or to none: what is written to the old one nobody would find."""
-        try:
-            return self.path.stat().st_ino != self._inode
-        except FileNotFoundError:
-            return True
 
     def _drop(self) -> None:
         connection, self._writer = self._writer, None

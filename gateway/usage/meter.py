@@ -13,23 +13,19 @@ import msgspec
 from gateway import sse
 from gateway.usage.record import Usage
 
-MOST_TOKENS = 10**9
+MOST_TOKENS = 10**8
 """More than any request can use: what a hostile upstream reports must not overflow a sum."""
 _USAGE = b'"usage"'
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 _NULLS = (b'"usage":null', b'"usage": null')
 
 
-class _Inner(msgspec.Struct):
-    usage: Any = None
-
-
 class _Content(msgspec.Struct):
     """An answer, or an event. Responses' events have the usage within ``response``, Anthropic's first one in ``message``."""
 
     usage: Any = None
-    response: _Inner | None = None
-    message: _Inner | None = None
+    response: Any = None
+    message: Any = None
 
 
 class _Event(_Content):
@@ -117,10 +113,8 @@ def _pieces_in(block: bytes) -> int:
 
 
 def _of_content(content: _Content) -> Usage | None:
-    for place in (content, content.response, content.message):
-        if place is not None and place.usage is not None:
-            return read_usage(place.usage)
-    return None
+    inner = (place.get("usage") for place in (content.response, content.message) if isinstance(place, dict))
+    return next((read_usage(usage) for usage in (content.usage, *inner) if usage is not None), None)
 
 
 def _read(decode: Callable[[bytes], T], data: bytes) -> T | None:
@@ -146,7 +140,7 @@ def _counts(numbers: Any) -> Mapping[str, int]:
     if not isinstance(numbers, dict):
         return _NO_COUNTS
     return {
-        name: int(value)
+        name: int(min(value, MOST_TOKENS))
         for name, value in numbers.items()
-        if (type(value) is int or type(value) is float) and 0 < value <= MOST_TOKENS
+        if (type(value) is int or type(value) is float) and value > 0
     }

@@ -177,3 +177,29 @@ async def test_settlements_are_never_lost_while_the_file_is_held(tmp_path: Path)
     [budget] = await again.levels(demands, NOW)
     assert (budget.used, budget.reserved) == (12, 0)
     await again.aclose()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_file_that_is_taken_away_is_made_anew(kind: str, tmp_path: Path) -> None:
+    """In memory nothing is lost by it; in the file the counts are gone, but all workers go on with the same new one."""
+    counters = make(kind, tmp_path)
+    demands = wanted({"budget": "0.0001"}, money=60, floors=(0, 30))
+    running = asyncio.create_task(counters.run())
+    counters.settle(held(await counters.reserve(demands, NOW)), [60])
+    while counters.waiting:
+        await asyncio.sleep(0.01)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    async with asyncio.timeout(10):
+        while not (tmp_path / COUNTERS_FILE).exists():
+            await asyncio.sleep(0.01)
+    reservation = held(await counters.reserve(demands, NOW))
+    assert reservation.amounts == [40 if kind == "memory" else 60]
+    counters.settle(reservation, [30])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await counters.aclose()
+    again = make("memory", tmp_path)
+    [budget] = await again.levels(demands, NOW)
+    assert budget.used == (90 if kind == "memory" else 30)
+    await again.aclose()

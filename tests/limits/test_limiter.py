@@ -218,3 +218,17 @@ async def test_others_are_looked_at_even_if_nobody_here_gives_anything_back() ->
         await settle_all(5)
         counters._tokens["tok_a"]["|parallel"] = Level()  # as another worker would do it
         assert isinstance(await waiting, Reservation)
+
+
+async def test_who_waits_for_one_model_keeps_nobody_from_another() -> None:
+    limits = {"rpm": 1000, "models": {"slow": {"max_parallel": 1}}}
+    async with limiting(MemoryCounters(Clock())) as limiter:
+        first = await limiter.reserve("tok_a", plan(limits, model="slow"), 60)
+        waiting = asyncio.create_task(limiter.reserve("tok_a", plan(limits, model="slow"), 60))
+        await settle_all(5)
+        await limiter.reserve("tok_a", plan(limits, model="fast"), 0)
+        with pytest.raises(LimitReached) as caught:
+            await limiter.reserve("tok_a", plan(limits, model="slow"), 0)
+        assert caught.value.refusal.demand.limit.kind == "parallel"
+        limiter.settle(first, [1, 0])
+        assert isinstance(await waiting, Reservation)

@@ -64,7 +64,7 @@ async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
     await dead._settle_there()
     levels = await alive.levels(demands, NOW)
     assert [level.reserved for level in levels] == [80, 1, 900_000]
-    assert [levels[0].used, levels[2].used] == [130 * 60_000, 400_000]
+    assert [levels[0].used, levels[2].used] == [50 * 60_000, 400_000]
     await _house(dead)
     alive.settle(again, [80, 0, 1])
     await alive.aclose()

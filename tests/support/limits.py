@@ -25,7 +25,7 @@ def wanted(
     token_floor, money_floor = (tokens, money) if floors is None else floors
     line = Line([(more.get("holder", "tok_a"), found)])
     amounts = Amounts(tokens, token_floor, money, money_floor)
-    return demands(limits_on(line, more.get("model", "gpt-4o"), more.get("now", NOW)), amounts)
+    return demands(limits_on(line, (more.get("model", "gpt-4o"),), more.get("now", NOW)), amounts)
 
 
 def held(outcome: object) -> Reservation:

@@ -49,6 +49,8 @@ REPORTS: list[tuple[str, dict[str, Any], Usage]] = [
     ),
     ("an explicit nothing", {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}, Usage(7, 0)),
     ("nonsense beside sense", {"prompt_tokens": 7, "completion_tokens": "many", "prompt_tokens_details": 3}, Usage(7)),
+    ("more than there can be", {"prompt_tokens": 7, "completion_tokens": 10**12}, Usage(7, MOST_TOKENS)),
+    ("a usage beside a text", {"prompt_tokens": 7, "completion_tokens": 1}, Usage(7, 1)),
     ("details above their sum", {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 90}}, Usage(7, 0, 7)),
 ]
 
@@ -61,7 +63,7 @@ def test_each_form_is_read(name: str, reported: dict[str, Any], usage: Usage) ->
 
 
 NO_REPORTS: list[Any] = [None, [], "9", {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}]
-NO_REPORTS += [{"prompt_tokens": bad} for bad in (-1, True, "9", 10**12, None, [], 1e400)]
+NO_REPORTS += [{"prompt_tokens": bad} for bad in (-1, True, "9", None, [], float("nan"))]
 
 
 @pytest.mark.parametrize("reported", NO_REPORTS)
@@ -179,3 +181,7 @@ def test_zeros_on_every_chunk_are_no_report() -> None:
     block = sse.encode(json.dumps({"choices": [{"text": "Hi"}], "usage": zeros}).encode())
     assert meter.feed(block) == block
     assert (meter.usage, meter.pieces) == (None, 1)
+
+
+def test_a_response_that_is_none_does_not_hide_the_usage() -> None:
+    assert usage_in(b'{"response": "text", "message": 3, "usage": {"prompt_tokens": 5}}') == Usage(5)

@@ -66,8 +66,8 @@ class InferenceRoutes:
             return await self._run(call, _backend_request(call))
         if "json" in call.request.content_type:
             return await self._pass_json(call)
-        if call.caller.is_limited:
-            raise Forbidden("This token is limited to certain models, and only in JSON bodies can they be checked.")
+        if call.caller.depends_on_model:
+            raise Forbidden("What this token may do depends on the model, and only in JSON bodies can that be checked.")
         return await self._pass_pieces(call)
 
     async def _pass_json(self, call: Call) -> web.StreamResponse:
@@ -98,7 +98,7 @@ class InferenceRoutes:
             body=fields.body,
             fields=fields,
             model=call.model,
-            stream=stream,
+            stream=stream and endpoint != "embeddings",  # which have none, whatever is asked for
         )
         return await self._run(call, request)
 
@@ -125,12 +125,12 @@ def _patience(call: Call) -> float | None:
 
 def _refuse_other_models(call: Call, fields: JsonObject) -> None:
     """Nor may a limited token name a model where only some upstreams look for one. Raises Forbidden."""
-    if not call.caller.is_limited:
+    if not call.caller.depends_on_model:
         return
     if others := [name for name in _OTHER_MODELS if name in fields]:
-        raise Forbidden(f"This token is limited to certain models; it may not send `{others[0]}`.")
+        raise Forbidden(f"What this token may do depends on the model; it may not send `{others[0]}`.")
     if call.path.startswith(("/v1/deployments/", "/v1/engines/")) and "model" not in call.params:
-        raise Forbidden("This token is limited to certain models; it may not name one in a path that is passed on.")
+        raise Forbidden("What this token may do depends on the model; it may not name one in a path that is passed on.")
 
 
 def _backend_request(call: Call, **known: Any) -> BackendRequest:
