@@ -335,3 +335,29 @@ async def test_openais_client_treats_each_refusal_rightly(tmp_path: Path) -> Non
                     await asyncio.sleep(0.001)
             clock.now += 0.1
             await again
+
+
+@pytest.mark.parametrize("limits", [{"budget": "1"}, {"models": {"paid*": {"rpm": 1}}}])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", b'{"model":"echo","models":["paid"],"messages":[]}'),
+        ("/v1/chat/completions", b'{"model":"echo","fallbacks":["paid"],"messages":[]}'),
+        ("/v1/deployments/paid/chat/completions", b'{"model":"echo","messages":[]}'),
+    ],
+)
+async def test_no_second_model_slips_by(tmp_path: Path, limits: dict[str, Any], path: str, body: bytes) -> None:
+    secret = token(tmp_path, limits)
+    async with limiting(tmp_path) as (upstream, gateway, _):
+        check_error(await ask(gateway, secret, body, path), 403, "permission_error", "insufficient_permissions")
+        assert upstream.requests == []
+
+
+async def test_a_stored_answer_is_not_counted_again(tmp_path: Path) -> None:
+    secret = token(tmp_path, {"tpm": 100, "budget": "1"})
+    async with limiting(tmp_path) as (_, gateway, _):
+        headers = [("Authorization", f"Bearer {secret}")]
+        for _ in range(5):
+            assert (await talk(gateway.port, request("GET", "/v1/responses/resp_1", headers))).status == 200
+        left = await me(gateway, secret)
+        assert [left[kind]["used"] for kind in ("tokens", "budget")] == [0, 0]

@@ -2,10 +2,16 @@
 
 import asyncio
 import multiprocessing
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gateway.limits.counters import Refusal
+import pytest
+
+from gateway.limits import transactions
+from gateway.limits.counters import CountersDown, Refusal
 from gateway.limits.counters_file import COUNTERS_FILE
 from gateway.limits.sqlite import DEAD_SECONDS, SqliteCounters
 from tests.support.limits import NOW, held, wanted
@@ -76,6 +82,18 @@ async def _house(counters: SqliteCounters) -> None:
     assert await counters._kept(counters._keep_house)
 
 
+@contextmanager
+def somebody_looking(path: Path) -> Iterator[None]:
+    """Holds the file, by hand."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
 async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
     """Cancelled while the thread waits for the file, while it works, and after."""
     path = tmp_path / COUNTERS_FILE
@@ -85,12 +103,9 @@ async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
     counters.settle(held(await counters.reserve(demands, NOW)), [0])
     await counters._settle_there()
     for steps in range(40):
-        other = SqliteCounters(path, Clock())._file.reader()
-        other.execute("BEGIN IMMEDIATE")
-        request = asyncio.create_task(counters.reserve(demands, NOW))
-        await asyncio.sleep(0)
-        other.execute("ROLLBACK")
-        other.close()
+        with somebody_looking(path):
+            request = asyncio.create_task(counters.reserve(demands, NOW))
+            await asyncio.sleep(0)
         for _ in range(steps * 10):
             await asyncio.sleep(0)
         request.cancel()
@@ -105,3 +120,88 @@ async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await counters.aclose()
+
+
+MONEY = {"budget": "0.0001"}
+
+
+async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_path: Path) -> None:
+    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    demands = wanted(MONEY, money=30)
+    reservation = held(await counters.reserve(demands, NOW))
+    counters._file.reader().close()
+    for attempt in (
+        counters.reserve(demands, NOW),
+        counters.extend(reservation, 0, 10, NOW),
+        counters.levels(demands, NOW),
+    ):
+        with pytest.raises(CountersDown):
+            await attempt
+    assert not counters.is_up
+    counters.settle(reservation, [20])
+    counters._settle_here()
+    assert counters.waiting == 1
+    counters._file._here = None
+    await counters._settle_there()
+    [budget] = await counters.levels(demands, NOW)
+    assert (budget.used, budget.reserved, counters.is_up) == (20, 0, True)
+    await counters.aclose()
+
+
+async def test_a_row_that_is_not_ours_lets_nobody_pass(tmp_path: Path) -> None:
+    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    held(await counters.reserve(wanted(MONEY, money=1), NOW))
+    counters._file.reader().execute("UPDATE counters SET levels = x'ff00'")
+    with pytest.raises(CountersDown):
+        await counters.reserve(wanted(MONEY, money=1), NOW)
+    held(await counters.reserve(wanted(MONEY, money=1, holder="tok_b"), NOW))
+    await counters.aclose()
+
+
+async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> None:
+    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
+    with somebody_looking(tmp_path / COUNTERS_FILE):
+        more = asyncio.create_task(counters.extend(reservation, 0, 50, NOW))
+        await asyncio.sleep(0)
+    assert await more
+    assert reservation.amounts == [80]
+    with somebody_looking(tmp_path / COUNTERS_FILE):
+        too_much = asyncio.create_task(counters.extend(reservation, 0, 50, NOW))
+        await asyncio.sleep(0)
+    assert not await too_much
+    with somebody_looking(tmp_path / COUNTERS_FILE):
+        given_up = asyncio.create_task(counters.extend(reservation, 0, 20, NOW))
+        await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    await asyncio.to_thread(lambda: counters._file._thread.submit(int).result())
+    await asyncio.sleep(0)
+    counters.settle(reservation, [70])
+    await counters._settle_there()
+    [budget] = await counters.levels(wanted(MONEY), NOW)
+    assert (budget.used, budget.reserved) == (70, 0)
+    await counters.aclose()
+
+
+async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "LONGEST_WAIT_SECONDS", 0.02)
+    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
+    counters.settle(reservation, [10])
+    with somebody_looking(tmp_path / COUNTERS_FILE):
+        with pytest.raises(CountersDown, match="held by another process for too long"):
+            await counters.reserve(wanted(MONEY, money=30), NOW)
+        counters._settle_here()
+        running = asyncio.create_task(counters.run())
+        async with asyncio.timeout(10):
+            while counters.is_up:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert counters.waiting == 1
+    await counters.aclose()
+    again = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    [budget] = await again.levels(wanted(MONEY), NOW)
+    assert (budget.used, budget.reserved) == (10, 0)
+    await again.aclose()
