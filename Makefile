@@ -22,7 +22,7 @@ run: $(VENV)/run.stamp  ## start the gateway on 127.0.0.1:8000
 	@exec $(BIN)/python -m gateway
 
 test: $(VENV)/test.stamp  ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/test.stamp  ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/ruff check .
