@@ -58,7 +58,8 @@ class Supervisor:
     def run(self) -> int:
         """Answers the exit code: 0 if every worker ended well when asked to."""
         # Blocked, signals wait until they are asked for: there is no handler that could run at a bad moment.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        # END_NOW, too, for the workers that inherit this: one that is just starting would die of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, END_NOW))
         while True:
             self._start_due()
             received = signal.sigtimedwait(_SIGNALS, self._seconds_to_next_start())

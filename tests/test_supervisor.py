@@ -1,6 +1,11 @@
-"""How long to wait before a dead worker is started again."""
+"""How long to wait before a dead worker is started again, and what cannot kill one that is just starting."""
 
-from gateway.supervisor import FIRST_PAUSE, LONGEST_PAUSE, STABLE_SECONDS, Backoff
+import multiprocessing
+import os
+import signal
+import sys
+
+from gateway.supervisor import END_NOW, FIRST_PAUSE, LONGEST_PAUSE, STABLE_SECONDS, Backoff, Supervisor
 
 
 def test_the_first_death_costs_little() -> None:
@@ -21,3 +26,22 @@ def test_early_deaths_double_the_pause_up_to_a_bound() -> None:
 def test_a_long_life_makes_good() -> None:
     assert Backoff(LONGEST_PAUSE).after(STABLE_SECONDS).pause == FIRST_PAUSE
     assert Backoff(LONGEST_PAUSE).after(STABLE_SECONDS - 0.001).pause == LONGEST_PAUSE
+
+
+def test_no_signal_of_the_supervisor_kills_a_worker_that_is_just_starting() -> None:
+    reading, writing = os.pipe()
+
+    def work(_number: int) -> None:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        os.write(writing, b"yes" if {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, END_NOW} <= blocked else b"no")
+        signal.sigwait([signal.SIGTERM])
+
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(Supervisor(work, 1, 1.0).run()))
+    process.start()
+    assert os.read(reading, 3) == b"yes"
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(30)
+    assert process.exitcode == 0
+    os.close(reading)
+    os.close(writing)
