@@ -3,10 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class TaskGroup:
@@ -36,6 +40,23 @@ class TaskGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def to_its_end(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
+    """Wait for work that does not stop when nobody waits any more, such as a thread's, and settle its outcome.
+
+    Who is cancelled meanwhile is so afterwards: only the end of the work tells whether it is done.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    settled = settle(work)
+    if cancelled is not None:
+        raise cancelled
+    return settled
 
 
 async def _kept(work: Callable[[], Awaitable[None]], name: str) -> None:

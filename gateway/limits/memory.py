@@ -13,6 +13,7 @@ from gateway.limits import counters_file
 from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
 from gateway.limits.counters_file import Levels
 from gateway.limits.levels import Demand, Level, Money
+from gateway.tasks import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +108,12 @@ class MemoryCounters:
             return
         rows = {holder: _settled_alone(self._tokens[holder]) for holder in taken}
         write = asyncio.ensure_future(asyncio.to_thread(self._put, rows))
-        try:
-            await asyncio.wait([write])
-        except asyncio.CancelledError:
-            await asyncio.wait([write])  # the thread goes on whether we wait or not
-            raise
-        finally:
+
+        def keep_if_not_written(write: "asyncio.Future[bool]") -> None:
             if not write.result():
                 self._unwritten |= taken
+
+        await to_its_end(write, keep_if_not_written)
 
     def _notice_moved_file(self) -> None:
         """Everything goes into the new one: a restart must not find less spent than was."""

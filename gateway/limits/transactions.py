@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from gateway import atomic_file, sqlite_file
 from gateway.limits import counters_file
+from gateway.tasks import to_its_end
 
 T = TypeVar("T")
 
@@ -38,9 +39,9 @@ class Transactions:
         self._path = path
         self._here: sqlite3.Connection | None = None
         self._there: sqlite3.Connection | None = None
-        self._inode = 0
-        self._is_moved = False
-        """Noticed by the thread, minded on the loop."""
+        self._here_inode = self._there_inode = 0
+        self._newest_inode = 0
+        """Of the file that the path leads to: the thread looks, and the loop minds it."""
         self._turn_here = _Turn(path)
         self._turn_there = _Turn(path)
         self._since_checkpoint = 0
@@ -48,13 +49,14 @@ class Transactions:
 
     def reader(self) -> sqlite3.Connection:
         """For reads on the event loop, which never wait. Raises OSError, sqlite3.Error."""
-        if self._here is not None and self._is_moved:
+        if self._here is not None and self._here_inode != self._newest_inode:
             self._here.close()
-            self._here, self._is_moved = None, False
+            self._here = None
         if self._here is None:
             self._here = counters_file.connect(self._path, busy_seconds=0.0)
             # A checkpoint syncs the disk, which may take long: the thread makes them.
             self._here.execute("PRAGMA wal_autocheckpoint = 0")
+            self._here_inode = self._newest_inode = self._path.stat().st_ino
         return self._here
 
     def now(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -99,16 +101,7 @@ class Transactions:
 
     async def _to_its_end(self, work: Callable[[], object]) -> BaseException | None:
         future = asyncio.wrap_future(self._thread.submit(work))
-        is_cancelled = False
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError:
-                is_cancelled = True
-        error = future.exception()
-        if is_cancelled:
-            raise asyncio.CancelledError
-        return error
+        return await to_its_end(future, lambda done: done.exception())
 
     def _in_thread(
         self, work: Callable[[sqlite3.Connection], T], deadline: float, is_checkpoint_due: bool = False
@@ -117,12 +110,12 @@ class Transactions:
         while True:
             try:
                 with self._turn_there.taken():
-                    if self._there is not None and sqlite_file.is_moved(self._path, self._inode):
+                    if self._there is not None and sqlite_file.is_moved(self._path, self._there_inode):
                         self._there.close()
-                        self._there, self._is_moved = None, True
+                        self._there = None
                     if self._there is None:
                         self._there = counters_file.connect(self._path, busy_seconds=0.0)
-                        self._inode = self._path.stat().st_ino
+                        self._there_inode = self._newest_inode = self._path.stat().st_ino
                     if is_checkpoint_due:
                         self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                     return _transaction(self._there, work)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.metrics import Metrics
+from gateway.tasks import to_its_end
 from gateway.usage.ledger_file import PRUNED_AT_ONCE, LedgerFile
 from gateway.usage.record import Entry
 
@@ -88,14 +89,7 @@ class Ledger:
 
     async def _is_written(self, batch: list[Entry]) -> bool:
         write = asyncio.ensure_future(asyncio.to_thread(self._file.write, batch))
-        try:
-            await asyncio.wait([write])
-        except asyncio.CancelledError:
-            # The thread goes on whether we wait or not: only its end tells whether the entries are written.
-            await asyncio.wait([write])
-            self._settle(write, batch)
-            raise
-        return self._settle(write, batch)
+        return await to_its_end(write, lambda write: self._settle(write, batch))
 
     def _settle(self, write: "asyncio.Future[int]", batch: list[Entry]) -> bool:
         """Whether the batch is in the file; if not, whatever the reason, it waits on."""

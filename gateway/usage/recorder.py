@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.metrics import Metrics
+from gateway.tasks import to_its_end
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import PreviousSecret, TokenRecord
 from gateway.tokens.token_file import TokenFile
@@ -79,14 +80,7 @@ class UseRecorder:
             return
         began = self._monotonic()
         write = asyncio.ensure_future(asyncio.to_thread(self._write, taken))
-        try:
-            await asyncio.wait([write])
-        except asyncio.CancelledError:
-            # The thread goes on whether we wait or not: only its end tells whether the uses are written.
-            await asyncio.wait([write])
-            self._settle(write, taken)
-            raise
-        is_written = self._settle(write, taken)
+        is_written = await to_its_end(write, lambda write: self._settle(write, taken))
         busy = (self._monotonic() - began) * DUTY_CYCLE if is_written else 0.0
         self._pause = min(max(FLUSH_SECONDS, busy), LONGEST_PAUSE)
         self._metrics.uses_waiting.set(len(self._waiting))

@@ -205,3 +205,19 @@ async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: py
     [budget] = await again.levels(wanted(MONEY), NOW)
     assert (budget.used, budget.reserved) == (10, 0)
     await again.aclose()
+
+
+async def test_the_loop_does_not_go_on_with_a_file_that_only_it_had_open(tmp_path: Path) -> None:
+    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    counters.settle(held(await counters.reserve(wanted(MONEY, money=60), NOW)), [60])
+    counters._settle_here()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    await _house(counters)  # the thread's first look
+    other = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    other.settle(held(await other.reserve(wanted(MONEY, money=70), NOW)), [70])
+    other._settle_here()
+    [budget] = await counters.levels(wanted(MONEY), NOW)
+    assert budget.used == 70
+    await counters.aclose()
+    await other.aclose()
