@@ -19,14 +19,14 @@ from bench import payloads, stream_upstream
 from gateway.admission import Admission, AdmissionRules
 from gateway.auth.principal import Principal
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
+from gateway.core.json_body import model_in, read_object, stream_in
 from gateway.inference import Backends, Inference, MeteringRules, Origin
 from gateway.limits.limiter import Limiter
 from gateway.limits.memory import MemoryCounters
 from gateway.limits.policy import read_limits
 from gateway.limits.sqlite import SqliteCounters
 from gateway.metrics import Metrics
-from gateway.schema import model_in, read_object, stream_in
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
 from gateway.usage.ledger import Ledger

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from gateway.errors import StoreUnavailable
+from gateway.core.errors import StoreUnavailable
 from gateway.usage import reports
 from gateway.usage.ledger_file import LedgerFile
 from gateway.usage.reports import Query, Row, Sums

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from gateway.auth.principal import Principal
 from gateway.backends.base import BackendRequest
-from gateway.errors import GatewayError, QuotaExceeded, StoreUnavailable
+from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
+from gateway.core.json_body import JsonObject
 from gateway.limits import words
 from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation, decide
 from gateway.limits.demands import Line, Models, demands, limits_on
 from gateway.limits.levels import Amounts, Demand, Kind, Level, Limit, Money
 from gateway.limits.limiter import Limiter, LimitReached
 from gateway.metrics import Refusal as Reason
-from gateway.schema import JsonObject
 from gateway.ticket import Granted
 from gateway.usage.estimate import estimate
 from gateway.usage.pricing import FREE, Price, PriceList

@@ -16,8 +16,10 @@ from gateway.auth.principal import Mode, Principal
 from gateway.auth.ratchet import Ratchet
 from gateway.backends import registry
 from gateway.backends.base import Backend, BackendConfig
-from gateway.clock import SteadyClock
-from gateway.errors import Draining, Unauthenticated
+from gateway.core.clock import SteadyClock
+from gateway.core.errors import Draining, Unauthenticated
+from gateway.core.json_body import MAX_MODEL_LENGTH
+from gateway.core.tasks import TaskGroup
 from gateway.http.active import ActiveCalls
 from gateway.http.call import Call
 from gateway.http.departures import watch_clients
@@ -44,10 +46,8 @@ from gateway.log import LineWriter, wants_json
 from gateway.management import TokenManagement
 from gateway.masking import Masker, remembering
 from gateway.metrics import Metrics
-from gateway.schema import MAX_MODEL_LENGTH
 from gateway.settings import Settings
 from gateway.shared_numbers import NumbersArena
-from gateway.tasks import TaskGroup
 from gateway.tokens.record import Status
 from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway import sse
 from gateway.admission import Admission
 from gateway.auth.principal import Principal
 from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendRequest
-from gateway.errors import ModelNotFound, StoreUnavailable
-from gateway.schema import JsonObject, read_object, with_field
+from gateway.core import sse
+from gateway.core.errors import ModelNotFound, StoreUnavailable
+from gateway.core.json_body import JsonObject, read_object, with_field
 from gateway.ticket import Ticket, Whose
 from gateway.usage.ledger import Ledger
 

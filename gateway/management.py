@@ -14,7 +14,7 @@ from gateway.audit.entry import Actor
 from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Reach, Verb
-from gateway.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
+from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
 from gateway.tokens import changes, service
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.changes import ChangeRefused, NewToken, TokenWish, Touch

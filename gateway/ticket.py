@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from gateway.backends.base import EVENT_STREAM, Answer, BackendRequest
-from gateway.errors import GatewayError, QuotaExceeded, StoreUnavailable, UpstreamTimeout
+from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable, UpstreamTimeout
+from gateway.core.json_body import JsonObject
+from gateway.core.money import usd
 from gateway.limits import words
 from gateway.limits.counters import CountersDown, Reservation
 from gateway.limits.demands import actual_amounts
 from gateway.limits.levels import Money
 from gateway.limits.limiter import Limiter
-from gateway.money import usd
-from gateway.schema import JsonObject
 from gateway.usage import meter
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
 from gateway.usage.pricing import Price

@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from gateway.auth.authority import Authority
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Reach, Verb
-from gateway.errors import Forbidden, NotFound
+from gateway.core.errors import Forbidden, NotFound
 from gateway.management import Caller, TokenManagement
 from gateway.tokens import changes
 from gateway.tokens import secret as secrets_room

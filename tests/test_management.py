@@ -4,7 +4,7 @@ import pytest
 
 from gateway.auth.authority import authority_of
 from gateway.auth.principal import Principal
-from gateway.errors import Forbidden
+from gateway.core.errors import Forbidden
 from gateway.management import new_token
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.record import Role

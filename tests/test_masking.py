@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 from gateway.masking import Masker, mask
 from tests.support.tokens import KEY
 

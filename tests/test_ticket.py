@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway import sse
 from gateway.auth.principal import Principal
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
-from gateway.errors import QuotaExceeded, RateLimited, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core import sse
+from gateway.core.errors import QuotaExceeded, RateLimited, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.json_body import read_object
 from gateway.inference import Origin
 from gateway.limits.policy import read_limits
-from gateway.schema import read_object
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
 from gateway.usage.record import Usage

@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway import atomic_file
 from gateway.audit import entry as chain
 from gateway.audit.entry import START, Entry, Link
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 
 AUDIT_FILE = "audit.jsonl"
 """Its name in the folder for what the gateway itself writes."""

@@ -4,7 +4,7 @@ from enum import Enum
 
 from gateway.auth.principal import Principal
 from gateway.auth.roles import ROLES, Reach, Verb
-from gateway.errors import Forbidden
+from gateway.core.errors import Forbidden
 
 
 class Access(Enum):

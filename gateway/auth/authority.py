@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.auth.roles import ROLES, Reach, Verb, kinship, reaches
-from gateway.errors import Forbidden, NotFound, Unauthenticated
+from gateway.core.errors import Forbidden, NotFound, Unauthenticated
 from gateway.tokens.grants import EVERYTHING, Grant, grant_of
 from gateway.tokens.record import Status, TokenRecord
 from gateway.tokens.view import Held, TokenView

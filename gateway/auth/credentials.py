@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from multidict import istr
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 
 QUERY_NAME = "token"
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from gateway import sse
 from gateway.backends import echo_embeddings, echo_responses, echo_text
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
 from gateway.backends.echo_text import Choice, Reply
-from gateway.errors import NotFound
+from gateway.core import sse
+from gateway.core.errors import NotFound
 
 CREATED = 1_700_000_000
 """Every answer's time of creation, in seconds since the epoch: an echo is the same whenever it is heard."""

@@ -6,7 +6,7 @@ import math
 import struct
 from typing import Any
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 
 DIMENSIONS = 1536
 MAX_DIMENSIONS = 16_384

@@ -3,7 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 
 MAX_CHOICES = 128
 _WORD = re.compile(r"\S+\s*|\s+")

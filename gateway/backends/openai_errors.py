@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from gateway import sse
 from gateway.backends.openai_events import Piece
-from gateway.errors import UpstreamFailed, UpstreamRefused
+from gateway.core import sse
+from gateway.core.errors import UpstreamFailed, UpstreamRefused
 from gateway.upstream.door import UpstreamResponse
 
 MAX_ERROR_BYTES = 1024 * 1024

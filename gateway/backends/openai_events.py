@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway import sse
-from gateway.errors import UpstreamInvalid
+from gateway.core import sse
+from gateway.core.errors import UpstreamInvalid
 
 
 class Piece(NamedTuple):

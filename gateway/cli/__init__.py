@@ -16,7 +16,7 @@ from gateway.audit.entry import Actor
 from gateway.audit.journal import AUDIT_FILE, AuditLog
 from gateway.cli import arguments, commands, output
 from gateway.cli.commands import Desk
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.settings import ConfigurationError
 from gateway.tokens.changes import ChangeRefused
 from gateway.tokens.document import TokenFileError

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from gateway.cli import tables, words
-from gateway.clock import LATEST, to_iso, to_local_iso
-from gateway.money import usd
+from gateway.core.clock import LATEST, to_iso, to_local_iso
+from gateway.core.money import usd
 from gateway.tokens import public
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.view import TokenView

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-from gateway.errors import GatewayError
+from gateway.core.errors import GatewayError
 from gateway.http.call import Call
 
 

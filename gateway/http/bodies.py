@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from gateway.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge, UnsupportedEncoding
+from gateway.core.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge, UnsupportedEncoding
 
 STALL_SECONDS = 30.0
 

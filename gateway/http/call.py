@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.audit.entry import Actor
 from gateway.auth.client import Client
 from gateway.auth.principal import ANYBODY, Principal
-from gateway.errors import GatewayError
+from gateway.core.errors import GatewayError
 from gateway.management import Caller
 from gateway.ticket import Ticket
 

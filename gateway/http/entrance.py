@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gateway.errors import Draining, GatewayError, InternalError, UnknownCredential
+from gateway.core.errors import Draining, GatewayError, InternalError, UnknownCredential
 from gateway.http import cors, relay
 from gateway.http.active import ActiveCalls
 from gateway.http.call import Call

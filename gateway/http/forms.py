@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
+from gateway.core.json_body import read_object
 from gateway.http import bodies
 from gateway.http.call import Call
-from gateway.schema import read_object
 from gateway.tokens.fields import FieldError
 
 MAX_FORM_BYTES = 64 * 1024

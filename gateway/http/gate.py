@@ -8,7 +8,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, Principal
-from gateway.errors import Forbidden, MethodNotAllowed, NotFound
+from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound
 from gateway.http import paths
 from gateway.http.call import Call
 from gateway.http.table import Route, Router

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.clock import to_local_iso
+from gateway.core.clock import to_local_iso
 from gateway.http.call import Call
 from gateway.log import LineWriter
 from gateway.masking import Masker, remembering

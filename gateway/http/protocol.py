@@ -8,7 +8,7 @@ import aiohttp.http_parser
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.errors import BadRequest, GatewayError, InternalError
+from gateway.core.errors import BadRequest, GatewayError, InternalError
 from gateway.http.call import new_request_id
 from gateway.http.entrance import Entrance
 from gateway.http.whole import WholeResponse

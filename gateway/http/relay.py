@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway import sse
 from gateway.backends.base import EVENT_STREAM, Answer
-from gateway.errors import GatewayError, UpstreamReported
+from gateway.core import sse
+from gateway.core.errors import GatewayError, UpstreamReported
 from gateway.http.call import Call
 from gateway.http.whole import WholeResponse
 

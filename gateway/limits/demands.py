@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from gateway import globs
+from gateway.core import wildcards
 from gateway.limits.levels import Amounts, Demand, Limit, Money, Parallelism, RequestRate, TokenRate
 from gateway.limits.policy import LimitSet
 from gateway.limits.windows import DAY_MS, window
@@ -42,7 +42,7 @@ def _of_token(holder: str, limits: LimitSet, models: Models, day: int) -> Iterat
     yield from _of_set(holder, None, limits, day)
     for pattern, special in limits.models:
         # Upstreams differ in whether case matters: a limit must not be left by shouting.
-        if any(globs.fits(pattern.lower(), model.lower()) for model in models):
+        if any(wildcards.fits(pattern.lower(), model.lower()) for model in models):
             yield from _of_set(holder, pattern, special, day)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from gateway import sqlite_file
+from gateway.core.tasks import to_its_end
 from gateway.limits import counters_file
 from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
 from gateway.limits.counters_file import Levels
 from gateway.limits.levels import Demand, Level, Money
-from gateway.tasks import to_its_end
 
 log = logging.getLogger(__name__)
 

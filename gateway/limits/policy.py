@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway import globs
+from gateway.core import wildcards
 
 _BUDGET = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?(?:/(day|week|month))?")
 _COUNTS = ("rpm", "tpm", "max_parallel")
@@ -95,7 +95,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
 
     def _on(self, pattern: str) -> "LimitSet":
         """What holds here, at the least, for all the models of a pattern together."""
-        covering = (limits for mine, limits in self.models if globs.fits(mine, pattern))
+        covering = (limits for mine, limits in self.models if wildcards.fits(mine, pattern))
         return reduce(LimitSet.and_also, covering, msgspec.structs.replace(self, models=()))
 
     def and_also(self, other: "LimitSet") -> "LimitSet":

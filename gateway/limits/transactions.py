@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway import atomic_file, sqlite_file
+from gateway.core.tasks import to_its_end
 from gateway.limits import counters_file
-from gateway.tasks import to_its_end
 
 T = TypeVar("T")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.clock import to_iso
-from gateway.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
+from gateway.core.clock import to_iso
+from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
+from gateway.core.money import usd
 from gateway.limits.counters import Refusal
 from gateway.limits.levels import PER_MINUTE, Demand, Kind, Level, Limit
-from gateway.money import usd
 
 _ON = {
     Kind.REQUESTS: "requests per min (RPM)",

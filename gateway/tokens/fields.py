@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.clock import LATEST, from_iso, to_iso
+from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.limits.policy import LimitError, LimitSet, read_limits
 from gateway.tokens.record import PreviousSecret, Role, TokenRecord
 

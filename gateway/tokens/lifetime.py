@@ -2,7 +2,7 @@
 
 import re
 
-from gateway.clock import LATEST, from_iso
+from gateway.core.clock import LATEST, from_iso
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _SPAN = re.compile(r"([0-9]{1,6})([smhdwy])")

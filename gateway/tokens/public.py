@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from gateway.tokens import fields
 from gateway.tokens.changes import NewToken
 from gateway.tokens.grants import grant_of

@@ -7,8 +7,8 @@ as base64, of which a token takes many more bytes.
 import re
 from typing import Any, NamedTuple
 
-from gateway.errors import BadRequest
-from gateway.schema import JsonObject
+from gateway.core.errors import BadRequest
+from gateway.core.json_body import JsonObject
 
 BYTES_PER_TOKEN = 4
 BYTES_PER_ATTACHED_TOKEN = 256

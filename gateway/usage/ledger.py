@@ -8,8 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from gateway.core.tasks import to_its_end
 from gateway.metrics import Metrics
-from gateway.tasks import to_its_end
 from gateway.usage.ledger_file import PRUNED_AT_ONCE, LedgerFile
 from gateway.usage.record import Entry
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gateway import sse
+from gateway.core import sse
 from gateway.usage.record import Usage
 
 MOST_TOKENS = 10**8

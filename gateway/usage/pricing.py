@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from gateway import globs
+from gateway.core import wildcards
 from gateway.usage.price_matching import Matcher, Rule
 from gateway.usage.record import Usage
 
@@ -129,7 +129,7 @@ class PriceList:
     def _overridden(self, name: str) -> Price | None:
         if name in self._exact:
             return self._exact[name]
-        return next((price for pattern, price in self._globs if globs.fits(pattern, name)), None)
+        return next((price for pattern, price in self._globs if wildcards.fits(pattern, name)), None)
 
     def _find(self, name: str) -> Price | None:
         price = self._overridden(name)

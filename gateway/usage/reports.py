@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gateway.clock import to_iso
-from gateway.money import usd
+from gateway.core.clock import to_iso
+from gateway.core.money import usd
 from gateway.usage.ledger_file import HOUR, SUMS, LedgerFile
 
 MAX_ROWS = 10_000

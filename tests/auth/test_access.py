@@ -4,7 +4,7 @@ import pytest
 
 from gateway.auth.access import Access, authorize
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
-from gateway.errors import Forbidden
+from gateway.core.errors import Forbidden
 from gateway.tokens.record import Role
 from gateway.tokens.view import Held
 from tests.support.tokens import record

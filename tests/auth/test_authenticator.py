@@ -12,7 +12,7 @@ from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.auth.ratchet import Ratchet
-from gateway.errors import Forbidden, StoreUnavailable, Unauthenticated
+from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from gateway.tokens import secret
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import Role

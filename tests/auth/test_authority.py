@@ -5,7 +5,7 @@ import pytest
 from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.auth.roles import ROLES, Kinship, Reach, Verb, kinship, reaches
-from gateway.errors import Forbidden, NotFound, Unauthenticated
+from gateway.core.errors import Forbidden, NotFound, Unauthenticated
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held, TokenView
 from tests.support.tokens import NOW

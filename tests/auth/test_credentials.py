@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.auth.credentials import HEADERS, KEY_HEADERS, Credential, Query, extract, split_query
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 
 KEY = "sk-made-up-for-credentials"
 FORMS = [

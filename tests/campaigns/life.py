@@ -24,7 +24,7 @@ from urllib.parse import unquote_to_bytes
 from gateway import atomic_file
 from gateway.audit import journal
 from gateway.audit.journal import AUDIT_FILE, AuditLog
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.limits.policy import read_limits
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import ChangeRefused, TokenWish, Touch

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.tokens import secret
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.record import Role

@@ -20,7 +20,7 @@ import pytest
 from gateway.audit import entry as chain
 from gateway.audit.entry import verify
 from gateway.audit.journal import AuditLog
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile

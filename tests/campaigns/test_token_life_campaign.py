@@ -27,8 +27,8 @@ from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.auth.ratchet import Ratchet
-from gateway.clock import SteadyClock
-from gateway.errors import GatewayError, StoreUnavailable, Unauthenticated
+from gateway.core.clock import SteadyClock
+from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
 from gateway.management import Caller, TokenManagement
 from gateway.metrics import Metrics
 from gateway.tokens.changes import TokenWish

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from gateway.tokens import secret
 from gateway.usage.ledger_file import LEDGER_FILE, LedgerFile
 from gateway.usage.record import Usage

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from tests.support.gateway import KEY, ROOT, Running, environment, gateway_process, running_gateway, token_manager
 from tests.support.tokens import NOW, Clock, content, entry
 from tests.support.wire import BEARER, CHAT, JSON, check_error, post, request, talk

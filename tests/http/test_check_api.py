@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.tokens import NOW, Clock, content, entry
 from tests.support.upstream import Connection, Received, running_upstream

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 from gateway.http.forms import MAX_PER_PAGE, PAGE_READERS, Page, page_of, read_query, text
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from gateway import __version__
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenWish
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.tokens import BY, service_at

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import sse
-from gateway.clock import SteadyClock
+from gateway.core import sse
+from gateway.core.clock import SteadyClock
 from gateway.http import protocol
 from gateway.http.call import Call
 from gateway.tokens.changes import TokenWish

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.tokens import watcher
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.service import TokenService

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.clock import SteadyClock
+from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenWish
 from tests.http.test_client_gone import EVENT, SAY, Slow, upstream_is_left
 from tests.support.gateway import Running, running_gateway

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway import atomic_file
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from gateway.tokens import document as codec
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.tokens import NOW, STRANGE_KEY, Clock, content, entry

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app import Shared
 from gateway.auth.ratchet import Ratchet
-from gateway.clock import SteadyClock, to_iso
+from gateway.core.clock import SteadyClock, to_iso
 from gateway.http.throttle import Throttle
 from gateway.shared_numbers import NumbersArena
 from gateway.tokens import secret

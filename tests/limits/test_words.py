@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.errors import QuotaExceeded, TokensLimited
+from gateway.core.errors import QuotaExceeded, TokensLimited
 from gateway.limits import words
 from gateway.limits.counters import Refusal
 from gateway.limits.memory import MemoryCounters

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from gateway.limits.policy import Budget, LimitSet
 from gateway.tokens import document as codec
 from gateway.tokens import secret

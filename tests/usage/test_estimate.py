@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.schema import read_object
+from gateway.core.json_body import read_object
 from gateway.usage.estimate import NOTHING, Estimate, estimate
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import sse
+from gateway.core import sse
 from gateway.usage.meter import MOST_TOKENS, StreamMeter, read_usage, usage_in
 from gateway.usage.record import Usage
 

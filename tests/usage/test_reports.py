@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from gateway.accounting import Accounting
 from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import ENVIRONMENT, Principal
-from gateway.clock import LATEST
-from gateway.errors import BadRequest, NotFound, StoreUnavailable
+from gateway.core.clock import LATEST
+from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
+from gateway.core.money import usd
 from gateway.http import forms
 from gateway.http.routes import usage as room
 from gateway.http.routes.usage import READERS, UsageRoutes, answer, query_of
-from gateway.money import usd
 from gateway.tokens.view import Held, TokenView
 from gateway.usage import reports
 from gateway.usage.ledger_file import LEDGER_FILE, SUMS, LedgerFile

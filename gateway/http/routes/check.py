@@ -6,11 +6,11 @@ from aiohttp import web
 
 from gateway.admission import Admission
 from gateway.backends.base import BackendRequest
-from gateway.errors import GatewayError, ModelNotFound, QuotaExceeded
+from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
+from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.limits import words
-from gateway.schema import MAX_MODEL_LENGTH
 
 DEFAULT_ENDPOINT = "chat/completions"
 MOST_TOKENS = 10**9

@@ -8,7 +8,7 @@ from gateway.admission import Admission
 from gateway.auth.authority import Authority
 from gateway.auth.principal import ANYBODY
 from gateway.auth.roles import ROLES
-from gateway.clock import to_iso
+from gateway.core.clock import to_iso
 from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.limits import words

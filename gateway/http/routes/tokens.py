@@ -9,7 +9,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.authority import Authority
 from gateway.auth.credentials import is_well_formed
 from gateway.auth.roles import Verb
-from gateway.errors import BadRequest, RateLimited
+from gateway.core.errors import BadRequest, RateLimited
 from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.http.throttle import Throttle

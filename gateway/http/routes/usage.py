@@ -8,8 +8,8 @@ from aiohttp import web
 from gateway.accounting import Accounting
 from gateway.auth.authority import Authority
 from gateway.auth.roles import Reach, Verb
-from gateway.clock import LATEST, from_iso, to_iso
-from gateway.errors import BadRequest
+from gateway.core.clock import LATEST, from_iso, to_iso
+from gateway.core.errors import BadRequest
 from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.management import TokenManagement

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import sse
-from gateway.sse import EventSplitter, EventTooLarge, data_of, encode, end_mark, error_in, events
+from gateway.core import sse
+from gateway.core.sse import EventSplitter, EventTooLarge, data_of, encode, end_mark, error_in, events
 
 LINE_END = st.sampled_from([b"\n", b"\r\n", b"\r"])
 LINE = st.sampled_from(

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway import tasks
-from gateway.tasks import TaskGroup, to_its_end
+from gateway.core import tasks
+from gateway.core.tasks import TaskGroup, to_its_end
 
 
 async def test_a_watcher_survives_a_bad_moment(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.clock import SteadyClock, from_iso, to_iso, to_local_iso
+from gateway.core.clock import SteadyClock, from_iso, to_iso, to_local_iso
 
 
 @given(st.lists(st.floats(0, 1e10), min_size=1))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import BadRequest
+from gateway.core.errors import BadRequest
 
 MAX_MODEL_LENGTH = 256
 _KEY = re.compile(rb'\s*"((?:[^"\\]|\\.)*)"\s*:\s*')

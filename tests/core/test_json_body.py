@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest
-from gateway.schema import model_in, read_object, stream_in, with_field
+from gateway.core.errors import BadRequest
+from gateway.core.json_body import model_in, read_object, stream_in, with_field
 
 JSON = st.recursive(
     st.none()

@@ -1,0 +1,1 @@
+"""Values and functions that every other package builds on: errors, JSON bodies, server-sent events, time, money."""
