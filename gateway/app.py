@@ -13,7 +13,6 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.principal import Mode, Principal
-from gateway.auth.ratchet import Ratchet
 from gateway.backends import registry
 from gateway.backends.base import Backend, BackendConfig
 from gateway.core.clock import SteadyClock
@@ -48,6 +47,7 @@ from gateway.masking import Masker, remembering
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.shared_numbers import NumbersArena
+from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.record import Status
 from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile

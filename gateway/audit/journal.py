@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from gateway import atomic_file
 from gateway.audit import entry as chain
 from gateway.audit.entry import START, Entry, Link
 from gateway.core.clock import to_iso
+from gateway.storage import files
 
 AUDIT_FILE = "audit.jsonl"
 """Its name in the folder for what the gateway itself writes."""
@@ -30,9 +30,9 @@ class AuditLog:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write all of them or none. Raises OSError; AuditLogError where the end of the file is no audit log."""
-        atomic_file.make_folder(self.path.parent)
-        with atomic_file.locked(self.path, self._lock_seconds):
-            descriptor = atomic_file.make_file(self.path, os.O_RDWR | os.O_NONBLOCK)
+        files.make_folder(self.path.parent)
+        with files.locked(self.path, self._lock_seconds):
+            descriptor = files.make_file(self.path, os.O_RDWR | os.O_NONBLOCK)
             try:
                 self._append(descriptor, entries)
             finally:
@@ -55,7 +55,7 @@ class AuditLog:
             _write_at(descriptor, size, data)
             os.fsync(descriptor)
             if size == 0:
-                atomic_file.sync_folder(self.path.parent)
+                files.sync_folder(self.path.parent)
         except OSError:
             os.ftruncate(descriptor, size)  # half a line would break the chain, and a whole one would tell of nothing
             raise

@@ -7,9 +7,9 @@ from typing import Protocol
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
-from gateway.auth.ratchet import Ratchet
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
 from gateway.masking import mask
+from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.record import Status
 from gateway.tokens.view import TokenView

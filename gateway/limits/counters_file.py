@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway import sqlite_file
 from gateway.limits.levels import Level
+from gateway.storage import sqlite
 
 COUNTERS_FILE = "counters.sqlite"
 VERSION = 1
@@ -28,7 +28,7 @@ Levels = dict[str, Level]
 
 def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     """Raises OSError, sqlite3.Error."""
-    return sqlite_file.connect(path, SCHEMA, VERSION, busy_seconds)
+    return sqlite.connect(path, SCHEMA, VERSION, busy_seconds)
 
 
 def get(connection: sqlite3.Connection, holder: str) -> Levels:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from gateway import sqlite_file
 from gateway.core.tasks import to_its_end
 from gateway.limits import counters_file
 from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
 from gateway.limits.counters_file import Levels
 from gateway.limits.levels import Demand, Level, Money
+from gateway.storage import sqlite
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class MemoryCounters:
 
     def _notice_moved_file(self) -> None:
         """Everything goes into the new one: a restart must not find less spent than was."""
-        if self._connection is not None and self._path is not None and sqlite_file.is_moved(self._path, self._inode):
+        if self._connection is not None and self._path is not None and sqlite.is_moved(self._path, self._inode):
             self._connection.close()
             self._connection = None
             self._unwritten |= set(self._tokens)

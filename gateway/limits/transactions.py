@@ -17,9 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from gateway import atomic_file, sqlite_file
 from gateway.core.tasks import to_its_end
 from gateway.limits import counters_file
+from gateway.storage import files, sqlite
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class Transactions:
         while True:
             try:
                 with self._turn_there.taken():
-                    if self._there is not None and sqlite_file.is_moved(self._path, self._there_inode):
+                    if self._there is not None and sqlite.is_moved(self._path, self._there_inode):
                         self._there.close()
                         self._there = None
                     if self._there is None:
@@ -136,8 +136,8 @@ class _Turn:
     def taken(self) -> Iterator[None]:
         """Raises HeldByOthers at once where somebody else has it, or has the database itself; OSError."""
         if self._descriptor is None:
-            atomic_file.make_folder(self._path.parent)
-            self._descriptor = atomic_file.make_file(self._path, os.O_RDWR)
+            files.make_folder(self._path.parent)
+            self._descriptor = files.make_file(self._path, os.O_RDWR)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

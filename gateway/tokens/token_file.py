@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway import atomic_file
-from gateway.atomic_file import Signature
+from gateway.storage import files
+from gateway.storage.files import Signature
 from gateway.tokens import document as codec
 from gateway.tokens.document import TokenDocument, TokenFileError
 
@@ -52,9 +52,9 @@ class TokenFile:
         """
         path = self.path
         if create:
-            atomic_file.make_folder(path.parent)
-        with atomic_file.locked(path, self._lock_seconds), self._guard:
-            atomic_file.sweep(path)
+            files.make_folder(path.parent)
+        with files.locked(path, self._lock_seconds), self._guard:
+            files.sweep(path)
             before = self._read()
             if before is None:
                 if not create:
@@ -68,10 +68,10 @@ class TokenFile:
     def _read(self) -> TokenDocument | None:
         try:
             path = self.path
-            found = atomic_file.signature(path)
+            found = files.signature(path)
             if self._settled and found == self._signature:
                 return self._known
-            data = atomic_file.read_regular(path, MAX_FILE_BYTES)
+            data = files.read_regular(path, MAX_FILE_BYTES)
         except FileNotFoundError:
             self._forget()
             return None
@@ -90,9 +90,9 @@ class TokenFile:
 
     def _write(self, path: Path, after: TokenDocument) -> None:
         data = codec.encode(after)
-        atomic_file.replace(path, data)
+        files.replace(path, data)
         self._known = after
-        self._remember(atomic_file.signature(path), hashlib.sha256(data).digest())
+        self._remember(files.signature(path), hashlib.sha256(data).digest())
 
     def _remember(self, found: Signature, content_hash: bytes) -> None:
         """A file changed a moment ago is read again next time: two writes within one tick of the clock look alike."""

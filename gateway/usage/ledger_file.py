@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from operator import add
 from pathlib import Path
 
-from gateway import sqlite_file
-from gateway.sqlite_file import WrongVersion
+from gateway.storage import sqlite
+from gateway.storage.sqlite import WrongVersion
 from gateway.usage.record import Entry
 
 LEDGER_FILE = "usage.sqlite"
@@ -168,10 +168,10 @@ class LedgerFile:
                 raise
 
     def _opened(self) -> sqlite3.Connection:
-        if self._writer is not None and sqlite_file.is_moved(self.path, self._inode):
+        if self._writer is not None and sqlite.is_moved(self.path, self._inode):
             self._drop()
         if self._writer is None:
-            self._writer = sqlite_file.connect(self.path, _SCHEMA, SCHEMA_VERSION, self._busy_seconds)
+            self._writer = sqlite.connect(self.path, _SCHEMA, SCHEMA_VERSION, self._busy_seconds)
             self._inode = self.path.stat().st_ino
         return self._writer
 

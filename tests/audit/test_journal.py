@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import atomic_file
-from gateway.atomic_file import LockTimeout
 from gateway.audit import journal
 from gateway.audit.entry import verify
 from gateway.audit.journal import AuditLog, AuditLogError
+from gateway.storage import files
+from gateway.storage.files import LockTimeout
 from tests.audit.test_entry import entry
 from tests.support.tokens import Clock
 
@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_synced_leaves_no_line(log: AuditLog, monkeypatc
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(atomic_file, "sync_folder", fail)
+        patched.setattr(files, "sync_folder", fail)
         with pytest.raises(OSError, match="Input/output"):
             log.append([entry(1)])
     assert count(log) == 0
@@ -117,9 +117,9 @@ def test_a_file_that_cannot_be_handed_over_leaves_nothing_open(log: AuditLog, mo
     log.append([entry(1)])
     log.path.unlink()
     before = len(list(Path("/proc/self/fd").iterdir()))
-    monkeypatch.setattr(atomic_file, "_hand_over", fail)
+    monkeypatch.setattr(files, "_hand_over", fail)
     with pytest.raises(OSError, match="not permitted"):
-        atomic_file.make_file(log.path, os.O_RDWR)
+        files.make_file(log.path, os.O_RDWR)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -143,7 +143,7 @@ def test_a_planted_link_is_not_followed(log: AuditLog, path: Path, tmp_path: Pat
 def test_a_log_that_somebody_holds_is_not_waited_for_for_ever(path: Path) -> None:
     log = AuditLog(path, Clock(), lock_seconds=0.05)
     path.parent.mkdir()
-    with atomic_file.locked(path, 1), ThreadPoolExecutor(1) as pool, pytest.raises(LockTimeout):
+    with files.locked(path, 1), ThreadPoolExecutor(1) as pool, pytest.raises(LockTimeout):
         pool.submit(log.append, [entry(1)]).result()
 
 

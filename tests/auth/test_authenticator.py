@@ -11,8 +11,8 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
-from gateway.auth.ratchet import Ratchet
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
+from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import Role

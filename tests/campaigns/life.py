@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
-from gateway import atomic_file
 from gateway.audit import journal
 from gateway.audit.journal import AUDIT_FILE, AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.limits.policy import read_limits
+from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
 from gateway.tokens.document import TokenFileError
@@ -199,17 +199,17 @@ def trapped(trap: Trap) -> Iterator[None]:
         file = builtins.open(descriptor, mode, **options)  # noqa: SIM115 - the caller closes it
         return _Output(file, trap) if "w" in mode else file
 
-    atomic_file.os = _System(trap, "atomic_file")  # type: ignore[assignment]
+    files.os = _System(trap, "atomic_file")  # type: ignore[assignment]
     journal.os = _System(trap, "journal")  # type: ignore[assignment]
-    atomic_file.open = opened  # type: ignore[attr-defined]
+    files.open = opened  # type: ignore[attr-defined]
     Path.replace = lambda path, target: trap.guard("replace", kept[0], path, target)  # type: ignore[method-assign]
     Path.unlink = lambda path, *rest: trap.guard("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
     try:
         yield
     finally:
         Path.replace, Path.unlink = kept  # type: ignore[method-assign]
-        atomic_file.os = journal.os = os
-        del atomic_file.open  # type: ignore[attr-defined]
+        files.os = journal.os = os
+        del files.open  # type: ignore[attr-defined]
 
 
 class Second:

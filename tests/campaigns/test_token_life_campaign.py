@@ -26,11 +26,11 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
-from gateway.auth.ratchet import Ratchet
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
 from gateway.management import Caller, TokenManagement
 from gateway.metrics import Metrics
+from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from gateway.atomic_file import LockTimeout
+from gateway.storage.files import LockTimeout
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile

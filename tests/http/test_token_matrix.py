@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway import atomic_file
 from gateway.core.clock import to_iso
+from gateway.storage import files
 from gateway.tokens import document as codec
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.tokens import NOW, STRANGE_KEY, Clock, content, entry
@@ -423,7 +423,7 @@ class Scene:
         """Under the lock: the gateway may be about to write last uses down."""
         fresh = self.path.with_suffix(".fresh")
         fresh.write_bytes(FILE)
-        with atomic_file.locked(self.path, 10):
+        with files.locked(self.path, 10):
             fresh.replace(self.path)
         self.known = FILE
         await self.gateway.app._watcher.look()

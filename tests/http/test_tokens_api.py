@@ -12,10 +12,10 @@ from urllib.parse import quote
 import pytest
 
 from gateway.app import Shared
-from gateway.auth.ratchet import Ratchet
 from gateway.core.clock import SteadyClock, to_iso
 from gateway.http.throttle import Throttle
 from gateway.shared_numbers import NumbersArena
+from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret
 from tests.http.test_revocation import FIRST_PIECE, begins, start
 from tests.support.gateway import KEY, Running, running_gateway

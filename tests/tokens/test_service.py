@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import atomic_file
 from gateway.audit.entry import Entry
+from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.document import TokenFileError
@@ -188,7 +188,7 @@ def test_what_was_logged_and_could_not_be_done_is_logged_as_failed(
     def fail(*_arguments: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(atomic_file, "replace", fail)
+    monkeypatch.setattr(files, "replace", fail)
     with pytest.raises(OSError, match="Input/output"):
         service_at(path, clock, log).create(BY, TokenWish(name="ci"))
     assert logged(log) == [("token.create", "ci"), ("token.create.failed", "ci")]

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.atomic_file import LockTimeout, locked
 from gateway.audit.journal import AuditLog
+from gateway.storage.files import LockTimeout, locked
 from gateway.tokens import document as codec
 from gateway.tokens import token_file
 from gateway.tokens.changes import TokenWish
@@ -77,7 +77,7 @@ def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypat
     file = TokenFile(path)
     first = file.read()
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.atomic_file.read_regular", None)
+        patch.setattr("gateway.storage.files.read_regular", None)
         assert file.read() is first
     path.write_bytes(content())
     assert file.read() == TokenDocument()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import atomic_file
+from gateway.storage import files
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.token_file import MAX_FILE_BYTES, TokenFile
 from tests.support.tokens import as_nobody, content, entry, names, record
@@ -110,7 +110,7 @@ def test_a_link_planted_for_the_temporary_file_is_not_followed(
     victim.write_text("precious")
     path.write_bytes(ORIGINAL)
     monkeypatch.setattr("secrets.token_hex", lambda _length: "guessed")
-    monkeypatch.setattr(atomic_file, "sweep", lambda _path: None)  # planted between the sweep and the write
+    monkeypatch.setattr(files, "sweep", lambda _path: None)  # planted between the sweep and the write
     planted = tmp_path / f".{path.name}.guessed.tmp"
     planted.symlink_to(victim)
     with pytest.raises(FileExistsError):

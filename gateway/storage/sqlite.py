@@ -4,7 +4,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from gateway import atomic_file
+from gateway.storage import files
 
 _MAKING_SECONDS = 10.0
 
@@ -21,19 +21,19 @@ def connect(path: Path, schema: str, version: int, busy_seconds: float) -> sqlit
 
     Raises OSError, sqlite3.Error.
     """
-    atomic_file.make_folder(path.parent)
+    files.make_folder(path.parent)
     if not path.exists():
         # Never for a file that is there: closing it would end the locks that this process's other connections hold on it.
-        with atomic_file.locked(path, _MAKING_SECONDS):
+        with files.locked(path, _MAKING_SECONDS):
             if not path.exists():
-                os.close(atomic_file.make_file(path, os.O_RDWR | os.O_EXCL))
+                os.close(files.make_file(path, os.O_RDWR | os.O_EXCL))
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
         found = _version(connection)
         if found > version:
             raise WrongVersion(f"{path} was written by a newer version of the gateway")
         if found < version:
-            with atomic_file.locked(path, _MAKING_SECONDS):  # WAL mode is not waited for, it is refused
+            with files.locked(path, _MAKING_SECONDS):  # WAL mode is not waited for, it is refused
                 _prepare(connection, schema, version)
         connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:

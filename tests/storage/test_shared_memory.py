@@ -2,7 +2,7 @@
 
 import os
 
-from gateway.auth.ratchet import Ratchet
+from gateway.storage.shared_memory import Ratchet
 
 
 def test_it_begins_loose_and_stays_engaged() -> None:
