@@ -15,6 +15,7 @@ from gateway.auth.client import Client
 from gateway.auth.principal import Mode, Principal
 from gateway.backends import registry
 from gateway.backends.base import Backend, BackendConfig
+from gateway.config.settings import Settings
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import Draining, Unauthenticated
 from gateway.core.json_body import MAX_MODEL_LENGTH
@@ -45,7 +46,6 @@ from gateway.log import LineWriter, wants_json
 from gateway.management import TokenManagement
 from gateway.masking import Masker, remembering
 from gateway.metrics import Metrics
-from gateway.settings import Settings
 from gateway.shared_numbers import NumbersArena
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.record import Status

@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gateway.app import App, Shared
+from gateway.config.settings import Settings
 from gateway.http.protocol import HttpServer
-from gateway.settings import Settings
 from gateway.supervisor import END_NOW
 
 log = logging.getLogger(__name__)

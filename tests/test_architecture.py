@@ -102,7 +102,7 @@ def test_there_is_no_import_circle() -> None:
 
 
 ALLOWED_IMPORTERS = {
-    "gateway.settings": ("gateway.__main__", "gateway.app", "gateway.server", "gateway.cli"),
+    "gateway.config.settings": ("gateway.__main__", "gateway.app", "gateway.server", "gateway.cli"),
     "aiohttp.web": ("gateway.http",),
     "aiohttp.web_protocol": ("gateway.http",),
     "aiohttp": ("gateway.http", "gateway.upstream"),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from multidict import istr
 
-from gateway.setting_values import Network
+from gateway.config.parsers import Network
 
 Address = IPv4Address | IPv6Address
 

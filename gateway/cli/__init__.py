@@ -11,13 +11,13 @@ import pwd
 import sys
 from collections.abc import Sequence
 
-from gateway import settings
 from gateway.audit.entry import Actor
 from gateway.audit.journal import AUDIT_FILE, AuditLog
 from gateway.cli import arguments, commands, output
 from gateway.cli.commands import Desk
+from gateway.config import settings
+from gateway.config.settings import ConfigurationError
 from gateway.core.clock import SteadyClock
-from gateway.settings import ConfigurationError
 from gateway.tokens.changes import ChangeRefused
 from gateway.tokens.document import TokenFileError
 from gateway.tokens.references import AmbiguousToken, NoSuchToken

@@ -8,11 +8,11 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, Principal
+from gateway.config.parsers import Network
 from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound
 from gateway.http import paths
 from gateway.http.call import Call
 from gateway.http.table import Route, Router
-from gateway.setting_values import Network
 
 NoteUse = Callable[[Principal, Client], None]
 

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.app import App
 from gateway.auth.principal import Mode
-from gateway.settings import Settings
+from gateway.config.settings import Settings
 from gateway.tokens import document as codec
 from gateway.tokens import secret
 from gateway.tokens.document import TokenDocument, TokenFileError

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.settings import SPECS
+from gateway.config.settings import SPECS
 from gateway.tokens import document
 from gateway.tokens.record import Status
 from tests.docs.blocks import block, pages

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import settings
 from gateway.app import App
+from gateway.config import settings
 from gateway.http.protocol import HttpServer
 
 ROOT = Path(__file__).parents[2]

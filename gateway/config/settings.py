@@ -10,9 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gateway import setting_values as parse
-from gateway.setting_sources import CONFIG, Problem, Spec, Specs, read_env_file, read_toml, refuse_unknown, text_of
-from gateway.setting_values import Network
+from gateway.config import parsers as parse
+from gateway.config.parsers import Network
+from gateway.config.sources import CONFIG, Problem, Spec, Specs, read_env_file, read_toml, refuse_unknown, text_of
 
 __all__ = ["SPECS", "ConfigurationError", "Places", "Problem", "Settings", "load", "places"]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import settings
-from gateway.settings import SPECS, ConfigurationError
+from gateway.config import settings
+from gateway.config.settings import SPECS, ConfigurationError
 from tests.support.gateway import environment
 
 SECRETS = ("FREEGPT_API_KEY", "OPENAI_API_KEY", "GATEWAY_UPSTREAM_API_KEY")

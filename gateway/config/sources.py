@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dotenv.parser import parse_stream
 
-from gateway import setting_values as parse
+from gateway.config import parsers as parse
 
 CONFIG = "GATEWAY_CONFIG"
 _PRICES = "prices"

@@ -1,0 +1,1 @@
+"""The settings: `settings` lists them, `sources` reads them, `parsers` checks each value."""
