@@ -26,7 +26,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.memory import MemoryCounters
 from gateway.limits.policy import read_limits
 from gateway.limits.sqlite import SqliteCounters
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
 from gateway.usage.ledger import Ledger

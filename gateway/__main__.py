@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import __version__, log, server
+from gateway import __version__, server
 from gateway.app import App, Shared
 from gateway.auth.principal import Mode
 from gateway.backends import registry
 from gateway.config import settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
 from gateway.http.protocol import ParserMissing, require_c_parser
+from gateway.observability import logging as log
 from gateway.supervisor import Supervisor
 from gateway.tokens.document import TokenFileError
 from gateway.tokens.token_file import TokenFile

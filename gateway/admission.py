@@ -14,7 +14,7 @@ from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation
 from gateway.limits.demands import Line, Models, demands, limits_on
 from gateway.limits.levels import Amounts, Demand, Kind, Level, Limit, Money
 from gateway.limits.limiter import Limiter, LimitReached
-from gateway.metrics import Refusal as Reason
+from gateway.observability.metrics import Refusal as Reason
 from gateway.ticket import Granted
 from gateway.usage.estimate import estimate
 from gateway.usage.pricing import FREE, Price, PriceList

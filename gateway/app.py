@@ -42,11 +42,11 @@ from gateway.limits.counters_file import COUNTERS_FILE
 from gateway.limits.limiter import Limiter
 from gateway.limits.memory import MemoryCounters
 from gateway.limits.sqlite import SqliteCounters
-from gateway.log import LineWriter, wants_json
 from gateway.management import TokenManagement
-from gateway.masking import Masker, remembering
-from gateway.metrics import Metrics
-from gateway.shared_numbers import NumbersArena
+from gateway.observability.logging import LineWriter, wants_json
+from gateway.observability.metrics import Metrics
+from gateway.observability.redaction import Masker, remembering
+from gateway.observability.shared_metrics import NumbersArena
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.record import Status
 from gateway.tokens.service import TokenService

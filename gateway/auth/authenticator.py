@@ -8,7 +8,7 @@ from gateway.auth.client import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
-from gateway.masking import mask
+from gateway.observability.redaction import mask
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.record import Status

@@ -12,7 +12,7 @@ from gateway.backends import openai_errors
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
 from gateway.backends.openai_events import End, events_of
 from gateway.core.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
-from gateway.masking import spellings
+from gateway.observability.redaction import spellings
 from gateway.upstream.aiohttp_client import AiohttpUpstream
 from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 

@@ -14,7 +14,7 @@ from gateway.http.call import Call
 from gateway.http.gate import Gate
 from gateway.http.observe import CLIENT_GONE, Observer
 from gateway.http.table import Route
-from gateway.masking import Masker
+from gateway.observability.redaction import Masker
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import msgspec
 
 from gateway.core.clock import to_local_iso
 from gateway.http.call import Call
-from gateway.log import LineWriter
-from gateway.masking import Masker, remembering
-from gateway.metrics import Metrics
+from gateway.observability.logging import LineWriter
+from gateway.observability.metrics import Metrics
+from gateway.observability.redaction import Masker, remembering
 
 CLIENT_GONE = 499
 """The status that is logged, never sent, for a client that left (nginx's number for it)."""

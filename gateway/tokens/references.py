@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from gateway.masking import mask
+from gateway.observability.redaction import mask
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.view import Held

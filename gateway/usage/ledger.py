@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from gateway.core.tasks import to_its_end
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 from gateway.usage.ledger_file import PRUNED_AT_ONCE, LedgerFile
 from gateway.usage.record import Entry
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.tasks import to_its_end
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import PreviousSecret, TokenRecord
 from gateway.tokens.token_file import TokenFile

@@ -29,7 +29,7 @@ from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
 from gateway.management import Caller, TokenManagement
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.service import TokenService

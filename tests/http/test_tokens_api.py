@@ -14,7 +14,7 @@ import pytest
 from gateway.app import Shared
 from gateway.core.clock import SteadyClock, to_iso
 from gateway.http.throttle import Throttle
-from gateway.shared_numbers import NumbersArena
+from gateway.observability.shared_metrics import NumbersArena
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret
 from tests.http.test_revocation import FIRST_PIECE, begins, start

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.masking import mask
+from gateway.observability.redaction import mask
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.references import AmbiguousToken, NoSuchToken, find, find_secret
 from gateway.tokens.view import Held

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.token_file import TokenFile

@@ -8,7 +8,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.http import relay
 from gateway.http.call import Call
-from gateway.metrics import Metrics
+from gateway.observability.metrics import Metrics
 
 
 class Health(NamedTuple):

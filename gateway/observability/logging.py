@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from gateway.masking import Masker
+from gateway.observability.redaction import Masker
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 _RETRY_SECONDS = 0.05

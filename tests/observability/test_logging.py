@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway import log
-from gateway.log import LineFormatter, LineWriter
-from gateway.masking import Masker
+from gateway.observability import logging as log
+from gateway.observability.logging import LineFormatter, LineWriter
+from gateway.observability.redaction import Masker
 from tests.support.tokens import KEY
 
 FOREIGN = 'hunter2"and\\more-of-it-here'

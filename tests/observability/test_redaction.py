@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest
-from gateway.masking import Masker, mask
+from gateway.observability.redaction import Masker, mask
 from tests.support.tokens import KEY
 
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=20, max_size=512)

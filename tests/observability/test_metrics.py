@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.exposition import SECONDS
-from gateway.metrics import Metrics, Refusal
-from gateway.shared_numbers import CAPACITY, NumbersArena
+from gateway.observability.metrics import Metrics, Refusal
+from gateway.observability.prometheus import SECONDS
+from gateway.observability.shared_metrics import CAPACITY, NumbersArena
 from gateway.usage.record import NOTHING_USED, Usage
 
 FORK = multiprocessing.get_context("fork")

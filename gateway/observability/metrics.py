@@ -7,8 +7,8 @@ plain write: the library's own counters take a lock for each step, which every r
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Literal, get_args
 
-from gateway.exposition import SECONDS, Exposition, Family, histogram_keys, series_key
-from gateway.shared_numbers import OVERFLOW, NumberPage, NumbersArena
+from gateway.observability.prometheus import SECONDS, Exposition, Family, histogram_keys, series_key
+from gateway.observability.shared_metrics import OVERFLOW, NumberPage, NumbersArena
 
 if TYPE_CHECKING:
     from gateway.usage.record import Usage

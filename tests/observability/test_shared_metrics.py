@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.shared_numbers import _HEADER_BYTES, CAPACITY, MAX_KEY_BYTES, OVERFLOW, NumberPage, NumbersArena
+from gateway.observability.shared_metrics import (
+    _HEADER_BYTES,
+    CAPACITY,
+    MAX_KEY_BYTES,
+    OVERFLOW,
+    NumberPage,
+    NumbersArena,
+)
 
 FORK = multiprocessing.get_context("fork")
 
