@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.accounting import Accounting
 from gateway.admission import Admission, AdmissionRules
-from gateway.audit.journal import AUDIT_FILE, AuditLog
+from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client

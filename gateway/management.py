@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from gateway.audit.entry import Actor
+from gateway.audit.hash_chain import Actor
 from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Reach, Verb

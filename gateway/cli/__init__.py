@@ -11,8 +11,8 @@ import pwd
 import sys
 from collections.abc import Sequence
 
-from gateway.audit.entry import Actor
-from gateway.audit.journal import AUDIT_FILE, AuditLog
+from gateway.audit.hash_chain import Actor
+from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.cli import arguments, commands, output
 from gateway.cli.commands import Desk
 from gateway.config import settings

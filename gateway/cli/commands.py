@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from gateway.audit import entry as chain
-from gateway.audit.entry import Actor
-from gateway.audit.journal import AuditLog
+from gateway.audit import hash_chain as chain
+from gateway.audit.hash_chain import Actor
+from gateway.audit.log import AuditLog
 from gateway.cli.output import Printer
 from gateway.limits.policy import read_limits
 from gateway.tokens import fields, lifetime, secret

@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from gateway.audit.entry import Verdict
+from gateway.audit.hash_chain import Verdict
 from gateway.cli import tables, words
 from gateway.tokens import public
 from gateway.tokens.changes import NewToken, Touch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.audit.entry import Actor
+from gateway.audit.hash_chain import Actor
 from gateway.auth.client import Client
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.core.errors import GatewayError

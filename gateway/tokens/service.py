@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gateway.audit.entry import Actor, Entry
+from gateway.audit.hash_chain import Actor, Entry
 from gateway.tokens import changes, fields, references
 from gateway.tokens import document as codec
 from gateway.tokens import secret as secrets_room

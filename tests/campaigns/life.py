@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
-from gateway.audit import journal
-from gateway.audit.journal import AUDIT_FILE, AuditLog
+from gateway.audit import log
+from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.limits.policy import read_limits
 from gateway.storage import files
@@ -200,7 +200,7 @@ def trapped(trap: Trap) -> Iterator[None]:
         return _Output(file, trap) if "w" in mode else file
 
     files.os = _System(trap, "atomic_file")  # type: ignore[assignment]
-    journal.os = _System(trap, "journal")  # type: ignore[assignment]
+    log.os = _System(trap, "journal")  # type: ignore[assignment]
     files.open = opened  # type: ignore[attr-defined]
     Path.replace = lambda path, target: trap.guard("replace", kept[0], path, target)  # type: ignore[method-assign]
     Path.unlink = lambda path, *rest: trap.guard("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
@@ -208,7 +208,7 @@ def trapped(trap: Trap) -> Iterator[None]:
         yield
     finally:
         Path.replace, Path.unlink = kept  # type: ignore[method-assign]
-        files.os = journal.os = os
+        files.os = log.os = os
         del files.open  # type: ignore[attr-defined]
 
 

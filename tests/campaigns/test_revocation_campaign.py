@@ -17,9 +17,9 @@ from statistics import median
 
 import pytest
 
-from gateway.audit import entry as chain
-from gateway.audit.entry import verify
-from gateway.audit.journal import AuditLog
+from gateway.audit import hash_chain as chain
+from gateway.audit.hash_chain import verify
+from gateway.audit.log import AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.service import TokenService

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from gateway.audit.entry import Actor, verify
-from gateway.audit.journal import AuditLog
+from gateway.audit.hash_chain import Actor, verify
+from gateway.audit.log import AuditLog
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client import Client
 from gateway.auth.credentials import Credential

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.entry import Actor, Entry
+from gateway.audit.hash_chain import Actor, Entry
 from gateway.tokens import document as codec
 from gateway.tokens import secret
 from gateway.tokens.record import TokenRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.entry import Entry
+from gateway.audit.hash_chain import Entry
 from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import TokenWish

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.audit.journal import AuditLog
+from gateway.audit.log import AuditLog
 from gateway.storage.files import LockTimeout, locked
 from gateway.tokens import document as codec
 from gateway.tokens import token_file

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.audit import entry as chain
-from gateway.audit.entry import FIRST, START, Actor, Entry, verify
+from gateway.audit import hash_chain as chain
+from gateway.audit.hash_chain import FIRST, START, Actor, Entry, verify
 
 BY = Actor("token", "Ann's laptop", "tok_1", "192.0.2.7", "req_1")
 

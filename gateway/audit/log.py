@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from gateway.audit import entry as chain
-from gateway.audit.entry import START, Entry, Link
+from gateway.audit import hash_chain as chain
+from gateway.audit.hash_chain import START, Entry, Link
 from gateway.core.clock import to_iso
 from gateway.storage import files
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit import journal
-from gateway.audit.entry import verify
-from gateway.audit.journal import AuditLog, AuditLogError
+from gateway.audit import log as journal
+from gateway.audit.hash_chain import verify
+from gateway.audit.log import AuditLog, AuditLogError
 from gateway.storage import files
 from gateway.storage.files import LockTimeout
-from tests.audit.test_entry import entry
+from tests.audit.test_hash_chain import entry
 from tests.support.tokens import Clock
 
 
