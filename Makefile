@@ -46,7 +46,7 @@ bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare aiohttp rel
 bench-admission: $(VENV)/test.stamp  ## what limits and metering cost a request, in CPU
 	@$(BIN)/python -m bench.admission
 
-prices: $(VENV)/test.stamp  ## renew gateway/prices.json from the genai-prices that is installed
+prices: $(VENV)/test.stamp  ## renew gateway/usage/pricing/prices.json from the genai-prices that is installed
 	@$(BIN)/python scripts/make_prices.py
 
 lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)

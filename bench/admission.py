@@ -30,8 +30,8 @@ from gateway.observability.metrics import Metrics
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
 from gateway.usage.ledger import Ledger
-from gateway.usage.ledger_file import LedgerFile
-from gateway.usage.pricing import load_prices, packaged_prices
+from gateway.usage.pricing.prices import load_prices, packaged_prices
+from gateway.usage.stores.sqlite import LedgerFile
 
 PATH = "chat/completions"
 CHUNKS = 100

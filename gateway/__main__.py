@@ -21,7 +21,7 @@ from gateway.observability import logging as log
 from gateway.supervisor import Supervisor
 from gateway.tokens.document import TokenFileError
 from gateway.tokens.token_file import TokenFile
-from gateway.usage.pricing import read_price_table
+from gateway.usage.pricing.prices import read_price_table
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 78

@@ -17,8 +17,8 @@ from gateway.limits.limiter import Limiter, LimitReached
 from gateway.observability.metrics import Refusal as Reason
 from gateway.ticket import Granted
 from gateway.usage.estimate import estimate
-from gateway.usage.pricing import FREE, Price, PriceList
-from gateway.usage.record import Usage
+from gateway.usage.models import Usage
+from gateway.usage.pricing.prices import FREE, Price, PriceList
 
 NoteRefusal = Callable[[Reason], None]
 _REASONS: Mapping[Kind, Reason] = MappingProxyType(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from gateway.accounting import Accounting
 from gateway.admission import Admission, AdmissionRules
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.access import Access
@@ -53,10 +52,11 @@ from gateway.tokens.service import TokenService
 from gateway.tokens.token_file import TokenFile
 from gateway.tokens.view import TokenView
 from gateway.tokens.watcher import FileState, TokenWatcher
+from gateway.usage.accounting import Accounting
 from gateway.usage.ledger import Ledger
-from gateway.usage.ledger_file import LEDGER_FILE, LedgerFile
-from gateway.usage.pricing import load_prices, packaged_prices, read_price_table
+from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from gateway.usage.recorder import Used, UseRecorder
+from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
 from gateway.user_keys import UserKeys
 
 LOCK_SECONDS = 2.0

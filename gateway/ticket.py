@@ -17,10 +17,10 @@ from gateway.limits.counters import CountersDown, Reservation
 from gateway.limits.demands import actual_amounts
 from gateway.limits.levels import Money
 from gateway.limits.limiter import Limiter
-from gateway.usage import meter
+from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
-from gateway.usage.pricing import Price
-from gateway.usage.record import NOTHING_USED, Entry, Usage
+from gateway.usage.models import NOTHING_USED, Entry, Usage
+from gateway.usage.pricing.prices import Price
 
 CLIENT_GONE = 499
 MAX_READ_BYTES = 4 * 1024 * 1024
@@ -66,7 +66,7 @@ class Ticket:
         self._record = record
         self._began = time.perf_counter()
         self._status = 200
-        self._meter: meter.StreamMeter | None = None
+        self._meter: extraction.StreamMeter | None = None
         self._is_settled = False
         self._is_sent = False
         self._estimated: Estimate | None = None
@@ -91,9 +91,9 @@ class Ticket:
         body = answer.body
         if isinstance(body, bytes):
             self.first_byte_seconds = time.perf_counter() - self._began
-            self._settle(meter.usage_in(body), -(-len(body) // BYTES_PER_TOKEN))
+            self._settle(extraction.usage_in(body), -(-len(body) // BYTES_PER_TOKEN))
         elif answer.content_type.startswith(EVENT_STREAM):
-            self._meter = meter.StreamMeter(drops_usage)
+            self._meter = extraction.StreamMeter(drops_usage)
             answer.body = self._stream(body, self._meter)
         else:
             answer.body = self._pieces(body, is_json="json" in answer.content_type)
@@ -129,7 +129,9 @@ class Ticket:
         else:
             self._close(NOTHING_USED, is_estimated=False)
 
-    async def _stream(self, blocks: AsyncIterator[bytes], counter: meter.StreamMeter) -> AsyncGenerator[bytes, None]:
+    async def _stream(
+        self, blocks: AsyncIterator[bytes], counter: extraction.StreamMeter
+    ) -> AsyncGenerator[bytes, None]:
         look_at = 1 if self._has_budget() else None
         try:
             async for block in blocks:
@@ -156,7 +158,7 @@ class Ticket:
                 if is_json and size <= MAX_READ_BYTES:
                     kept.append(piece)
                 yield piece
-            self._settle(meter.usage_in(b"".join(kept)) if size <= MAX_READ_BYTES else None, 0)
+            self._settle(extraction.usage_in(b"".join(kept)) if size <= MAX_READ_BYTES else None, 0)
         finally:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
@@ -165,7 +167,7 @@ class Ticket:
         held = self._reservation
         return held is not None and any(isinstance(demand.limit, Money) for demand in held.demands)
 
-    async def _pieces_within_budget(self, counter: meter.StreamMeter) -> int:
+    async def _pieces_within_budget(self, counter: extraction.StreamMeter) -> int:
         """How many more pieces may pass before this has to be asked again. Money for them is reserved before they come; where
         there is no more, what is reserved is used up piece by piece. Raises QuotaExceeded, StoreUnavailable."""
         held, price = self._reservation, self._price

@@ -1,4 +1,4 @@
-"""Write ``gateway/prices.json`` out of the installed genai-prices package. Run from the root: no network is used.
+"""Write ``gateway/usage/pricing/prices.json`` out of the installed genai-prices package. Run from the root: no network is used.
 
 What the file holds, and what it leaves out:
 
@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from gateway.usage.price_matching import Rule  # noqa: E402
-from gateway.usage.pricing import FREE, Price, PricedModel, PriceFile, Provider, Tier  # noqa: E402
+from gateway.usage.pricing.matching import Rule  # noqa: E402
+from gateway.usage.pricing.prices import FREE, Price, PricedModel, PriceFile, Provider, Tier  # noqa: E402
 
 MAKERS = "openai anthropic google mistral deepseek x-ai cohere perplexity moonshotai meta minimax zai zhipuai voyageai"
 HOSTS = "groq cerebras aws azure databricks cloudflare"
@@ -214,10 +214,10 @@ def literal_start(regex: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write gateway/prices.json.")
+    parser = argparse.ArgumentParser(description="Write gateway/usage/pricing/prices.json.")
     parser.add_argument("--as-of", type=datetime.date.fromisoformat, default=datetime.datetime.now(datetime.UTC).date())
     made = make(parser.parse_args().as_of)
-    (ROOT / "gateway" / "prices.json").write_bytes(made.data)
+    (ROOT / "gateway" / "usage" / "pricing" / "prices.json").write_bytes(made.data)
     lines = [f"{made.priced} models priced, {len(made.data)} bytes", f"{made.skipped.total()} without a price:"]
     lines += [f"{count:6} {why}" for why, count in made.skipped.most_common()]
     sys.stdout.write("\n".join(lines) + "\n")

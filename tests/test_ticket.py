@@ -16,7 +16,7 @@ from gateway.inference import Origin
 from gateway.limits.policy import read_limits
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
-from gateway.usage.record import Usage
+from gateway.usage.models import Usage
 from tests.support.inference import World, world
 
 PRICES = {"m": {"input": 1, "output": 10}}

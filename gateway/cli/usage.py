@@ -14,8 +14,8 @@ from gateway.tokens import public
 from gateway.tokens.record import TokenRecord
 from gateway.tokens.view import TokenView
 from gateway.usage import reports
-from gateway.usage.ledger_file import HOUR, LEDGER_FILE, LedgerFile
 from gateway.usage.reports import NOTHING, Bucket, GroupBy, Query, Row, Sums
+from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, LedgerFile
 
 SUM_HEADINGS = ("REQUESTS", "PROMPT", "COMPLETION", "COST USD", "ERRORS")
 BY_HOUR_UP_TO = 2 * reports.DAY

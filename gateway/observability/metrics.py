@@ -11,7 +11,7 @@ from gateway.observability.prometheus import SECONDS, Exposition, Family, histog
 from gateway.observability.shared_metrics import OVERFLOW, NumberPage, NumbersArena
 
 if TYPE_CHECKING:
-    from gateway.usage.record import Usage
+    from gateway.usage.models import Usage
 
 Refusal = Literal["requests", "tokens", "parallel", "budget", "price", "queue_full", "store"]
 """The limit that was reached; ``price``: none is known for the model; ``store``: the counters cannot be read."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from gateway.core.tasks import to_its_end
 from gateway.observability.metrics import Metrics
-from gateway.usage.ledger_file import PRUNED_AT_ONCE, LedgerFile
-from gateway.usage.record import Entry
+from gateway.usage.models import Entry
+from gateway.usage.stores.sqlite import PRUNED_AT_ONCE, LedgerFile
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.clock import to_iso
 from gateway.core.money import usd
-from gateway.usage.ledger_file import HOUR, SUMS, LedgerFile
+from gateway.usage.stores.sqlite import HOUR, SUMS, LedgerFile
 
 MAX_ROWS = 10_000
 DAY = 24 * HOUR

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.usage.ledger_file import HOUR, LEDGER_FILE, LedgerFile
+from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, LedgerFile
 from tests.campaigns.test_revocation_campaign import workers_of
 from tests.support.gateway import Process, gateway_process
 from tests.support.tokens import content, entry

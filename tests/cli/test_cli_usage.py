@@ -13,14 +13,14 @@ import pytest
 from gateway.cli import main
 from gateway.core.clock import to_iso
 from gateway.tokens import secret
-from gateway.usage.ledger_file import LEDGER_FILE, LedgerFile
-from gateway.usage.record import Usage
+from gateway.usage.models import Usage
+from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
 from tests.cli.test_cli import asked, complaint, run
 from tests.cli.test_cli_life import on_terminal
 from tests.cli.test_main import Terminal
 from tests.support.gateway import ROOT, environment
 from tests.support.tokens import content, entry
-from tests.usage.test_ledger_file import made
+from tests.usage.stores.test_sqlite import made
 
 HOUR = 3600
 

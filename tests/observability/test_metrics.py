@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.observability.metrics import Metrics, Refusal
 from gateway.observability.prometheus import SECONDS
 from gateway.observability.shared_metrics import CAPACITY, NumbersArena
-from gateway.usage.record import NOTHING_USED, Usage
+from gateway.usage.models import NOTHING_USED, Usage
 
 FORK = multiprocessing.get_context("fork")
 CHAT = "/v1/chat/completions"

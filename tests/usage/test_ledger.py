@@ -10,10 +10,10 @@ import pytest
 
 from gateway.usage import ledger as room
 from gateway.usage.ledger import Ledger
-from gateway.usage.ledger_file import LEDGER_FILE, PRUNED_AT_ONCE, LedgerFile
-from gateway.usage.record import Entry
+from gateway.usage.models import Entry
+from gateway.usage.stores.sqlite import LEDGER_FILE, PRUNED_AT_ONCE, LedgerFile
 from tests.support.tokens import NOW, Clock
-from tests.usage.test_ledger_file import count, expected_sums, hour_sums, made
+from tests.usage.stores.test_sqlite import count, expected_sums, hour_sums, made
 
 
 class Number:

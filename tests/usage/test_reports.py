@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounting import Accounting
 from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import ENVIRONMENT, Principal
 from gateway.core.clock import LATEST
@@ -23,12 +22,13 @@ from gateway.http.routes import usage as room
 from gateway.http.routes.usage import READERS, UsageRoutes, answer, query_of
 from gateway.tokens.view import Held, TokenView
 from gateway.usage import reports
-from gateway.usage.ledger_file import LEDGER_FILE, SUMS, LedgerFile
-from gateway.usage.record import Usage
+from gateway.usage.accounting import Accounting
+from gateway.usage.models import Usage
 from gateway.usage.reports import NOTHING, Query, Row, Sums, TooManyRows, as_csv, total_of
+from gateway.usage.stores.sqlite import LEDGER_FILE, SUMS, LedgerFile
 from tests.support.tokens import NOW
 from tests.tokens.test_view import token, view
-from tests.usage.test_ledger_file import made
+from tests.usage.stores.test_sqlite import made
 
 DAY = 1_799_971_200
 """The first second of the day that NOW is in."""

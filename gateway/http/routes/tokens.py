@@ -4,7 +4,6 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.accounting import Accounting
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.authority import Authority
 from gateway.auth.credentials import is_well_formed
@@ -18,6 +17,7 @@ from gateway.tokens import fields, lifetime, public, secret
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.record import Role, Status, TokenRecord, allows_model
 from gateway.usage import reports
+from gateway.usage.accounting import Accounting
 
 DEFAULT_GRACE = "24h"
 _REVOKED = "A token with this secret, if there was one, is revoked now."

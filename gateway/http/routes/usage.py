@@ -5,7 +5,6 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.accounting import Accounting
 from gateway.auth.authority import Authority
 from gateway.auth.roles import Reach, Verb
 from gateway.core.clock import LATEST, from_iso, to_iso
@@ -15,8 +14,9 @@ from gateway.http.call import Call
 from gateway.management import TokenManagement
 from gateway.tokens.view import TokenView
 from gateway.usage import reports
-from gateway.usage.ledger_file import HOUR
+from gateway.usage.accounting import Accounting
 from gateway.usage.reports import MAX_ROWS, Query, Row
+from gateway.usage.stores.sqlite import HOUR
 
 DEFAULT_DAYS = 7
 

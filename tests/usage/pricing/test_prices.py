@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage.price_matching import Matcher, Rule
-from gateway.usage.pricing import (
+from gateway.usage.models import Usage
+from gateway.usage.pricing.matching import Matcher, Rule
+from gateway.usage.pricing.prices import (
     FREE,
     Price,
     PriceFile,
@@ -29,7 +30,6 @@ from gateway.usage.pricing import (
     packaged_prices,
     read_price_table,
 )
-from gateway.usage.record import Usage
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.storage import sqlite
 from gateway.storage.sqlite import WrongVersion
-from gateway.usage.record import Entry
+from gateway.usage.models import Entry
 
 LEDGER_FILE = "usage.sqlite"
 """Its name in the folder for what the gateway itself writes."""

@@ -12,8 +12,8 @@ from types import MappingProxyType
 import msgspec
 
 from gateway.core import wildcards
-from gateway.usage.price_matching import Matcher, Rule
-from gateway.usage.record import Usage
+from gateway.usage.models import Usage
+from gateway.usage.pricing.matching import Matcher, Rule
 
 _MILLION = 1_000_000
 _REMEMBERED_NAMES = 1024
@@ -157,7 +157,7 @@ def load_prices(data: bytes, overrides: Mapping[str, Price]) -> PriceList:
 
 def packaged_prices() -> bytes:
     """``prices.json``, as it came with the gateway."""
-    return Path(__file__).parents[1].joinpath("prices.json").read_bytes()
+    return Path(__file__).with_name("prices.json").read_bytes()
 
 
 def read_price_table(value: object) -> dict[str, Price]:

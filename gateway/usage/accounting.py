@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from gateway.core.errors import StoreUnavailable
 from gateway.usage import reports
-from gateway.usage.ledger_file import LedgerFile
 from gateway.usage.reports import Query, Row, Sums
+from gateway.usage.stores.sqlite import LedgerFile
 
 log = logging.getLogger(__name__)
 

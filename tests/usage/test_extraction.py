@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import sse
-from gateway.usage.meter import MOST_TOKENS, StreamMeter, read_usage, usage_in
-from gateway.usage.record import Usage
+from gateway.usage.extraction import MOST_TOKENS, StreamMeter, read_usage, usage_in
+from gateway.usage.models import Usage
 
 REPORTS: list[tuple[str, dict[str, Any], Usage]] = [
     ("chat", {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21}, Usage(9, 12)),

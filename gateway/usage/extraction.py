@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.core import sse
-from gateway.usage.record import Usage
+from gateway.usage.models import Usage
 
 MOST_TOKENS = 10**8
 """More than any request can use: what a hostile upstream reports must not overflow a sum."""

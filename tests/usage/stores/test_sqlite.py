@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage import ledger_file as room
-from gateway.usage.ledger_file import LARGEST, LEDGER_FILE, SUMS, LedgerFile, LedgerFileError
-from gateway.usage.record import Entry, Usage
+from gateway.usage.models import Entry, Usage
+from gateway.usage.stores import sqlite as room
+from gateway.usage.stores.sqlite import LARGEST, LEDGER_FILE, SUMS, LedgerFile, LedgerFileError
 from tests.support.tokens import NOW
 
 CONTEXT = multiprocessing.get_context("fork")

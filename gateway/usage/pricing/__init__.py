@@ -1,0 +1,1 @@
+"""What model tokens cost: the prices that come along, and those that the operator sets."""
