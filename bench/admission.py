@@ -22,10 +22,10 @@ from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.core.clock import SteadyClock
 from gateway.core.json_body import model_in, read_object, stream_in
 from gateway.inference import Backends, Inference, MeteringRules, Origin
+from gateway.limits.config import read_limits
 from gateway.limits.limiter import Limiter
-from gateway.limits.memory import MemoryCounters
-from gateway.limits.policy import read_limits
-from gateway.limits.sqlite import SqliteCounters
+from gateway.limits.stores.memory import MemoryCounters
+from gateway.limits.stores.sqlite import SqliteCounters
 from gateway.observability.metrics import Metrics
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held

@@ -9,11 +9,11 @@ from gateway.auth.principal import Principal
 from gateway.backends.base import BackendRequest
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
-from gateway.limits import words
-from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation, decide
-from gateway.limits.demands import Line, Models, demands, limits_on
-from gateway.limits.levels import Amounts, Demand, Kind, Level, Limit, Money
+from gateway.limits import presentation
+from gateway.limits.algorithms import Amounts, Demand, Kind, Level, Limit, Money
 from gateway.limits.limiter import Limiter, LimitReached
+from gateway.limits.matching import Line, Models, demands, limits_on
+from gateway.limits.store import Counters, CountersDown, Refusal, Reservation, decide
 from gateway.observability.metrics import Refusal as Reason
 from gateway.ticket import Granted
 from gateway.usage.estimate import estimate
@@ -182,8 +182,8 @@ def _has_budget(limits: Sequence[Limit]) -> bool:
 
 
 def _refused(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
-    error = words.error(refusal, names, is_queue_full)
-    error.headers = {**words.headers(refusal.demands, refusal.levels), **error.headers}
+    error = presentation.error(refusal, names, is_queue_full)
+    error.headers = {**presentation.headers(refusal.demands, refusal.levels), **error.headers}
     return error
 
 

@@ -36,11 +36,11 @@ from gateway.http.routes.user_keys import UserKeyRoutes
 from gateway.http.table import Handlers, Router, routes
 from gateway.http.throttle import Throttle
 from gateway.inference import Backends, Inference, MeteringRules
-from gateway.limits.counters import Counters
-from gateway.limits.counters_file import COUNTERS_FILE
 from gateway.limits.limiter import Limiter
-from gateway.limits.memory import MemoryCounters
-from gateway.limits.sqlite import SqliteCounters
+from gateway.limits.store import Counters
+from gateway.limits.stores.memory import MemoryCounters
+from gateway.limits.stores.sqlite import SqliteCounters
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.management import TokenManagement
 from gateway.observability.logging import LineWriter, wants_json
 from gateway.observability.metrics import Metrics

@@ -12,11 +12,11 @@ from gateway.backends.base import EVENT_STREAM, Answer, BackendRequest
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable, UpstreamTimeout
 from gateway.core.json_body import JsonObject
 from gateway.core.money import usd
-from gateway.limits import words
-from gateway.limits.counters import CountersDown, Reservation
-from gateway.limits.demands import actual_amounts
-from gateway.limits.levels import Money
+from gateway.limits import presentation
+from gateway.limits.algorithms import Money
 from gateway.limits.limiter import Limiter
+from gateway.limits.matching import actual_amounts
+from gateway.limits.store import CountersDown, Reservation
 from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
 from gateway.usage.models import NOTHING_USED, Entry, Usage
@@ -79,7 +79,7 @@ class Ticket:
     def headers(self) -> dict[str, str]:
         """``x-ratelimit-*``, as things stand."""
         held = self._reservation
-        return {} if held is None else words.headers(held.demands, held.levels)
+        return {} if held is None else presentation.headers(held.demands, held.levels)
 
     def sent(self) -> None:
         """From here on the upstream may be at work."""

@@ -13,7 +13,7 @@ from gateway.core import sse
 from gateway.core.errors import QuotaExceeded, RateLimited, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.json_body import read_object
 from gateway.inference import Origin
-from gateway.limits.policy import read_limits
+from gateway.limits.config import read_limits
 from gateway.tokens.record import Role, TokenRecord
 from gateway.tokens.view import Held
 from gateway.usage.models import Usage

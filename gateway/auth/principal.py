@@ -5,7 +5,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import force_setattr
 
-from gateway.limits.demands import NO_LIMITS, Line
+from gateway.limits.matching import NO_LIMITS, Line
 from gateway.tokens.record import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
 from gateway.tokens.view import Held

@@ -12,7 +12,7 @@ from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
 from gateway.cli.output import Printer
-from gateway.limits.policy import read_limits
+from gateway.limits.config import read_limits
 from gateway.tokens import fields, lifetime, secret
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.record import Role, Status, TokenRecord

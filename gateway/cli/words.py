@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.clock import to_local_iso
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens.changes import Touch
 from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
 from gateway.tokens.view import Held, TokenView

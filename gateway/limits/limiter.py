@@ -7,8 +7,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.limits.counters import Counters, CountersDown, Refusal, Reservation
-from gateway.limits.levels import Demand
+from gateway.limits.algorithms import Demand
+from gateway.limits.store import Counters, CountersDown, Refusal, Reservation
 
 LOOK_SECONDS = 0.02
 """Between two looks at what other workers may have given back."""

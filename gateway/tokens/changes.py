@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.document import TokenDocument
 from gateway.tokens.grants import Grant, grant_along

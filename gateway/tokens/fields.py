@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.clock import LATEST, from_iso, to_iso
-from gateway.limits.policy import LimitError, LimitSet, read_limits
+from gateway.limits.config import LimitError, LimitSet, read_limits
 from gateway.tokens.record import PreviousSecret, Role, TokenRecord
 
 MAX_NAME_LENGTH = 200

@@ -8,7 +8,7 @@ from functools import reduce
 
 import msgspec
 
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens import secret
 from gateway.tokens.record import PreviousSecret, Role, TokenRecord, allows_model
 from gateway.tokens.view import Held, TokenView

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.core import wildcards
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 
 
 class Role(StrEnum):

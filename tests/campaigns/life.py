@@ -24,7 +24,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.audit import log
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.core.clock import SteadyClock
-from gateway.limits.policy import read_limits
+from gateway.limits.config import read_limits
 from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import ChangeRefused, TokenWish, Touch

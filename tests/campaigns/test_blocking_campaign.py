@@ -24,11 +24,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from gateway.limits import counters_file
-from gateway.limits.counters import Reservation
-from gateway.limits.counters_file import COUNTERS_FILE
-from gateway.limits.sqlite import SqliteCounters
-from gateway.limits.transactions import TRANSACTIONS_BETWEEN_CHECKPOINTS, HeldByOthers, Transactions
+from gateway.limits.store import Reservation
+from gateway.limits.stores import sqlite_file
+from gateway.limits.stores.sqlite import SqliteCounters
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
+from gateway.limits.stores.sqlite_transactions import TRANSACTIONS_BETWEEN_CHECKPOINTS, HeldByOthers, Transactions
 from tests.support.gateway import ROOT, environment
 from tests.support.limits import wanted
 
@@ -164,9 +164,9 @@ def test_a_step_on_the_loop_does_not_wait_for_the_file(tmp_path: Path) -> None:
 
 def counted(path: Path) -> tuple[int, list[int]]:
     """The money of the one token, and what is reserved of each of its limits."""
-    connection = counters_file.connect(path, 1.0)
+    connection = sqlite_file.connect(path, 1.0)
     try:
-        (levels,) = counters_file.read_all(connection).values()
+        (levels,) = sqlite_file.read_all(connection).values()
     finally:
         connection.close()
     (budget,) = (level for name, level in levels.items() if "budget" in name)

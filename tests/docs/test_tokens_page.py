@@ -17,7 +17,7 @@ import yaml
 from gateway.auth.roles import ROLES, Verb
 from gateway.cli import arguments
 from gateway.http.table import Handlers, routes
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens import lifetime
 from gateway.tokens.record import Role, Status
 from tests.docs.blocks import Block

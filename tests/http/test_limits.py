@@ -10,8 +10,8 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.limits.counters_file import COUNTERS_FILE
-from gateway.limits.policy import read_limits
+from gateway.limits.config import read_limits
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.tokens.changes import TokenWish
 from tests.support.gateway import Running
 from tests.support.tokens import BY, Clock, service_at

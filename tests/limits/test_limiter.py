@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.limits.counters import CountersDown, Refusal, Reservation
-from gateway.limits.levels import Demand, Level
+from gateway.limits.algorithms import Demand, Level
 from gateway.limits.limiter import Limiter, LimitReached
-from gateway.limits.memory import MemoryCounters
+from gateway.limits.store import CountersDown, Refusal, Reservation
+from gateway.limits.stores.memory import MemoryCounters
 from tests.support.limits import wanted
 from tests.support.tokens import Clock
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.limits.counters import Reservation
-from gateway.limits.demands import Line, demands, limits_on
-from gateway.limits.levels import Amounts, Demand
-from gateway.limits.policy import read_limits
+from gateway.limits.algorithms import Amounts, Demand
+from gateway.limits.config import read_limits
+from gateway.limits.matching import Line, demands, limits_on
+from gateway.limits.store import Reservation
 
 NOW = 1_800_000_000_000
 """In milliseconds: a Friday morning."""

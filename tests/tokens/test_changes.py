@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
 from gateway.tokens.document import TokenDocument

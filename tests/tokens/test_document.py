@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens import document as codec
 from gateway.tokens.document import TokenDocument, TokenFileError
 from gateway.tokens.record import Role, Status

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.clock import to_iso
-from gateway.limits.policy import Budget, LimitSet
+from gateway.limits.config import Budget, LimitSet
 from gateway.tokens import document as codec
 from gateway.tokens import secret
 from gateway.tokens.document import TokenDocument, TokenFileError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens import fields
 from gateway.tokens.fields import READERS, FieldError
 from gateway.tokens.record import PreviousSecret, Role

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.policy import LimitSet
+from gateway.limits.config import LimitSet
 from gateway.tokens.grants import EVERYTHING, Grant, grant_along
 from gateway.tokens.record import PreviousSecret, Role, allows_model
 from tests.support.tokens import record

@@ -10,7 +10,7 @@ from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.http import forms, relay
 from gateway.http.call import Call
-from gateway.limits import words
+from gateway.limits import presentation
 
 DEFAULT_ENDPOINT = "chat/completions"
 MOST_TOKENS = 10**9
@@ -36,9 +36,9 @@ class CheckRoutes:
             return relay.json(call, 200, _refused(unpriced, None))
         now = self._admission.limiter.now()
         if outlook.refusal is not None:
-            binding = words.left(outlook.refusal.demand.limit, outlook.refusal.level, now)
-            return relay.json(call, 200, _refused(words.error(outlook.refusal, call.caller.names), binding))
-        tightest = words.left(*outlook.tightest, now) if outlook.tightest else None
+            binding = presentation.left(outlook.refusal.demand.limit, outlook.refusal.level, now)
+            return relay.json(call, 200, _refused(presentation.error(outlook.refusal, call.caller.names), binding))
+        tightest = presentation.left(*outlook.tightest, now) if outlook.tightest else None
         return relay.json(call, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
 
 

@@ -11,7 +11,7 @@ from gateway.auth.roles import ROLES
 from gateway.core.clock import to_iso
 from gateway.http import forms, relay
 from gateway.http.call import Call
-from gateway.limits import words
+from gateway.limits import presentation
 from gateway.management import TokenManagement
 from gateway.tokens import public
 
@@ -29,7 +29,9 @@ class MeRoutes:
         standing = await self._admission.standing(call.caller.limits)
         now = int(may.now * 1000)
         told = _told(may, is_open=call.caller is ANYBODY)
-        return relay.json(call, 200, {**told, "left": [words.left(limit, level, now) for limit, level in standing]})
+        return relay.json(
+            call, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in standing]}
+        )
 
 
 def _told(may: Authority, is_open: bool) -> dict[str, Any]:

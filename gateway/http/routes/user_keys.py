@@ -10,8 +10,8 @@ from gateway.core.clock import to_iso
 from gateway.core.money import usd
 from gateway.http import forms, relay
 from gateway.http.call import Call
-from gateway.limits.demands import Line
-from gateway.limits.levels import Kind
+from gateway.limits.algorithms import Kind
+from gateway.limits.matching import Line
 from gateway.tokens import fields
 from gateway.tokens.record import TokenRecord
 from gateway.user_keys import UserKeys

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.core.tasks import to_its_end
-from gateway.limits import counters_file
+from gateway.limits.stores import sqlite_file
 from gateway.storage import files, sqlite
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Transactions:
             self._here.close()
             self._here = None
         if self._here is None:
-            self._here = counters_file.connect(self._path, busy_seconds=0.0)
+            self._here = sqlite_file.connect(self._path, busy_seconds=0.0)
             # A checkpoint syncs the disk, which may take long: the thread makes them.
             self._here.execute("PRAGMA wal_autocheckpoint = 0")
             self._here_inode = self._newest_inode = self._path.stat().st_ino
@@ -114,7 +114,7 @@ class Transactions:
                         self._there.close()
                         self._there = None
                     if self._there is None:
-                        self._there = counters_file.connect(self._path, busy_seconds=0.0)
+                        self._there = sqlite_file.connect(self._path, busy_seconds=0.0)
                         self._there_inode = self._newest_inode = self._path.stat().st_ino
                     if is_checkpoint_due:
                         self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

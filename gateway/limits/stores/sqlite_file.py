@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.limits.levels import Level
+from gateway.limits.algorithms import Level
 from gateway.storage import sqlite
 
 COUNTERS_FILE = "counters.sqlite"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.policy import Budget, LimitError, LimitSet, read_limits
+from gateway.limits.config import Budget, LimitError, LimitSet, read_limits
 
 COUNTS = st.none() | st.integers(1, 10**12)
 WINDOWS = st.sampled_from([None, "day", "week", "month"])

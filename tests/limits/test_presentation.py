@@ -3,9 +3,9 @@
 import pytest
 
 from gateway.core.errors import QuotaExceeded, TokensLimited
-from gateway.limits import words
-from gateway.limits.counters import Refusal
-from gateway.limits.memory import MemoryCounters
+from gateway.limits import presentation
+from gateway.limits.store import Refusal
+from gateway.limits.stores.memory import MemoryCounters
 from tests.support.limits import NOW, held, wanted
 from tests.support.tokens import Clock
 
@@ -28,7 +28,7 @@ NAMES = {"tok_a": "chat", "tok_p": "team"}
     ],
 )
 def test_durations_are_written_as_openai_does(milliseconds: int, text: str) -> None:
-    assert words.duration(milliseconds) == text
+    assert presentation.duration(milliseconds) == text
 
 
 async def refused(limits: dict[str, object], count: int = 1, **more: object) -> Refusal:
@@ -42,7 +42,7 @@ async def refused(limits: dict[str, object], count: int = 1, **more: object) -> 
 
 
 async def test_a_rate_tells_when_to_come_back() -> None:
-    error = words.error(await refused({"rpm": 2}, 2), NAMES)
+    error = presentation.error(await refused({"rpm": 2}, 2), NAMES)
     assert error.message == (
         "Rate limit reached for token 'chat' (tok_a) on requests per min (RPM): Limit 2, Used 2, Requested 1. "
         "Please try again in 30s."
@@ -52,12 +52,12 @@ async def test_a_rate_tells_when_to_come_back() -> None:
 
 
 async def test_a_parents_limit_is_called_one() -> None:
-    error = words.error(await refused({"models": {"gpt-4*": {"rpm": 1}}}, 1, holder="tok_p"), NAMES)
+    error = presentation.error(await refused({"models": {"gpt-4*": {"rpm": 1}}}, 1, holder="tok_p"), NAMES)
     assert error.message.startswith("Rate limit reached for the parent token 'team' (tok_p) (model gpt-4*) on requests")
 
 
 async def test_what_can_never_fit_is_not_asked_to_come_back() -> None:
-    error = words.error(await refused({"tpm": 100}, 0, tokens=500), NAMES)
+    error = presentation.error(await refused({"tpm": 100}, 0, tokens=500), NAMES)
     assert isinstance(error, TokensLimited)
     assert "larger than the limit" in error.message
     assert error.headers == {"x-should-retry": "false"}
@@ -69,12 +69,12 @@ async def test_a_wait_that_clients_do_not_keep_to_is_not_retried() -> None:
     counters.settle(held(await counters.reserve(demands, NOW)), [250])
     refusal = await counters.reserve(demands, NOW)
     assert isinstance(refusal, Refusal)
-    headers = words.error(refusal, NAMES).headers
+    headers = presentation.error(refusal, NAMES).headers
     assert headers == {"Retry-After": "150", "retry-after-ms": "150000", "x-should-retry": "false"}
 
 
 async def test_money_that_comes_back_tells_when() -> None:
-    error = words.error(await refused({"budget": "0.0001/day"}, 1, money=100), NAMES)
+    error = presentation.error(await refused({"budget": "0.0001/day"}, 1, money=100), NAMES)
     assert isinstance(error, QuotaExceeded)
     assert (error.type, error.code) == ("insufficient_quota", "insufficient_quota")
     assert "Limit $0.0001 per day, Used $0.0001, Reserved $0, Requested $0.0001 at least" in error.message
@@ -84,7 +84,7 @@ async def test_money_that_comes_back_tells_when() -> None:
 
 
 async def test_money_that_does_not_come_back_has_no_time() -> None:
-    error = words.error(await refused({"budget": "0.0001"}, 1, money=100), NAMES)
+    error = presentation.error(await refused({"budget": "0.0001"}, 1, money=100), NAMES)
     assert error.headers == {"x-should-retry": "false"}
     assert "somebody has to raise it" in error.message
 
@@ -93,7 +93,7 @@ async def test_the_headers_are_of_the_tightest_limits() -> None:
     counters = MemoryCounters(Clock())
     limits = {"rpm": 60, "tpm": 6000, "models": {"gpt-4o": {"rpm": 5}}}
     reservation = held(await counters.reserve(wanted(limits, tokens=100), NOW))
-    assert words.headers(reservation.demands, reservation.levels) == {
+    assert presentation.headers(reservation.demands, reservation.levels) == {
         "x-ratelimit-limit-requests": "5",
         "x-ratelimit-remaining-requests": "4",
         "x-ratelimit-reset-requests": "12s",
@@ -102,7 +102,7 @@ async def test_the_headers_are_of_the_tightest_limits() -> None:
         "x-ratelimit-reset-tokens": "1s",
     }
     counters.settle(reservation, [1, 10, 1])
-    assert words.headers(reservation.demands, reservation.levels)["x-ratelimit-remaining-tokens"] == "5990"
+    assert presentation.headers(reservation.demands, reservation.levels)["x-ratelimit-remaining-tokens"] == "5990"
 
 
 async def test_what_is_left_keeps_spent_and_reserved_apart() -> None:
@@ -111,7 +111,7 @@ async def test_what_is_left_keeps_spent_and_reserved_apart() -> None:
     counters.settle(held(await counters.reserve(demands, NOW)), [50, 0, 100_000])
     held(await counters.reserve(demands, NOW))
     levels = await counters.levels(demands, NOW)
-    shown = [words.left(demand.limit, level, NOW) for demand, level in zip(demands, levels, strict=True)]
+    shown = [presentation.left(demand.limit, level, NOW) for demand, level in zip(demands, levels, strict=True)]
     numbers = [(one["kind"], one["used"], one["reserved"], one["remaining"]) for one in shown[:2]]
     assert numbers == [("tokens", 50, 100, 850), ("parallel", 1, 0, 2)]
     names = ("limit", "used", "reserved", "remaining")

@@ -6,17 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.levels import (
-    LARGEST,
-    Demand,
-    Level,
-    Limit,
-    Money,
-    Parallelism,
-    RequestRate,
-    TokenRate,
-    granted,
-)
+from gateway.limits.algorithms import LARGEST, Demand, Level, Limit, Money, Parallelism, RequestRate, TokenRate, granted
 from gateway.limits.windows import window
 from tests.support.limits import NOW
 

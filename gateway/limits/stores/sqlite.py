@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.limits import counters_file
-from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
-from gateway.limits.levels import LARGEST, Demand, Level, RequestRate
-from gateway.limits.rows import Rows
-from gateway.limits.transactions import HeldByOthers, Transactions
+from gateway.limits.algorithms import LARGEST, Demand, Level, RequestRate
+from gateway.limits.store import CountersDown, Refusal, Reservation, decide
+from gateway.limits.stores import sqlite_file
+from gateway.limits.stores.sqlite_rows import Rows
+from gateway.limits.stores.sqlite_transactions import HeldByOthers, Transactions
 
 log = logging.getLogger(__name__)
 
@@ -250,14 +250,14 @@ def _let_go(level: Level, amount: int, worker: int) -> int:
 def _give_back_lost(connection: sqlite3.Connection) -> None:
     """What is reserved by workers that are not there any more."""
     alive = {number for (number,) in connection.execute("SELECT id FROM workers")}
-    for holder, levels in counters_file.read_all(connection).items():
+    for holder, levels in sqlite_file.read_all(connection).items():
         is_changed = False
         for level in levels.values():
             for worker in set(level.shares or ()) - alive:
                 is_changed = True
                 level.reserved = max(0, level.reserved - _let_go(level, LARGEST, worker))
         if is_changed:
-            counters_file.put(connection, holder, levels)
+            sqlite_file.put(connection, holder, levels)
 
 
 def _is_settled_already(reservation: Reservation, actual: Sequence[int]) -> bool:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.limits.counters import Counters, CountersDown, Refusal
-from gateway.limits.counters_file import COUNTERS_FILE
-from gateway.limits.memory import MemoryCounters
-from gateway.limits.sqlite import SqliteCounters
+from gateway.limits.store import Counters, CountersDown, Refusal
+from gateway.limits.stores.memory import MemoryCounters
+from gateway.limits.stores.sqlite import SqliteCounters
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from tests.support.limits import NOW, held, wanted
 from tests.support.tokens import Clock
 

@@ -8,8 +8,8 @@ import msgspec
 from gateway.core.clock import to_iso
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
 from gateway.core.money import usd
-from gateway.limits.counters import Refusal
-from gateway.limits.levels import PER_MINUTE, Demand, Kind, Level, Limit
+from gateway.limits.algorithms import PER_MINUTE, Demand, Kind, Level, Limit
+from gateway.limits.store import Refusal
 
 _ON = {
     Kind.REQUESTS: "requests per min (RPM)",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from gateway.limits.levels import Demand, Level, granted
+from gateway.limits.algorithms import Demand, Level, granted
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 
 import sqlite3
 
-from gateway.limits import counters_file
-from gateway.limits.counters_file import Levels
-from gateway.limits.levels import Level, Limit
+from gateway.limits.algorithms import Level, Limit
+from gateway.limits.stores import sqlite_file
+from gateway.limits.stores.sqlite_file import Levels
 
 
 class Rows:
@@ -18,12 +18,12 @@ class Rows:
         """Of now, in milliseconds since the epoch; without it, as it stands. Raises sqlite3.Error."""
         levels = self._tokens.get(limit.holder)
         if levels is None:
-            levels = self._tokens[limit.holder] = counters_file.get(self._connection, limit.holder)
+            levels = self._tokens[limit.holder] = sqlite_file.get(self._connection, limit.holder)
         level = levels.get(limit.name)
         if level is None:
             level = levels[limit.name] = Level(ends_at=limit.ends_at)
             if now is not None:
-                counters_file.forget(levels, now)
+                sqlite_file.forget(levels, now)
         if now is not None:
             limit.refresh(level, now)
         return level
@@ -31,4 +31,4 @@ class Rows:
     def write(self) -> None:
         """Raises sqlite3.Error."""
         for holder, levels in self._tokens.items():
-            counters_file.put(self._connection, holder, levels)
+            sqlite_file.put(self._connection, holder, levels)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.limits import transactions
-from gateway.limits.counters import CountersDown, Refusal
-from gateway.limits.counters_file import COUNTERS_FILE
-from gateway.limits.sqlite import DEAD_SECONDS, SqliteCounters
+from gateway.limits.store import CountersDown, Refusal
+from gateway.limits.stores import sqlite_transactions
+from gateway.limits.stores.sqlite import DEAD_SECONDS, SqliteCounters
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from tests.support.limits import NOW, held, wanted
 from tests.support.tokens import Clock
 
@@ -185,7 +185,7 @@ async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> N
 
 
 async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(sqlite_transactions, "LONGEST_WAIT_SECONDS", 0.02)
     counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
     reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
     counters.settle(reservation, [10])

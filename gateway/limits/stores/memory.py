@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.tasks import to_its_end
-from gateway.limits import counters_file
-from gateway.limits.counters import CountersDown, Refusal, Reservation, decide
-from gateway.limits.counters_file import Levels
-from gateway.limits.levels import Demand, Level, Money
+from gateway.limits.algorithms import Demand, Level, Money
+from gateway.limits.store import CountersDown, Refusal, Reservation, decide
+from gateway.limits.stores import sqlite_file
+from gateway.limits.stores.sqlite_file import Levels
 from gateway.storage import sqlite
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class MemoryCounters:
                 levels = self._tokens[limit.holder] = {}
             level = levels.get(limit.name)
             if level is None:
-                counters_file.forget(levels, now)
+                sqlite_file.forget(levels, now)
                 level = levels[limit.name] = Level(ends_at=limit.ends_at)
             limit.refresh(level, now)
             found.append(level)
@@ -124,7 +124,7 @@ class MemoryCounters:
 
     def _read(self) -> dict[str, Levels] | None:
         try:
-            return counters_file.read_all(self._opened())
+            return sqlite_file.read_all(self._opened())
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
             return None
@@ -145,7 +145,7 @@ class MemoryCounters:
             with self._opened() as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 for holder, levels in rows.items():
-                    counters_file.put(connection, holder, levels)
+                    sqlite_file.put(connection, holder, levels)
         except (sqlite3.Error, OSError) as error:
             return self._failed(error)
         self.is_up = True
@@ -153,7 +153,7 @@ class MemoryCounters:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None and self._path is not None:
-            self._connection = counters_file.connect(self._path, busy_seconds=5.0)
+            self._connection = sqlite_file.connect(self._path, busy_seconds=5.0)
             self._inode = self._path.stat().st_ino
         if self._connection is None:
             raise OSError("there is no file")

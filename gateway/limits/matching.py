@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from gateway.core import wildcards
-from gateway.limits.levels import Amounts, Demand, Limit, Money, Parallelism, RequestRate, TokenRate
-from gateway.limits.policy import LimitSet
+from gateway.limits.algorithms import Amounts, Demand, Limit, Money, Parallelism, RequestRate, TokenRate
+from gateway.limits.config import LimitSet
 from gateway.limits.windows import DAY_MS, window
 
 
