@@ -27,8 +27,8 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounters
 from gateway.limits.stores.sqlite import SqliteCounters
 from gateway.observability.metrics import Metrics
-from gateway.tokens.record import Role, TokenRecord
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices
 from gateway.usage.stores.sqlite import LedgerFile

@@ -19,8 +19,8 @@ from gateway.config.settings import ConfigurationError, Problem, Settings
 from gateway.http.protocol import ParserMissing, require_c_parser
 from gateway.observability import logging as log
 from gateway.supervisor import Supervisor
-from gateway.tokens.document import TokenFileError
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenFileError
 from gateway.usage.pricing.prices import read_price_table
 
 EXIT_FAILED = 1

@@ -47,15 +47,15 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Masker, remembering
 from gateway.observability.shared_metrics import NumbersArena
 from gateway.storage.shared_memory import Ratchet
-from gateway.tokens.record import Status
+from gateway.tokens.cache import FileState, TokenWatcher
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.last_used import Used, UseRecorder
+from gateway.tokens.models import Status
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.view import TokenView
-from gateway.tokens.watcher import FileState, TokenWatcher
+from gateway.tokens.stores.json_file import TokenFile
 from gateway.usage.accounting import Accounting
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
-from gateway.usage.recorder import Used, UseRecorder
 from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
 from gateway.user_keys import UserKeys
 

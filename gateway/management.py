@@ -17,13 +17,13 @@ from gateway.auth.roles import Reach, Verb
 from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
 from gateway.tokens import changes, service
 from gateway.tokens import secret as secrets_room
+from gateway.tokens.cache import FileState, TokenWatcher
 from gateway.tokens.changes import ChangeRefused, NewToken, TokenWish, Touch
-from gateway.tokens.document import TokenFileError
-from gateway.tokens.grants import grant_along
-from gateway.tokens.record import TokenRecord
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.models import TokenRecord
+from gateway.tokens.rights import grant_along
 from gateway.tokens.service import TokenService
-from gateway.tokens.view import TokenView
-from gateway.tokens.watcher import FileState, TokenWatcher
+from gateway.tokens.stores.json_format import TokenFileError
 
 log = logging.getLogger(__name__)
 

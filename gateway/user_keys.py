@@ -10,9 +10,9 @@ from gateway.management import Caller, TokenManagement
 from gateway.tokens import changes
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.changes import NewToken, TokenWish, Touch
-from gateway.tokens.grants import grant_along, grant_of
-from gateway.tokens.record import Status, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import Status, TokenRecord
+from gateway.tokens.rights import grant_along, grant_of
 
 
 class UserKeys:

@@ -8,8 +8,8 @@ import pytest
 from gateway.auth.principal import ENVIRONMENT, Principal
 from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.core.errors import ModelNotFound
-from gateway.tokens.record import Role, TokenRecord
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import Role, TokenRecord
 from tests.support.inference import World, world
 
 

@@ -7,10 +7,10 @@ from gateway.auth.principal import Principal
 from gateway.core.errors import Forbidden
 from gateway.management import new_token
 from gateway.tokens.changes import TokenWish
-from gateway.tokens.record import Role
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import Role
 from tests.support.tokens import NOW
-from tests.tokens.test_view import token, view
+from tests.tokens.test_hierarchy import token, view
 
 
 def test_whoever_has_just_become_a_service_creates_nothing() -> None:

@@ -14,8 +14,8 @@ from gateway.core.errors import QuotaExceeded, RateLimited, UpstreamInvalid, Ups
 from gateway.core.json_body import read_object
 from gateway.inference import Origin
 from gateway.limits.config import read_limits
-from gateway.tokens.record import Role, TokenRecord
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.models import Usage
 from tests.support.inference import World, world
 

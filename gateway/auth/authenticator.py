@@ -11,9 +11,9 @@ from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, Un
 from gateway.observability.redaction import mask
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret as secrets_room
-from gateway.tokens.record import Status
-from gateway.tokens.view import TokenView
-from gateway.tokens.watcher import FileState
+from gateway.tokens.cache import FileState
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.models import Status
 
 
 class Tokens(Protocol):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.auth.roles import ROLES, Reach, Verb, kinship, reaches
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
-from gateway.tokens.grants import EVERYTHING, Grant, grant_of
-from gateway.tokens.record import Status, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import Status, TokenRecord
+from gateway.tokens.rights import EVERYTHING, Grant, grant_of
 
 _MASTERS = frozenset({Verb.UPDATE, Verb.ROTATE, Verb.DELETE})
 """What a token may only do to tokens that may do no more than itself: else it could get the secret of a mightier one, or

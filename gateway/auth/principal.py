@@ -6,9 +6,9 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from gateway.limits.matching import NO_LIMITS, Line
-from gateway.tokens.record import Role, TokenRecord, allows_model
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
-from gateway.tokens.view import Held
 
 
 class Mode(Enum):

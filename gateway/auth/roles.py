@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from types import MappingProxyType
 
-from gateway.tokens.record import Role, TokenRecord
-from gateway.tokens.view import TokenView
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.models import Role, TokenRecord
 
 
 class Verb(StrEnum):

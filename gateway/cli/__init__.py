@@ -19,10 +19,10 @@ from gateway.config import settings
 from gateway.config.settings import ConfigurationError
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import ChangeRefused
-from gateway.tokens.document import TokenFileError
-from gateway.tokens.references import AmbiguousToken, NoSuchToken
+from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenFileError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -3,7 +3,7 @@
 import argparse
 from typing import TypeAlias
 
-from gateway.tokens.record import Role, Status
+from gateway.tokens.models import Role, Status
 from gateway.tokens.secret import PREFIXES
 
 _TOKEN_HELP = "an id, a display prefix as `list` shows it, the secret or a longer beginning of it, or an exact name"

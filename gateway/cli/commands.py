@@ -13,9 +13,9 @@ from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
 from gateway.cli.output import Printer
 from gateway.limits.config import read_limits
-from gateway.tokens import fields, lifetime, secret
+from gateway.tokens import expiry, secret, validation
 from gateway.tokens.changes import TokenWish
-from gateway.tokens.record import Role, Status, TokenRecord
+from gateway.tokens.models import Role, Status, TokenRecord
 from gateway.tokens.service import TokenService
 
 
@@ -56,12 +56,14 @@ def _wish(asked: argparse.Namespace, desk: Desk) -> TokenWish:
     }
     try:
         return TokenWish(
-            name=fields.name(asked.name),
-            owner=UNSET if asked.owner is None else fields.owner(asked.owner),
+            name=validation.name(asked.name),
+            owner=UNSET if asked.owner is None else validation.owner(asked.owner),
             role=UNSET if asked.role is None else Role(asked.role),
             parent_id=None if asked.parent is None else desk.service.find(asked.parent).id,
-            expires_at=UNSET if asked.expires is None else lifetime.expiry(asked.expires, desk.clock()),
-            models=UNSET if asked.models is None else fields.models([part.strip() for part in asked.models.split(",")]),
+            expires_at=UNSET if asked.expires is None else expiry.expiry(asked.expires, desk.clock()),
+            models=UNSET
+            if asked.models is None
+            else validation.models([part.strip() for part in asked.models.split(",")]),
             limits=read_limits(limits) if limits else UNSET,
             prefix=UNSET if asked.prefix is None else asked.prefix,
         )
@@ -110,7 +112,7 @@ def _question(found: TokenRecord, below: int) -> str:
 
 def _rotate(asked: argparse.Namespace, desk: Desk) -> None:
     try:
-        grace = lifetime.span(asked.grace)
+        grace = expiry.span(asked.grace)
     except ValueError as error:
         raise UsageError(str(error)) from None
     made = desk.service.rotate(desk.actor, asked.token, grace)
@@ -124,7 +126,7 @@ def _usage(asked: argparse.Namespace, desk: Desk) -> None:
         raise UsageError("--json and --csv: one of them")
     view, now = desk.service.view(), desk.clock()
     try:
-        since = None if asked.since is None else max(int(now) - lifetime.span(asked.since), 0)
+        since = None if asked.since is None else max(int(now) - expiry.span(asked.since), 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
     token = None if asked.token is None else desk.service.find(asked.token)

@@ -8,11 +8,11 @@ import msgspec
 
 from gateway.audit.hash_chain import Verdict
 from gateway.cli import tables, words
-from gateway.tokens import public
+from gateway.tokens import serializers
 from gateway.tokens.changes import NewToken, Touch
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.references import AmbiguousToken
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.lookup import AmbiguousToken
+from gateway.tokens.models import TokenRecord
 
 
 class Printer:
@@ -26,12 +26,12 @@ class Printer:
 
     def created(self, view: TokenView, made: NewToken, now: float) -> None:
         if self._as_json:
-            return self._json(public.created(view, made, now))
+            return self._json(serializers.created(view, made, now))
         return self._say(f"Created token {made.record.name!r}:", *words.secret_lines(made.secret))
 
     def rotated(self, view: TokenView, made: NewToken, now: float) -> None:
         if self._as_json:
-            return self._json(public.created(view, made, now))
+            return self._json(serializers.created(view, made, now))
         old = made.record.previous_secrets[-1]
         return self._say(
             f"The new secret of token {made.record.name!r}:",
@@ -42,7 +42,7 @@ class Printer:
 
     def listed(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
         if self._as_json:
-            shown = [public.public(view, record, now) for record in tokens]
+            shown = [serializers.public(view, record, now) for record in tokens]
             return self._json({"tokens": shown, "pagination": _one_page(len(tokens))})
         lines = [words.found(len(tokens))]
         for number, record in enumerate(tokens, 1):
@@ -57,7 +57,7 @@ class Printer:
 
             def nested(record: TokenRecord) -> dict[str, Any]:
                 below = [nested(child) for child in children.get(record.id, ())]
-                return {**public.public(view, record, now), "children": below}
+                return {**serializers.public(view, record, now), "children": below}
 
             roots = [nested(record) for record in children.get(None, ())]
             return self._json({"tokens": roots, "pagination": _one_page(len(tokens))})
@@ -68,19 +68,19 @@ class Printer:
 
     def shown(self, view: TokenView, record: TokenRecord, now: float) -> None:
         if self._as_json:
-            return self._json(public.public(view, record, now))
+            return self._json(serializers.public(view, record, now))
         described = [*words.lines(view, record, now, self._marks), *words.more_lines(view, record, now)]
         return self._say(f"{record.prefix}...", *(f"   {line}" for line in described))
 
     def revoked(self, view: TokenView, touch: Touch, now: float) -> None:
         if self._as_json:
-            return self._json(public.public(view, touch.record, now))
+            return self._json(serializers.public(view, touch.record, now))
         return self._say(words.outcome_of_revoking(view, touch))
 
     def deleted(self, view: TokenView, record: TokenRecord, now: float) -> None:
         """``view`` is from before."""
         if self._as_json:
-            return self._json(public.public(view, record, now))
+            return self._json(serializers.public(view, record, now))
         return self._say(f"Deleted token {record.name!r} ({record.prefix}...).")
 
     def usage(self, document: Callable[[], dict[str, Any]], write: Callable[[TextIO], None]) -> None:
@@ -92,7 +92,7 @@ class Printer:
         self._out.write(whole)
 
     def verified(self, view: TokenView, held: Held | None, now: float) -> None:
-        answer = public.validity(view, held, now)
+        answer = serializers.validity(view, held, now)
         if self._as_json:
             return self._json(answer)
         if answer["valid"] and held is not None:
@@ -103,7 +103,7 @@ class Printer:
 
     def imported(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
         if self._as_json:
-            return self._json({"imported": [public.public(view, record, now) for record in tokens]})
+            return self._json({"imported": [serializers.public(view, record, now) for record in tokens]})
         return self._say(
             f"Imported {len(tokens)} token(s).", *(f"   {record.prefix}...  {record.name}" for record in tokens)
         )
@@ -130,7 +130,7 @@ class Printer:
 
     def ambiguous(self, view: TokenView, error: AmbiguousToken, now: float) -> None:
         if self._as_json:
-            matches = [public.public(view, record, now) for record in error.matches]
+            matches = [serializers.public(view, record, now) for record in error.matches]
             return self._json({"error": {"message": str(error)}, "matches": matches})
         lines = [f"   {record.id}  {record.prefix}...  {record.name}" for record in error.matches]
         print(f"{error}; nothing was changed. Name one by its id:", *lines, sep="\n", file=self._err)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TextIO
 from gateway.cli import tables, words
 from gateway.core.clock import LATEST, to_iso, to_local_iso
 from gateway.core.money import usd
-from gateway.tokens import public
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.view import TokenView
+from gateway.tokens import serializers
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.models import TokenRecord
 from gateway.usage import reports
 from gateway.usage.reports import NOTHING, Bucket, GroupBy, Query, Row, Sums
 from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, LedgerFile
@@ -64,7 +64,7 @@ def as_json(view: TokenView, report: Report, asked: Asked) -> dict[str, Any]:
     """The document that ``--json`` prints."""
     if asked.by == "token":
         usage = [
-            {**public.usage(view, record, asked.now), **reports.as_json(report.groups.get(record.id, NOTHING))}
+            {**serializers.usage(view, record, asked.now), **reports.as_json(report.groups.get(record.id, NOTHING))}
             for record in report.records
         ]
     else:

@@ -9,8 +9,8 @@ import msgspec
 from gateway.core.clock import to_local_iso
 from gateway.limits.config import LimitSet
 from gateway.tokens.changes import Touch
-from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
 
 Marks = Mapping[Status, str]
 MARKS: Marks = MappingProxyType({Status.ACTIVE: "✓ Active", Status.EXPIRED: "✗ Expired", Status.REVOKED: "✗ Revoked"})

@@ -11,7 +11,7 @@ from gateway.core.errors import BadRequest
 from gateway.core.json_body import read_object
 from gateway.http import bodies
 from gateway.http.call import Call
-from gateway.tokens.fields import FieldError
+from gateway.tokens.validation import FieldError
 
 MAX_FORM_BYTES = 64 * 1024
 MAX_PER_PAGE = 100

@@ -11,10 +11,10 @@ from msgspec import UNSET, UnsetType
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret as secrets_room
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.grants import Grant, grant_along
-from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.rights import Grant, grant_along
+from gateway.tokens.stores.json_format import TokenDocument
 
 MAX_PREVIOUS_SECRETS = 5
 LONGEST_GRACE = 366 * 86_400

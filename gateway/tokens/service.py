@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gateway.audit.hash_chain import Actor, Entry
-from gateway.tokens import changes, fields, references
-from gateway.tokens import document as codec
+from gateway.tokens import changes, lookup, validation
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.changes import NewToken, TokenWish, Touch
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.grants import EVERYTHING
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import TokenRecord
+from gateway.tokens.rights import EVERYTHING
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenDocument
 
 Plan = Callable[[TokenView, float], Sequence[Touch]]
 """From the newest tokens and the time to what shall change. Raises to refuse; then nothing is written."""
@@ -46,7 +46,7 @@ class TokenService:
 
     def find(self, reference: str) -> TokenRecord:
         """Raises NoSuchToken, AmbiguousToken."""
-        return references.find(self.view().document.tokens, reference)
+        return lookup.find(self.view().document.tokens, reference)
 
     def change(self, by: Actor, plan: Plan, *, create: bool = True) -> tuple[Touch, ...]:
         """Plan and make a change. Answers what it touched. Raises what ``plan`` raises.
@@ -114,7 +114,7 @@ class TokenService:
         found: list[TokenRecord] = []
 
         def planned(view: TokenView, now: float) -> Sequence[Touch]:
-            one = references.find_secret(view.document.tokens, reference)
+            one = lookup.find_secret(view.document.tokens, reference)
             found.append(one.record)
             return plan(view, one, now)
 
@@ -139,13 +139,13 @@ def _differences(before: TokenRecord | None, after: TokenRecord | None) -> dict[
     new = _logged(after) if after else {}
     return {
         name: (old.get(name), new.get(name))
-        for name in fields.READERS
+        for name in validation.READERS
         if name not in _NOT_LOGGED
         and (old.get(name) != new.get(name) if old and new else old.get(name) or new.get(name))
     }
 
 
 def _logged(record: TokenRecord) -> dict[str, Any]:
-    content = fields.as_json(record)
+    content = validation.as_json(record)
     previous = [{key: value for key, value in old.items() if key != "hash"} for old in content["previous_secrets"]]
     return {**content, "previous_secrets": previous}

@@ -5,8 +5,8 @@ import pytest
 from gateway.auth.access import Access, authorize
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.core.errors import Forbidden
-from gateway.tokens.record import Role
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import Role
 from tests.support.tokens import record
 
 TAKES = {

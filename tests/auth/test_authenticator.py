@@ -14,10 +14,10 @@ from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import Role
-from gateway.tokens.view import Held, TokenView
-from gateway.tokens.watcher import FileState
+from gateway.tokens.cache import FileState
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import Role
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.gateway import running_gateway
 from tests.support.tokens import NOW, Clock, content, entry, record
 

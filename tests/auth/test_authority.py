@@ -6,11 +6,11 @@ from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.auth.roles import ROLES, Kinship, Reach, Verb, kinship, reaches
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
-from gateway.tokens.record import Role, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import Role, TokenRecord
 from tests.support.tokens import NOW
 from tests.tokens.test_changes import rotate
-from tests.tokens.test_view import token, view
+from tests.tokens.test_hierarchy import token, view
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 

@@ -28,13 +28,13 @@ from gateway.limits.config import read_limits
 from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
-from gateway.tokens.document import TokenFileError
-from gateway.tokens.record import Role, TokenRecord
-from gateway.tokens.references import AmbiguousToken, NoSuchToken
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.last_used import Use, Used, apply_uses
+from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
+from gateway.tokens.models import Role, TokenRecord
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.view import TokenView
-from gateway.usage.recorder import Use, Used, apply_uses
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenFileError
 from tests.support.tokens import BY, Clock
 
 TOKENS = "api_tokens.json"

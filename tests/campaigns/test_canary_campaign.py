@@ -24,9 +24,9 @@ import pytest
 from gateway.core.clock import SteadyClock
 from gateway.tokens import secret
 from gateway.tokens.changes import TokenWish
-from gateway.tokens.record import Role
+from gateway.tokens.models import Role
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores.json_file import TokenFile
 from tests.campaigns.life import TOKENS, AuditLog, Needles, audit_path
 from tests.support.gateway import ROOT, Process, gateway_process, token_manager
 from tests.support.tokens import BY, freegpt

@@ -23,7 +23,7 @@ from gateway.audit.log import AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores.json_file import TokenFile
 from tests.campaigns import life
 from tests.support.gateway import KEY, ROOT, Process, gateway_process, running_gateway, select_a_moment
 from tests.support.server import slow_upstream

@@ -16,12 +16,12 @@ import pytest
 from gateway.app import App
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
-from gateway.tokens import document as codec
 from gateway.tokens import secret
-from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import Status
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.watcher import FileState
+from gateway.tokens.cache import FileState
+from gateway.tokens.models import Status
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.campaigns.damage import ACTIVE, GOOD, REVOKED, Damage, damages
 from tests.support.gateway import ROOT, Running, environment, load_settings, running_gateway, select_a_moment
 from tests.support.tokens import STRANGE_KEY, content, entry

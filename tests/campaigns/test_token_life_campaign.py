@@ -31,11 +31,11 @@ from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
 from gateway.management import Caller, TokenManagement
 from gateway.observability.metrics import Metrics
 from gateway.storage.shared_memory import Ratchet
+from gateway.tokens.cache import TokenWatcher
 from gateway.tokens.changes import TokenWish
+from gateway.tokens.last_used import Used, UseRecorder
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.watcher import TokenWatcher
-from gateway.usage.recorder import Used, UseRecorder
+from gateway.tokens.stores.json_file import TokenFile
 from tests.campaigns.life import TOKENS, Hands, Needles, Order, Second, Trap, audit_path, fail, fields, trapped
 from tests.campaigns.life_model import (
     YEAR,

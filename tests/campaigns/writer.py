@@ -12,9 +12,9 @@ from pathlib import Path
 
 from gateway.storage.files import LockTimeout
 from gateway.tokens.changes import TokenWish
+from gateway.tokens.last_used import Use, Used, apply_uses
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
-from gateway.usage.recorder import Use, Used, apply_uses
+from gateway.tokens.stores.json_file import TokenFile
 from tests.support.tokens import BY, MemoryLog
 
 

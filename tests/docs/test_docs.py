@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from gateway.config.settings import SPECS
-from gateway.tokens import document
-from gateway.tokens.record import Status
+from gateway.tokens.models import Status
+from gateway.tokens.stores import json_format
 from tests.docs.blocks import block, pages
 from tests.support.gateway import ROOT, environment, gateway_process
 
@@ -42,7 +42,7 @@ def test_the_example_environment_can_be_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_example_tokens_show_each_status() -> None:
-    found = document.decode((ROOT / "api_tokens.json.example").read_bytes())
+    found = json_format.decode((ROOT / "api_tokens.json.example").read_bytes())
     assert [record.status(1_764_200_000) for record in found.tokens] == [Status.ACTIVE, Status.EXPIRED, Status.REVOKED]
 
 

@@ -18,8 +18,8 @@ from gateway.auth.roles import ROLES, Verb
 from gateway.cli import arguments
 from gateway.http.table import Handlers, routes
 from gateway.limits.config import LimitSet
-from gateway.tokens import lifetime
-from gateway.tokens.record import Role, Status
+from gateway.tokens import expiry
+from gateway.tokens.models import Role, Status
 from tests.docs.blocks import Block
 from tests.support.gateway import ROOT, Process, environment, gateway_process, select_a_moment, token_manager
 
@@ -235,7 +235,7 @@ def test_the_picture_has_every_status_and_no_other() -> None:
 
 def test_spans_are_as_long_as_the_table_says() -> None:
     _, _, *lines = rows("Expiry")
-    assert [int(seconds) for *_, seconds in lines] == [lifetime.span(example.strip("`")) for _, _, example, _ in lines]
+    assert [int(seconds) for *_, seconds in lines] == [expiry.span(example.strip("`")) for _, _, example, _ in lines]
     assert {unit.strip("`") for unit, *_ in lines} == set("smhdwy")
 
 

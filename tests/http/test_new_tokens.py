@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.clock import SteadyClock
-from gateway.tokens import watcher
+from gateway.tokens import cache
 from gateway.tokens.changes import TokenWish
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores.json_file import TokenFile
 from tests.support.gateway import KEY, running_gateway
 from tests.support.tokens import BY, STRANGE_KEY, service_at
 from tests.support.wire import check_error, request, talk
@@ -18,7 +18,7 @@ from tests.support.wire import check_error, request, talk
 async def test_it_is_known_before_the_next_look_is_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr(watcher, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         service = service_at(tmp_path / "api_tokens.json", SteadyClock())
         made = await asyncio.to_thread(service.create, BY, TokenWish(name="new"))
@@ -30,7 +30,7 @@ async def test_it_is_known_before_the_next_look_is_due(
 
 
 async def test_a_mistyped_secret_costs_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         reads = []
         read = TokenFile.read
@@ -41,7 +41,7 @@ async def test_a_mistyped_secret_costs_no_look(tmp_path: Path, monkeypatch: pyte
 
 
 async def test_many_guesses_share_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         looked = [0]
         read = TokenFile.read

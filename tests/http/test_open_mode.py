@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.clock import SteadyClock
-from gateway.tokens import watcher
+from gateway.tokens import cache
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.service import TokenService
 from tests.support.gateway import Running, running_gateway
@@ -120,7 +120,7 @@ async def test_the_first_token_closes_it_within_a_second(tmp_path: Path) -> None
 @pytest.mark.parametrize("how", ["delete", "unlink"])
 async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool, how: str) -> None:
     """Also if nobody asked for anything while the token was there."""
-    monkeypatch.setattr(watcher, "GONE_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
     async with running_gateway(tmp_path) as gateway:
         made = await asyncio.to_thread(service(tmp_path).create, BY, TokenWish(name="first"))
         await gateway.app._watcher.look()

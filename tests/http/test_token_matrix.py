@@ -21,7 +21,7 @@ import pytest
 
 from gateway.core.clock import to_iso
 from gateway.storage import files
-from gateway.tokens import document as codec
+from gateway.tokens.stores import json_format as codec
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.tokens import NOW, STRANGE_KEY, Clock, content, entry
 from tests.support.wire import JSON, Client, Reply, check_error, connected, request

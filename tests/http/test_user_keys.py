@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.tokens import watcher
+from gateway.tokens import cache
 from tests.http.test_tokens_api import Api
 from tests.support.gateway import KEY, running_gateway
 from tests.support.tokens import Clock
@@ -102,7 +102,7 @@ async def test_a_secret_that_cannot_be_looked_up_is_not_called_revoked(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file may come back, and with it the token."""
-    monkeypatch.setattr(watcher, "GONE_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
     made = await api.made()
     api.path.rename(api.folder / "away")
     await api.gateway.app._watcher.look()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.audit.hash_chain import Actor, Entry
-from gateway.tokens import document as codec
 from gateway.tokens import secret
-from gateway.tokens.record import TokenRecord
+from gateway.tokens.models import TokenRecord
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_file import TokenFile
 
 NOW = 1_800_000_000
 NOBODY = 65534

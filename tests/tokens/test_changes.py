@@ -8,12 +8,12 @@ import pytest
 from gateway.limits.config import LimitSet
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.grants import EVERYTHING, Grant
-from gateway.tokens.record import Role, Status, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import Role, Status, TokenRecord
+from gateway.tokens.rights import EVERYTHING, Grant
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import KEY, LIVE_KEY, NOW, record
-from tests.tokens.test_view import token, view
+from tests.tokens.test_hierarchy import token, view
 
 GIVER = Grant(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW + 100, True)
 

@@ -10,10 +10,10 @@ from gateway.audit.hash_chain import Entry
 from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import TokenWish
-from gateway.tokens.document import TokenFileError
-from gateway.tokens.record import Role, Status
-from gateway.tokens.references import AmbiguousToken, NoSuchToken
+from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
+from gateway.tokens.models import Role, Status
 from gateway.tokens.service import TokenService
+from gateway.tokens.stores.json_format import TokenFileError
 from tests.support.tokens import (
     BY,
     KEY,

@@ -20,14 +20,14 @@ from gateway.core.money import usd
 from gateway.http import forms
 from gateway.http.routes import usage as room
 from gateway.http.routes.usage import READERS, UsageRoutes, answer, query_of
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
 from gateway.usage import reports
 from gateway.usage.accounting import Accounting
 from gateway.usage.models import Usage
 from gateway.usage.reports import NOTHING, Query, Row, Sums, TooManyRows, as_csv, total_of
 from gateway.usage.stores.sqlite import LEDGER_FILE, SUMS, LedgerFile
 from tests.support.tokens import NOW
-from tests.tokens.test_view import token, view
+from tests.tokens.test_hierarchy import token, view
 from tests.usage.stores.test_sqlite import made
 
 DAY = 1_799_971_200

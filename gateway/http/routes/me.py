@@ -13,7 +13,7 @@ from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.limits import presentation
 from gateway.management import TokenManagement
-from gateway.tokens import public
+from gateway.tokens import serializers
 
 
 class MeRoutes:
@@ -49,5 +49,5 @@ def _told(may: Authority, is_open: bool) -> dict[str, Any]:
         "limits": [{"token_id": one.id, **one.limits.as_json()} for one in line if one.limits is not None],
         "expires_at": to_iso(may.grant.expires_at),
         "is_test": may.grant.is_test,
-        "token": public.public(may.view, record, may.now) if record else None,
+        "token": serializers.public(may.view, record, may.now) if record else None,
     }

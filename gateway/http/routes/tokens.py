@@ -13,9 +13,9 @@ from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.http.throttle import Throttle
 from gateway.management import TokenManagement
-from gateway.tokens import fields, lifetime, public, secret
+from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import NewToken, TokenWish
-from gateway.tokens.record import Role, Status, TokenRecord, allows_model
+from gateway.tokens.models import Role, Status, TokenRecord, allows_model
 from gateway.usage import reports
 from gateway.usage.accounting import Accounting
 
@@ -49,17 +49,17 @@ class TokenRoutes:
             if may.may(Verb.READ, record) and _fits(record, may.view.status(record, may.now), query)
         ]
         page = forms.page_of(query)
-        shown = [public.public(may.view, record, may.now) for record in page.cut(found)]
+        shown = [serializers.public(may.view, record, may.now) for record in page.cut(found)]
         return relay.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, call: Call) -> web.StreamResponse:
         may, record = await self._found(call)
-        return relay.json(call, 200, public.public(may.view, record, may.now))
+        return relay.json(call, 200, serializers.public(may.view, record, may.now))
 
     async def usage(self, call: Call) -> web.StreamResponse:
         may, record = await self._found(call)
         sums = reports.as_json(await self._accounting.total(record.id))
-        return relay.json(call, 200, {**public.usage(may.view, record, may.now), **sums})
+        return relay.json(call, 200, {**serializers.usage(may.view, record, may.now), **sums})
 
     async def update(self, call: Call) -> web.StreamResponse:
         form = _with_expiry(await forms.read_form(call, _UPDATE), self._management.now())
@@ -73,7 +73,7 @@ class TokenRoutes:
 
     async def rotate(self, call: Call) -> web.StreamResponse:
         form = await forms.read_form(call, {"grace": _grace})
-        grace = form.get("grace", lifetime.span(DEFAULT_GRACE))
+        grace = form.get("grace", expiry.span(DEFAULT_GRACE))
         made = await self._management.rotate(call.as_caller(), call.params["id"], grace)
         return await self._shown_once(call, made, 200)
 
@@ -89,7 +89,7 @@ class TokenRoutes:
             return relay.json(call, 200, _ENVIRONMENT_KEY)
         view = await self._management.view()
         held = None if secret.is_mistyped(given) else view.by_hash(secret.digest(given))
-        return relay.json(call, 200, public.validity(view, held, self._management.now()))
+        return relay.json(call, 200, serializers.validity(view, held, self._management.now()))
 
     async def revoke_secret(self, call: Call) -> web.StreamResponse:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
@@ -113,11 +113,11 @@ class TokenRoutes:
 
     async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
         view = await self._management.view()
-        return relay.json(call, 200, public.public(view, record, self._management.now()))
+        return relay.json(call, 200, serializers.public(view, record, self._management.now()))
 
     async def _shown_once(self, call: Call, made: NewToken, status: int) -> web.StreamResponse:
         view = await self._management.view()
-        return relay.json(call, status, public.created(view, made, self._management.now()))
+        return relay.json(call, status, serializers.created(view, made, self._management.now()))
 
 
 _ENVIRONMENT_KEY = {
@@ -133,12 +133,12 @@ _ENVIRONMENT_KEY = {
 
 def _role(value: Any) -> Role:
     if value is None:
-        raise fields.FieldError("role", f"must be one of {', '.join(Role)}")
-    return fields.role(value)
+        raise validation.FieldError("role", f"must be one of {', '.join(Role)}")
+    return validation.role(value)
 
 
 def _grace(value: Any) -> int:
-    return lifetime.span(forms.text(value))
+    return expiry.span(forms.text(value))
 
 
 def _prefix(value: Any) -> str:
@@ -152,14 +152,14 @@ def _parent_id(value: Any) -> str | None:
 
 
 _UPDATE: forms.Readers = {
-    "name": fields.name,
-    "owner": fields.owner,
+    "name": validation.name,
+    "owner": validation.owner,
     "role": _role,
-    "expires_at": fields.READERS["expires_at"],
+    "expires_at": validation.READERS["expires_at"],
     "expires_in": forms.text,
-    "models": fields.models,
-    "limits": fields.limits,
-    "metadata": fields.new_metadata,
+    "models": validation.models,
+    "limits": validation.limits,
+    "metadata": validation.new_metadata,
 }
 _CREATE: forms.Readers = {**_UPDATE, "parent_id": _parent_id, "prefix": _prefix}
 _LIST: forms.Readers = {
@@ -182,7 +182,7 @@ def _with_expiry(form: dict[str, Any], now: float) -> dict[str, Any]:
         if "expires_at" in form:
             raise BadRequest("Send `expires_at` or `expires_in`, not both.", code="invalid_value", param="expires_in")
         try:
-            form["expires_at"] = lifetime.expiry_in(form.pop("expires_in"), now)
+            form["expires_at"] = expiry.expiry_in(form.pop("expires_in"), now)
         except ValueError as error:
             raise BadRequest(f"`expires_in`: {error}.", code="invalid_value", param="expires_in") from None
     expires_at = form.get("expires_at")

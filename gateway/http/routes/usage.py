@@ -12,7 +12,7 @@ from gateway.core.errors import BadRequest
 from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.management import TokenManagement
-from gateway.tokens.view import TokenView
+from gateway.tokens.hierarchy import TokenView
 from gateway.usage import reports
 from gateway.usage.accounting import Accounting
 from gateway.usage.reports import MAX_ROWS, Query, Row

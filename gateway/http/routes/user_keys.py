@@ -12,8 +12,8 @@ from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.limits.algorithms import Kind
 from gateway.limits.matching import Line
-from gateway.tokens import fields
-from gateway.tokens.record import TokenRecord
+from gateway.tokens import validation
+from gateway.tokens.models import TokenRecord
 from gateway.user_keys import UserKeys
 
 DEFAULT_NAME = "API key"
@@ -77,8 +77,8 @@ def _preference(record: TokenRecord | None, balance: int) -> dict[str, Any]:
 def _email(value: Any) -> str:
     rule = "must be an e-mail address"
     try:
-        found = fields.owner(value)
-    except fields.FieldError:
+        found = validation.owner(value)
+    except validation.FieldError:
         raise ValueError(rule) from None
     if found is None:
         raise ValueError(rule)
@@ -87,8 +87,8 @@ def _email(value: Any) -> str:
 
 def _key_name(value: Any) -> str:
     try:
-        return fields.name(value)
-    except fields.FieldError as error:
+        return validation.name(value)
+    except validation.FieldError as error:
         raise ValueError(error.rule) from None
 
 

@@ -10,8 +10,8 @@ import msgspec
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret
-from gateway.tokens.record import PreviousSecret, Role, TokenRecord, allows_model
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import PreviousSecret, Role, TokenRecord, allows_model
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.tokens import watcher
-from gateway.tokens.document import TokenFileError
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.watcher import FileState, TokenWatcher
+from gateway.tokens import cache
+from gateway.tokens.cache import FileState, TokenWatcher
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenFileError
 from tests.support.tokens import Clock, content, entry
 
 SECRET = "sk-first-secret-of-many-made-up"
@@ -143,7 +143,7 @@ async def test_a_file_that_never_was_is_not_missed(path: Path, clock: Clock) -> 
 
 
 async def test_the_watcher_looks_by_itself(watching: TokenWatcher, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(cache, "POLL_SECONDS", 0.001)
     seen = asyncio.Event()
     watching.subscribe(lambda _view: seen.set())
     path.write_bytes(REVOKED)

@@ -14,9 +14,9 @@ import msgspec
 
 from gateway.core.tasks import to_its_end
 from gateway.observability.metrics import Metrics
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import PreviousSecret, TokenRecord
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.models import PreviousSecret, TokenRecord
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenDocument
 
 log = logging.getLogger(__name__)
 

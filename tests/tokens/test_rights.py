@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limits.config import LimitSet
-from gateway.tokens.grants import EVERYTHING, Grant, grant_along
-from gateway.tokens.record import PreviousSecret, Role, allows_model
+from gateway.tokens.models import PreviousSecret, Role, allows_model
+from gateway.tokens.rights import EVERYTHING, Grant, grant_along
 from tests.support.tokens import record
 
 OWN = Grant(Role.MEMBER, (("gpt-4o*", "o1"),), (LimitSet(rpm=60),), 1000, True)

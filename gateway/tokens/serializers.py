@@ -3,11 +3,11 @@
 from typing import Any
 
 from gateway.core.clock import to_iso
-from gateway.tokens import fields
+from gateway.tokens import validation
 from gateway.tokens.changes import NewToken
-from gateway.tokens.grants import grant_of
-from gateway.tokens.record import PreviousSecret, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import PreviousSecret, TokenRecord
+from gateway.tokens.rights import grant_of
 
 _USAGE = ("id", "name", "prefix", "status", "usage_count", "last_used", "previous_secrets")
 _VALIDITY = ("name", "created_at", "last_used", "usage_count")
@@ -15,7 +15,7 @@ _VALIDITY = ("name", "created_at", "last_used", "usage_count")
 
 def public(view: TokenView, record: TokenRecord, now: float) -> dict[str, Any]:
     """The JSON object that the management API and ``--json`` answer. The status is that of the whole line of parents."""
-    shown = fields.as_json(record)
+    shown = validation.as_json(record)
     shown["previous_secrets"] = [_public_secret(view, record, old, now) for old in record.previous_secrets]
     # The status stands where the file has the hash.
     status = ("status", view.status(record, now).value)
@@ -53,6 +53,6 @@ def validity(view: TokenView, held: Held | None, now: float) -> dict[str, Any]:
     status = view.secret_status(held, now).value
     if status != "active":
         return {"valid": False, "status": status}
-    shown = fields.as_json(held.record)
+    shown = validation.as_json(held.record)
     kept = {name: shown[name] for name in _VALIDITY}
     return {"valid": True, **kept, "status": status, "expires_at": to_iso(grant_of(view, held).expires_at)}

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from gateway.observability.redaction import mask
 from gateway.tokens import secret as secrets_room
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.models import TokenRecord
 
 
 class NoSuchToken(LookupError):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tokens.record import Status, allows_model
+from gateway.tokens.models import Status, allows_model
 from tests.support.tokens import NOW, record
 
 TIMES = st.integers(0, 4_000_000_000)

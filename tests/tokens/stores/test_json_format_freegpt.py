@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from gateway.core.clock import to_iso
 from gateway.limits.config import Budget, LimitSet
-from gateway.tokens import document as codec
 from gateway.tokens import secret
-from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.support.tokens import NOW, content, entry, freegpt
 
 OLD = "sk-old-secret-that-freegpt-made"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limits.config import LimitSet
-from gateway.tokens import fields
-from gateway.tokens.fields import READERS, FieldError
-from gateway.tokens.record import PreviousSecret, Role
+from gateway.tokens import validation
+from gateway.tokens.models import PreviousSecret, Role
+from gateway.tokens.validation import READERS, FieldError
 
 OLD = {
     "prefix": "sk-old",
@@ -100,10 +100,10 @@ def test_what_does_not_fit_is_refused_by_name(field: str, value: Any) -> None:
 )
 def test_metadata_is_small_and_fit_to_be_written(value: Any, fits: bool) -> None:
     if fits:
-        assert fields.new_metadata(value) == (value or {})
+        assert validation.new_metadata(value) == (value or {})
     else:
         with pytest.raises(FieldError) as caught:
-            fields.new_metadata(value)
+            validation.new_metadata(value)
         assert caught.value.field == "metadata"
 
 
@@ -134,4 +134,4 @@ def test_no_value_makes_a_reader_fail_otherwise(value: Any) -> None:
 
 
 def test_a_name_of_blanks_around_words_is_a_name() -> None:
-    assert fields.name("a b") == "a b"
+    assert validation.name("a b") == "a b"

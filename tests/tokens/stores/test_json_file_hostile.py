@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.storage import files
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.token_file import MAX_FILE_BYTES, TokenFile
+from gateway.tokens.stores.json_file import MAX_FILE_BYTES, TokenFile
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import as_nobody, content, entry, names, record
 
 ORIGINAL = content(entry(), comment="as it was")

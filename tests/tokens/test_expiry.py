@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tokens.lifetime import expiry
+from gateway.tokens.expiry import expiry
 from tests.support.tokens import NOW
 
 DAY = 86_400

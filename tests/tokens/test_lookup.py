@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observability.redaction import mask
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.references import AmbiguousToken, NoSuchToken, find, find_secret
-from gateway.tokens.view import Held
+from gateway.tokens.hierarchy import Held
+from gateway.tokens.lookup import AmbiguousToken, NoSuchToken, find, find_secret
+from gateway.tokens.models import TokenRecord
 from tests.support.tokens import KEY, LIVE_KEY, STRANGE_KEY, record
 from tests.tokens.test_changes import rotate
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gateway.storage import files
 from gateway.storage.files import Signature
-from gateway.tokens import document as codec
-from gateway.tokens.document import TokenDocument, TokenFileError
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 LOCK_SECONDS = 10.0

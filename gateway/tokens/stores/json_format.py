@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.tokens import fields, secret
-from gateway.tokens.fields import FieldError
-from gateway.tokens.record import Role, TokenRecord
+from gateway.tokens import secret, validation
+from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.validation import FieldError
 
 VERSION = 1
 _GUARDED = ("revoked_at", "expires_at", "models", "role", "parent_id", "limits")
@@ -61,7 +61,7 @@ def encode(document: TokenDocument) -> bytes:
 
 
 def _encoded(record: TokenRecord) -> dict[str, Any]:
-    content = fields.as_json(record)
+    content = validation.as_json(record)
     if not record.previous_secrets:
         del content["previous_secrets"]  # most tokens have never been rotated
     return {**content, **record.unknown}
@@ -107,7 +107,7 @@ def _shown(key: str) -> str:
     """A key may be a secret, in FreeGPT's form."""
     return (
         repr(key)
-        if key in (*fields.READERS, *_FREEGPT_FIELDS, "version", "tokens")
+        if key in (*validation.READERS, *_FREEGPT_FIELDS, "version", "tokens")
         else f"{secret.display_prefix(key)}..."
     )
 
@@ -146,10 +146,10 @@ def _decode_record(index: int, item: Any) -> TokenRecord:
     if not isinstance(item, dict):
         raise TokenFileError(f"{place}: expected an object")
     try:
-        known = {name: read(item.get(name)) for name, read in fields.READERS.items()}
+        known = {name: read(item.get(name)) for name, read in validation.READERS.items()}
     except FieldError as error:
         raise TokenFileError(f"{place}: {error}") from None
-    unknown = {key: value for key, value in item.items() if key not in fields.READERS}
+    unknown = {key: value for key, value in item.items() if key not in validation.READERS}
     for key in unknown:
         _refuse_lookalike(place, key)
     return TokenRecord(**known, unknown=unknown)
@@ -171,15 +171,15 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
     if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
         raise TokenFileError(f"{place}: not printable ASCII of at most 512 characters")
     try:
-        created_at = fields.READERS["created_at"](item.get("created_at"))
-        last_used = fields.READERS["last_used"](item.get("last_used"))
-        name = fields.name(item.get("name"))
+        created_at = validation.READERS["created_at"](item.get("created_at"))
+        last_used = validation.READERS["last_used"](item.get("last_used"))
+        name = validation.name(item.get("name"))
     except FieldError as error:
         raise TokenFileError(f"{place}: {error}") from None
     digest = secret.digest(token)
     unknown = {key: value for key, value in item.items() if key not in _FREEGPT_FIELDS}
     for key in unknown:
-        if key in fields.READERS:
+        if key in validation.READERS:
             raise TokenFileError(f"{place}: {key!r} is no field of FreeGPT's form; a file is in one form or the other")
         _refuse_lookalike(place, key)
     return TokenRecord(

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from gateway.tokens import secret
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import NOW, record
 
 

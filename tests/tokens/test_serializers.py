@@ -3,10 +3,10 @@
 import pytest
 
 from gateway.tokens.changes import NewToken
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.public import created, public, validity
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.view import Held, TokenView
+from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.models import TokenRecord
+from gateway.tokens.serializers import created, public, validity
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import KEY, NOW, record
 
 FIELDS = """

@@ -7,8 +7,8 @@ line, so that narrowing a parent narrows its children at once.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.stores.json_format import TokenDocument
 
 
 class Held(NamedTuple):

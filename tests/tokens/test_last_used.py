@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.observability.metrics import Metrics
-from gateway.tokens.document import TokenDocument
-from gateway.tokens.record import TokenRecord
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.watcher import FileState, TokenWatcher
-from gateway.usage import recorder as room
-from gateway.usage.recorder import Used, UseRecorder, apply_uses
+from gateway.tokens import last_used as room
+from gateway.tokens.cache import FileState, TokenWatcher
+from gateway.tokens.last_used import Used, UseRecorder, apply_uses
+from gateway.tokens.models import TokenRecord
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import BY, NOW, Clock, content, entry, record, service_at
 
 

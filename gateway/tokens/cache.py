@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.token_file import TokenFile
-from gateway.tokens.view import TokenView
+from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.limits.config import LimitError, LimitSet, read_limits
-from gateway.tokens.record import PreviousSecret, Role, TokenRecord
+from gateway.tokens.models import PreviousSecret, Role, TokenRecord
 
 MAX_NAME_LENGTH = 200
 MAX_MODELS = 200

@@ -10,12 +10,12 @@ import pytest
 
 from gateway.audit.log import AuditLog
 from gateway.storage.files import LockTimeout, locked
-from gateway.tokens import document as codec
-from gateway.tokens import token_file
 from gateway.tokens.changes import TokenWish
-from gateway.tokens.document import TokenDocument, TokenFileError
 from gateway.tokens.service import TokenService
-from gateway.tokens.token_file import TokenFile
+from gateway.tokens.stores import json_file
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.support.tokens import BY, NOBODY, Clock, content, entry, names, record
 
 
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "api_tokens.json"
 
 
-def add(text: str, name: str = "added") -> token_file.Change:
+def add(text: str, name: str = "added") -> json_file.Change:
     return lambda before: TokenDocument((*before.tokens, record(text, name=name)), before.unknown)
 
 
@@ -73,7 +73,7 @@ def test_an_unchanged_file_is_the_same_object(path: Path) -> None:
 def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(content(entry()))
     age(path)
-    monkeypatch.setattr("gateway.tokens.token_file._SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr("gateway.tokens.stores.json_file._SETTLED_SECONDS", -1.0)
     file = TokenFile(path)
     first = file.read()
     with monkeypatch.context() as patch:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.limits.config import LimitSet
-from gateway.tokens import document as codec
-from gateway.tokens.document import TokenDocument, TokenFileError
-from gateway.tokens.record import Role, Status
+from gateway.tokens.models import Role, Status
+from gateway.tokens.stores import json_format as codec
+from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.support.tokens import NOW, content, entry, freegpt
 
 OLD = "sk-old-secret-that-freegpt-made"
