@@ -10,7 +10,7 @@ from gateway.admission import Admission, AdmissionRules
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.client import Client
+from gateway.auth.client_address import Client
 from gateway.auth.principal import Mode, Principal
 from gateway.backends import registry
 from gateway.backends.base import Backend, BackendConfig

@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.auth.client import Client
+from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from gateway.audit.hash_chain import Actor
-from gateway.auth.client import Client
+from gateway.auth.client_address import Client
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.core.errors import GatewayError
 from gateway.management import Caller

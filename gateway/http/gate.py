@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from gateway.auth import access, client, credentials
+from gateway.auth import access, client_address, credentials
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.client import Client
+from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.config.parsers import Network
@@ -66,9 +66,11 @@ class Gate:
     def _client(self, call: Call) -> Client:
         peer = call.request.transport.get_extra_info("peername") if call.request.transport else None
         headers = call.request.headers
-        was_forwarded = client.was_forwarded(headers)
+        was_forwarded = client_address.was_forwarded(headers)
         forwarded_for = headers.getall("X-Forwarded-For", ()) if was_forwarded else ()
-        return client.client_of(peer[0] if peer else None, forwarded_for, was_forwarded, self._rules.trusted_proxies)
+        return client_address.client_of(
+            peer[0] if peer else None, forwarded_for, was_forwarded, self._rules.trusted_proxies
+        )
 
     def _take_query_tokens(self, call: Call) -> tuple[str, ...]:
         """Out of the URL in any case; a credential only where the contract says so."""
@@ -93,12 +95,16 @@ class Gate:
         """Where being on this machine is all that a caller has to show, a web page must not borrow the browser's place:
         not with a request of its own (it carries an Origin), nor by a name that it points here (it carries that Host)."""
         origin = call.request.headers.get("Origin")
-        if origin is not None and origin.lower() not in self._rules.origins and not client.is_local_origin(origin):
+        if (
+            origin is not None
+            and origin.lower() not in self._rules.origins
+            and not client_address.is_local_origin(origin)
+        ):
             raise Forbidden(
                 "Without a key, web pages from elsewhere are not served. Name their origin in GATEWAY_CORS_ORIGINS, or "
                 "create a token (python token_manager.py create NAME) and send it."
             )
-        if not client.is_local_name(call.request.headers.get("Host", "")):
+        if not client_address.is_local_name(call.request.headers.get("Host", "")):
             raise Forbidden(
                 "Without a key, only requests to localhost or an IP address are served. Create a token "
                 "(python token_manager.py create NAME) and send it, or set GATEWAY_ALLOW_OPEN=on."

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.client import Client
+from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated

@@ -23,7 +23,7 @@ import pytest
 from gateway.audit.hash_chain import Actor, verify
 from gateway.audit.log import AuditLog
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.client import Client
+from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.core.clock import SteadyClock

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.client import Client, client_of, is_local_name, is_local_origin, was_forwarded
+from gateway.auth.client_address import Client, client_of, is_local_name, is_local_origin, was_forwarded
 
 TRUSTED = (ip_network("127.0.0.1/32"), ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
