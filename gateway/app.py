@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from gateway.admin.tokens import TokenManagement
+from gateway.admin.user_keys import UserKeys
 from gateway.admission import Admission, AdmissionRules
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.access import Access
@@ -41,7 +43,6 @@ from gateway.limits.store import Counters
 from gateway.limits.stores.memory import MemoryCounters
 from gateway.limits.stores.sqlite import SqliteCounters
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from gateway.management import TokenManagement
 from gateway.observability.logging import LineWriter, wants_json
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Masker, remembering
@@ -57,7 +58,6 @@ from gateway.usage.accounting import Accounting
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
-from gateway.user_keys import UserKeys
 
 LOCK_SECONDS = 2.0
 STORE_LOOK_SECONDS = 0.5

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from gateway.admin.tokens import Caller
 from gateway.audit.hash_chain import Actor
 from gateway.auth.client_address import Client
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.core.errors import GatewayError
-from gateway.management import Caller
 from gateway.ticket import Ticket
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
+from gateway.admin.tokens import Caller, TokenManagement
 from gateway.audit.hash_chain import Actor, verify
 from gateway.audit.log import AuditLog
 from gateway.auth.authenticator import Authenticator
@@ -28,7 +29,6 @@ from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
-from gateway.management import Caller, TokenManagement
 from gateway.observability.metrics import Metrics
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.cache import TokenWatcher

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth.authority import Authority, authority_of
+from gateway.admin.authorizer import Authority, authority_of
 from gateway.auth.principal import ENVIRONMENT, Principal
 from gateway.core.clock import LATEST
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable

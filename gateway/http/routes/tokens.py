@@ -4,15 +4,15 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.admin.authorizer import Authority
+from gateway.admin.tokens import TokenManagement
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.authority import Authority
 from gateway.auth.credentials import is_well_formed
 from gateway.auth.roles import Verb
 from gateway.core.errors import BadRequest, RateLimited
 from gateway.http import forms, relay
 from gateway.http.call import Call
 from gateway.http.throttle import Throttle
-from gateway.management import TokenManagement
 from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model

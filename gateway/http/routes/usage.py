@@ -5,13 +5,13 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.auth.authority import Authority
+from gateway.admin.authorizer import Authority
+from gateway.admin.tokens import TokenManagement
 from gateway.auth.roles import Reach, Verb
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.core.errors import BadRequest
 from gateway.http import forms, relay
 from gateway.http.call import Call
-from gateway.management import TokenManagement
 from gateway.tokens.hierarchy import TokenView
 from gateway.usage import reports
 from gateway.usage.accounting import Accounting

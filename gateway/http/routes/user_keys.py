@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gateway.admin.user_keys import UserKeys
 from gateway.admission import Admission
 from gateway.core.clock import to_iso
 from gateway.core.money import usd
@@ -14,7 +15,6 @@ from gateway.limits.algorithms import Kind
 from gateway.limits.matching import Line
 from gateway.tokens import validation
 from gateway.tokens.models import TokenRecord
-from gateway.user_keys import UserKeys
 
 DEFAULT_NAME = "API key"
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from gateway.admin.authorizer import Authority, authority_of
 from gateway.audit.hash_chain import Actor
-from gateway.auth.authority import Authority, authority_of
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Reach, Verb
 from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable

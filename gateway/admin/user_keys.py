@@ -2,11 +2,11 @@
 
 from collections.abc import Container, Sequence
 
-from gateway.auth.authority import Authority
+from gateway.admin.authorizer import Authority
+from gateway.admin.tokens import Caller, TokenManagement
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Reach, Verb
 from gateway.core.errors import Forbidden, NotFound
-from gateway.management import Caller, TokenManagement
 from gateway.tokens import changes
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.changes import NewToken, TokenWish, Touch

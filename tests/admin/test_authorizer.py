@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.auth.authority import Authority, authority_of
+from gateway.admin.authorizer import Authority, authority_of
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.auth.roles import ROLES, Kinship, Reach, Verb, kinship, reaches
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway.auth.authority import authority_of
+from gateway.admin.authorizer import authority_of
+from gateway.admin.tokens import new_token
 from gateway.auth.principal import Principal
 from gateway.core.errors import Forbidden
-from gateway.management import new_token
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.hierarchy import Held
 from gateway.tokens.models import Role
