@@ -18,7 +18,6 @@ import uvloop
 from bench import payloads, stream_upstream
 from gateway.admission import Admission, AdmissionRules
 from gateway.auth.principal import Principal
-from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.core.clock import SteadyClock
 from gateway.core.json_body import model_in, read_object, stream_in
 from gateway.inference import Backends, Inference, MeteringRules, Origin
@@ -27,6 +26,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounters
 from gateway.limits.stores.sqlite import SqliteCounters
 from gateway.observability.metrics import Metrics
+from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.tokens.hierarchy import Held
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.ledger import Ledger

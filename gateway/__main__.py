@@ -13,11 +13,11 @@ from pathlib import Path
 from gateway import __version__, server
 from gateway.app import App, Shared
 from gateway.auth.principal import Mode
-from gateway.backends import registry
 from gateway.config import settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
 from gateway.http.protocol import ParserMissing, require_c_parser
 from gateway.observability import logging as log
+from gateway.providers import registry
 from gateway.supervisor import Supervisor
 from gateway.tokens.stores.json_file import TokenFile
 from gateway.tokens.stores.json_format import TokenFileError

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.auth.principal import Principal
-from gateway.backends.base import BackendRequest
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
 from gateway.limits import presentation
@@ -15,6 +14,7 @@ from gateway.limits.limiter import Limiter, LimitReached
 from gateway.limits.matching import Line, Models, demands, limits_on
 from gateway.limits.store import Counters, CountersDown, Refusal, Reservation, decide
 from gateway.observability.metrics import Refusal as Reason
+from gateway.providers.base import BackendRequest
 from gateway.ticket import Granted
 from gateway.usage.estimate import estimate
 from gateway.usage.models import Usage

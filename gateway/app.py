@@ -14,8 +14,6 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client_address import Client
 from gateway.auth.principal import Mode, Principal
-from gateway.backends import registry
-from gateway.backends.base import Backend, BackendConfig
 from gateway.config.settings import Settings
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import Draining, Unauthenticated
@@ -47,6 +45,8 @@ from gateway.observability.logging import LineWriter, wants_json
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Masker, remembering
 from gateway.observability.shared_metrics import NumbersArena
+from gateway.providers import registry
+from gateway.providers.base import Backend, BackendConfig
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens.cache import FileState, TokenWatcher
 from gateway.tokens.hierarchy import TokenView

@@ -8,10 +8,10 @@ import msgspec
 
 from gateway.admission import Admission
 from gateway.auth.principal import Principal
-from gateway.backends.base import EVENT_STREAM, Answer, Backend, BackendRequest
 from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject, read_object, with_field
+from gateway.providers.base import EVENT_STREAM, Answer, Backend, BackendRequest
 from gateway.ticket import Ticket, Whose
 from gateway.usage.ledger import Ledger
 

@@ -8,7 +8,6 @@ from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from gateway.backends.base import EVENT_STREAM, Answer, BackendRequest
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable, UpstreamTimeout
 from gateway.core.json_body import JsonObject
 from gateway.core.money import usd
@@ -17,6 +16,7 @@ from gateway.limits.algorithms import Money
 from gateway.limits.limiter import Limiter
 from gateway.limits.matching import actual_amounts
 from gateway.limits.store import CountersDown, Reservation
+from gateway.providers.base import EVENT_STREAM, Answer, BackendRequest
 from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
 from gateway.usage.models import NOTHING_USED, Entry, Usage

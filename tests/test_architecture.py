@@ -105,7 +105,7 @@ ALLOWED_IMPORTERS = {
     "gateway.config.settings": ("gateway.__main__", "gateway.app", "gateway.server", "gateway.cli"),
     "aiohttp.web": ("gateway.http",),
     "aiohttp.web_protocol": ("gateway.http",),
-    "aiohttp": ("gateway.http", "gateway.upstream"),
+    "aiohttp": ("gateway.http", "gateway.providers.transport"),
 }
 
 
@@ -118,11 +118,11 @@ def test_some_modules_are_for_some_rooms_only(module: str) -> None:
     assert not wrong, f"{module} belongs to {ALLOWED_IMPORTERS[module]}; pass values instead of importing it in {wrong}"
 
 
-def test_only_the_upstream_room_opens_client_sessions() -> None:
+def test_only_the_transport_opens_client_sessions() -> None:
     wrong = [
         path.name
         for path in FILES
-        if "ClientSession" in path.read_text(encoding="utf-8") and "upstream" not in path.parts
+        if "ClientSession" in path.read_text(encoding="utf-8") and "transport" not in path.parts
     ]
     assert not wrong, (
         f"a second client would have its own time-outs, and leak the credentials the first one holds back: {wrong}"
@@ -130,7 +130,7 @@ def test_only_the_upstream_room_opens_client_sessions() -> None:
 
 
 def test_the_registry_and_the_supervisor_stay_strangers_to_what_they_start() -> None:
-    assert not [other for other in GRAPH["gateway.backends.registry"] if other != "gateway.backends.base"]
+    assert not [other for other in GRAPH["gateway.providers.registry"] if other != "gateway.providers.base"]
     assert not GRAPH["gateway.supervisor"]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.auth.principal import ENVIRONMENT, Principal
-from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.core.errors import ModelNotFound
+from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.tokens.hierarchy import Held
 from gateway.tokens.models import Role, TokenRecord
 from tests.support.inference import World, world

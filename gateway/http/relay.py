@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway.backends.base import EVENT_STREAM, Answer
 from gateway.core import sse
 from gateway.core.errors import GatewayError, UpstreamReported
 from gateway.http.call import Call
 from gateway.http.whole import WholeResponse
+from gateway.providers.base import EVENT_STREAM, Answer
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _ONE_BLOCK = 256 * 1024

@@ -349,7 +349,7 @@ def plant_bug(folder: Path) -> None:
     info = folder / "bug-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bug\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gateway.backends]\nbug = bug_backend:create\n")
+    (info / "entry_points.txt").write_text("[gateway.providers]\nbug = bug_backend:create\n")
 
 
 def settings_for(folder: Path, upstream: Upstream, environment: str, key: str) -> dict[str, str]:

@@ -65,7 +65,7 @@ async def test_the_backend_of_the_page_works_through_its_entry_point(tmp_path: P
     info = tmp_path / "shouting-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shouting\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gateway.backends]\nshout = shouting_backend:create\n")
+    (info / "entry_points.txt").write_text("[gateway.providers]\nshout = shouting_backend:create\n")
     body = {"model": "shout", "messages": [{"role": "user", "content": "hello"}]}
     with gateway_process(tmp_path, GATEWAY_BACKEND="shout", PYTHONPATH=f"{ROOT}:{tmp_path}") as gateway:
         async with aiohttp.ClientSession() as client:

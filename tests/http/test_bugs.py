@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from tests.support.gateway import KEY, running_gateway
 from tests.support.wire import BEARER, Reply, check_error, post, request, talk
 

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.backends.base import EVENT_STREAM, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, Answer, BackendRequest
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.upstream import Behaviour, Connection, Received, answer
 from tests.support.wire import STREAM, Reply, check_error, connected, gateway_before, post, request, talk

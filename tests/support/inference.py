@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from gateway.admission import Admission, AdmissionRules
 from gateway.auth.principal import Principal
-from gateway.backends.base import Answer, Backend, BackendRequest
 from gateway.inference import Backends, Inference, MeteringRules, Origin
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounters
+from gateway.providers.base import Answer, Backend, BackendRequest
 from gateway.usage.models import Entry
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from tests.support.tokens import Clock

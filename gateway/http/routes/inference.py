@@ -11,12 +11,12 @@ from aiohttp import web
 from multidict import istr
 
 from gateway.auth import credentials
-from gateway.backends.base import JSON, Answer, BackendRequest
 from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.core.json_body import JsonObject, model_in, read_object, stream_in, with_field
 from gateway.http import bodies, relay
 from gateway.http.call import Call
 from gateway.inference import Inference, Origin
+from gateway.providers.base import JSON, Answer, BackendRequest
 
 _READ_TIMEOUT = istr("x-stainless-read-timeout")
 _ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.backends.echo_text import Reply
+from gateway.providers.echo.text import Reply
 
 
 def answer(identifier: str, created: int, fields: dict[str, Any], reply: Reply) -> dict[str, Any]:

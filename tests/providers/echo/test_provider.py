@@ -13,9 +13,9 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backends import echo_text
-from gateway.backends.echo import EchoBackend
-from gateway.backends.echo_embeddings import unit_vector
+from gateway.providers.echo import text as echo_text
+from gateway.providers.echo.embeddings import unit_vector
+from gateway.providers.echo.provider import EchoBackend
 from tests.support.gateway import KEY, running_gateway
 
 HI: list[Any] = [{"role": "user", "content": "one two three four"}]

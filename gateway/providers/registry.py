@@ -1,18 +1,18 @@
 """Backends by name. The built-in ones are import strings, so that one which is not used is not imported; others come
-through the entry-point group ``gateway.backends``, by the same loader."""
+through the entry-point group ``gateway.providers``, by the same loader."""
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from types import MappingProxyType
 
-from gateway.backends.base import CreateBackend
+from gateway.providers.base import CreateBackend
 
-GROUP = "gateway.backends"
+GROUP = "gateway.providers"
 BUILT_IN = MappingProxyType(
     {
-        "echo": "gateway.backends.echo:create",
-        "openai": "gateway.backends.openai:create",
+        "echo": "gateway.providers.echo.provider:create",
+        "openai": "gateway.providers.openai.provider:create",
     }
 )
 

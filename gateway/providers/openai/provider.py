@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 from multidict import istr
 
-from gateway.backends import openai_errors
-from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
-from gateway.backends.openai_events import End, events_of
 from gateway.core.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
 from gateway.observability.redaction import spellings
-from gateway.upstream.aiohttp_client import AiohttpUpstream
-from gateway.upstream.door import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
+from gateway.providers.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
+from gateway.providers.openai import errors
+from gateway.providers.openai.streaming import End, events_of
+from gateway.providers.transport.aiohttp_client import AiohttpUpstream
+from gateway.providers.transport.base import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """Where an answer is JSON or an event stream, and anything else is nonsense."""
@@ -105,13 +105,13 @@ class OpenAIBackend:
         if first is None:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
         if first.error is not None:
-            raise openai_errors.from_event(first.error, self._kept(response), self._redact)
+            raise errors.from_event(first.error, self._kept(response), self._redact)
 
         async def rest() -> AsyncIterator[bytes]:
             yield first.data
             async for piece in stream:
                 if piece.error is not None:
-                    yield openai_errors.redacted_event(piece, self._redact)
+                    yield errors.redacted_event(piece, self._redact)
                     raise UpstreamReported
                 yield piece.data
 
@@ -124,13 +124,13 @@ class OpenAIBackend:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise UpstreamInvalid("The upstream's answer is not a JSON object.") from None
         if content.error:
-            raise openai_errors.from_event(content.error, self._kept(response), self._redact)
+            raise errors.from_event(content.error, self._kept(response), self._redact)
         response.close()
         return Answer(response.status, JSON, body, self._kept(response))
 
     async def _refused(self, response: UpstreamResponse) -> UpstreamRefused:
-        body = await openai_errors.read_body(response)
-        return openai_errors.from_body(response.status, body, self._kept(response), self._redact)
+        body = await errors.read_body(response)
+        return errors.from_body(response.status, body, self._kept(response), self._redact)
 
     def _kept(self, response: UpstreamResponse) -> dict[str, str]:
         """The headers that clients get to see."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from gateway.backends.openai_events import Piece
 from gateway.core import sse
 from gateway.core.errors import UpstreamFailed, UpstreamRefused
-from gateway.upstream.door import UpstreamResponse
+from gateway.providers.openai.streaming import Piece
+from gateway.providers.transport.base import UpstreamResponse
 
 MAX_ERROR_BYTES = 1024 * 1024
 _EXCERPT = 300

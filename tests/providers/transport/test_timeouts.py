@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.upstream import patience as room
-from gateway.upstream.patience import Patience
+from gateway.providers.transport import timeouts as room
+from gateway.providers.transport.timeouts import Patience
 
 
 @pytest.fixture(autouse=True)

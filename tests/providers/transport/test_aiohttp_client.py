@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
-from gateway.upstream import aiohttp_client
-from gateway.upstream.aiohttp_client import AiohttpUpstream
-from gateway.upstream.door import Timeouts, UpstreamRequest
+from gateway.providers.transport import aiohttp_client
+from gateway.providers.transport.aiohttp_client import AiohttpUpstream
+from gateway.providers.transport.base import Timeouts, UpstreamRequest
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer, running_upstream
 from tests.support.wire import never
 

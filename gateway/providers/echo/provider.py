@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.backends import echo_embeddings, echo_responses, echo_text
-from gateway.backends.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
-from gateway.backends.echo_text import Choice, Reply
 from gateway.core import sse
 from gateway.core.errors import NotFound
+from gateway.providers.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
+from gateway.providers.echo import embeddings, responses
+from gateway.providers.echo import text as echo_text
+from gateway.providers.echo.text import Choice, Reply
 
 CREATED = 1_700_000_000
 """Every answer's time of creation, in seconds since the epoch: an echo is the same whenever it is heard."""
@@ -35,7 +36,7 @@ class EchoBackend:
             case "completions":
                 return _answer(request, fields, _Completion(fields))
             case "embeddings":
-                return _json(echo_embeddings.answer(fields))
+                return _json(embeddings.answer(fields))
             case "responses":
                 return self._responses(request, fields)
         raise NotFound(
@@ -52,8 +53,8 @@ class EchoBackend:
         reply = echo_text.reply(echo_text.responses_prompt(fields), fields)
         identifier = _identifier("resp", request)
         if request.stream:
-            return _events(echo_responses.stream(identifier, CREATED, fields, reply))
-        return _json(echo_responses.answer(identifier, CREATED, fields, reply))
+            return _events(responses.stream(identifier, CREATED, fields, reply))
+        return _json(responses.answer(identifier, CREATED, fields, reply))
 
 
 class _Chat:

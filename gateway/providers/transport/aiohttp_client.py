@@ -12,8 +12,8 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
-from gateway.upstream.door import Timeouts, UpstreamRequest
-from gateway.upstream.patience import Patience
+from gateway.providers.transport.base import Timeouts, UpstreamRequest
+from gateway.providers.transport.timeouts import Patience
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""

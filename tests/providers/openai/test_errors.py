@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.backends import openai as backend
-from gateway.backends.base import BackendConfig
-from tests.backends.test_openai import ask, streams
+from gateway.providers.base import BackendConfig
+from gateway.providers.openai import provider as backend
+from tests.providers.openai.test_provider import ask, streams
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
 from tests.support.wire import CHAT, STREAM, check_error, connected, gateway_before, post
 

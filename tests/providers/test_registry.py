@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends import echo, registry
+from gateway.providers import registry
+from gateway.providers.echo import provider
 from tests.support.gateway import KEY, running_gateway
 from tests.support.wire import check_error, post, talk
 
@@ -51,7 +52,7 @@ def install(site: Path, package: str, *points: str, module: str = MODULE) -> Non
     info = site / f"{package}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("\n".join(["[gateway.backends]", *points]))
+    (info / "entry_points.txt").write_text("\n".join(["[gateway.providers]", *points]))
     sys.modules.pop(package, None)
 
 
@@ -71,8 +72,8 @@ async def test_a_third_partys_backend(tmp_path: Path, site: Path) -> None:
 
 
 def test_built_in_ones() -> None:
-    assert registry.find("echo") is echo.create
-    assert registry.find("openai").__module__ == "gateway.backends.openai"
+    assert registry.find("echo") is provider.create
+    assert registry.find("openai").__module__ == "gateway.providers.openai.provider"
 
 
 def test_an_unknown_name_lists_those_that_exist() -> None:
@@ -94,8 +95,13 @@ def test_nobody_takes_the_place_of_a_built_in_one(site: Path) -> None:
 
 
 def test_our_own_entry_points_are_not_duplicates(site: Path) -> None:
-    install(site, "gateway_itself", "echo = gateway.backends.echo:create", "openai = gateway.backends.openai:create")
-    assert registry.find("echo") is echo.create
+    install(
+        site,
+        "gateway_itself",
+        "echo = gateway.providers.echo.provider:create",
+        "openai = gateway.providers.openai.provider:create",
+    )
+    assert registry.find("echo") is provider.create
 
 
 @pytest.mark.parametrize("point", ["parrot = no_such_module:create", "parrot = odd_backend:no_such_function"])

@@ -1,0 +1,1 @@
+"""The offline provider: it answers with what it was told."""
