@@ -16,11 +16,11 @@ from typing import Any
 import uvloop
 
 from bench import payloads, stream_upstream
-from gateway.admission import Admission, AdmissionRules
 from gateway.auth.principal import Principal
 from gateway.core.clock import SteadyClock
 from gateway.core.json_body import model_in, read_object, stream_in
-from gateway.inference import Backends, Inference, MeteringRules, Origin
+from gateway.inference.admission import Admission, AdmissionRules
+from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.config import read_limits
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounters

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from gateway.admin.tokens import TokenManagement
 from gateway.admin.user_keys import UserKeys
-from gateway.admission import Admission, AdmissionRules
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
@@ -35,7 +34,8 @@ from gateway.http.routes.usage import UsageRoutes
 from gateway.http.routes.user_keys import UserKeyRoutes
 from gateway.http.table import Handlers, Router, routes
 from gateway.http.throttle import Throttle
-from gateway.inference import Backends, Inference, MeteringRules
+from gateway.inference.admission import Admission, AdmissionRules
+from gateway.inference.service import Backends, Inference, MeteringRules
 from gateway.limits.limiter import Limiter
 from gateway.limits.store import Counters
 from gateway.limits.stores.memory import MemoryCounters

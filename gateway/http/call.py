@@ -12,7 +12,7 @@ from gateway.audit.hash_chain import Actor
 from gateway.auth.client_address import Client
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.core.errors import GatewayError
-from gateway.ticket import Ticket
+from gateway.inference.usage_tracker import Ticket
 
 if TYPE_CHECKING:
     from gateway.http.table import Route

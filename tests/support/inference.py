@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.admission import Admission, AdmissionRules
 from gateway.auth.principal import Principal
-from gateway.inference import Backends, Inference, MeteringRules, Origin
+from gateway.inference.admission import Admission, AdmissionRules
+from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounters
 from gateway.providers.base import Answer, Backend, BackendRequest

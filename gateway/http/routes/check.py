@@ -4,11 +4,11 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.admission import Admission
 from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.http import forms, relay
 from gateway.http.call import Call
+from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.providers.base import BackendRequest
 

@@ -15,7 +15,7 @@ from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.core.json_body import JsonObject, model_in, read_object, stream_in, with_field
 from gateway.http import bodies, relay
 from gateway.http.call import Call
-from gateway.inference import Inference, Origin
+from gateway.inference.service import Inference, Origin
 from gateway.providers.base import JSON, Answer, BackendRequest
 
 _READ_TIMEOUT = istr("x-stainless-read-timeout")

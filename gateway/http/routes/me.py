@@ -6,12 +6,12 @@ from aiohttp import web
 
 from gateway.admin.authorizer import Authority
 from gateway.admin.tokens import TokenManagement
-from gateway.admission import Admission
 from gateway.auth.principal import ANYBODY
 from gateway.auth.roles import ROLES
 from gateway.core.clock import to_iso
 from gateway.http import forms, relay
 from gateway.http.call import Call
+from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.tokens import serializers
 

@@ -6,11 +6,11 @@ import msgspec
 from aiohttp import web
 
 from gateway.admin.user_keys import UserKeys
-from gateway.admission import Admission
 from gateway.core.clock import to_iso
 from gateway.core.money import usd
 from gateway.http import forms, relay
 from gateway.http.call import Call
+from gateway.inference.admission import Admission
 from gateway.limits.algorithms import Kind
 from gateway.limits.matching import Line
 from gateway.tokens import validation

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.admission import Admission
 from gateway.auth.principal import Principal
 from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject, read_object, with_field
+from gateway.inference.admission import Admission
+from gateway.inference.usage_tracker import Ticket, Whose
 from gateway.providers.base import EVENT_STREAM, Answer, Backend, BackendRequest
-from gateway.ticket import Ticket, Whose
 from gateway.usage.ledger import Ledger
 
 _CAN_TELL_USAGE = frozenset({"chat/completions", "completions"})

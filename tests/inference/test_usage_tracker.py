@@ -11,7 +11,7 @@ from gateway.auth.principal import Principal
 from gateway.core import sse
 from gateway.core.errors import QuotaExceeded, RateLimited, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.json_body import read_object
-from gateway.inference import Origin
+from gateway.inference.service import Origin
 from gateway.limits.config import read_limits
 from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.tokens.hierarchy import Held

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.auth.principal import Principal
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
+from gateway.inference.usage_tracker import Granted
 from gateway.limits import presentation
 from gateway.limits.algorithms import Amounts, Demand, Kind, Level, Limit, Money
 from gateway.limits.limiter import Limiter, LimitReached
@@ -15,7 +16,6 @@ from gateway.limits.matching import Line, Models, demands, limits_on
 from gateway.limits.store import Counters, CountersDown, Refusal, Reservation, decide
 from gateway.observability.metrics import Refusal as Reason
 from gateway.providers.base import BackendRequest
-from gateway.ticket import Granted
 from gateway.usage.estimate import estimate
 from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import FREE, Price, PriceList
