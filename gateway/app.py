@@ -18,22 +18,22 @@ from gateway.core.clock import SteadyClock
 from gateway.core.errors import Draining, Unauthenticated
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import TaskGroup
-from gateway.http.active import ActiveCalls
-from gateway.http.call import Call
-from gateway.http.departures import watch_clients
-from gateway.http.entrance import Entrance, EntranceRules
-from gateway.http.gate import Gate, GateRules
-from gateway.http.observe import Observer
-from gateway.http.routes.check import CheckRoutes
-from gateway.http.routes.description import DescriptionRoutes
-from gateway.http.routes.inference import InferenceRoutes
-from gateway.http.routes.me import MeRoutes
-from gateway.http.routes.ops import Health, OpsRoutes
-from gateway.http.routes.tokens import TokenRoutes
-from gateway.http.routes.usage import UsageRoutes
-from gateway.http.routes.user_keys import UserKeyRoutes
-from gateway.http.table import Handlers, Router, routes
-from gateway.http.throttle import Throttle
+from gateway.http.context import Call
+from gateway.http.disconnects import watch_clients
+from gateway.http.endpoints.check import CheckRoutes
+from gateway.http.endpoints.health import Health, OpsRoutes
+from gateway.http.endpoints.me import MeRoutes
+from gateway.http.endpoints.openai import InferenceRoutes
+from gateway.http.endpoints.openapi import DescriptionRoutes
+from gateway.http.endpoints.tokens import TokenRoutes
+from gateway.http.endpoints.usage import UsageRoutes
+from gateway.http.endpoints.user_keys import UserKeyRoutes
+from gateway.http.in_flight import ActiveCalls
+from gateway.http.middleware.access_log import Observer
+from gateway.http.middleware.authentication import Gate, GateRules
+from gateway.http.middleware.ip_rate_limit import Throttle
+from gateway.http.pipeline import Entrance, EntranceRules
+from gateway.http.routes import Handlers, Router, routes
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules
 from gateway.limits.limiter import Limiter

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.core.errors import BadRequest, GatewayError, InternalError
-from gateway.http.call import new_request_id
-from gateway.http.entrance import Entrance
+from gateway.http.context import new_request_id
+from gateway.http.pipeline import Entrance
 from gateway.http.whole import WholeResponse
 
 log = logging.getLogger(__name__)

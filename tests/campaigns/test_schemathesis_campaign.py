@@ -44,7 +44,7 @@ def run(url: str, folder: Path) -> dict[str, Any]:
 
 
 def test_the_api_keeps_to_its_description(tmp_path: Path) -> None:
-    described = json.loads((ROOT / "gateway/http/description/openapi.json").read_text())
+    described = json.loads((ROOT / "gateway/http/openapi/openapi.json").read_text())
     operations = [(method, path) for path, item in described["paths"].items() for method in item if method in METHODS]
     # The description itself is fetched to begin with, and is not counted.
     count = len(operations) - 1

@@ -16,7 +16,7 @@ import yaml
 
 from gateway.auth.roles import ROLES, Verb
 from gateway.cli import arguments
-from gateway.http.table import Handlers, routes
+from gateway.http.routes import Handlers, routes
 from gateway.limits.config import LimitSet
 from gateway.tokens import expiry
 from gateway.tokens.models import Role, Status

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.http.table import Handlers, routes
+from gateway.http.routes import Handlers, routes
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
 from tests.support.wire import (

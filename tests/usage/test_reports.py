@@ -17,9 +17,9 @@ from gateway.auth.principal import ENVIRONMENT, Principal
 from gateway.core.clock import LATEST
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.core.money import usd
-from gateway.http import forms
-from gateway.http.routes import usage as room
-from gateway.http.routes.usage import READERS, UsageRoutes, answer, query_of
+from gateway.http import params
+from gateway.http.endpoints import usage as room
+from gateway.http.endpoints.usage import READERS, UsageRoutes, answer, query_of
 from gateway.tokens.hierarchy import Held, TokenView
 from gateway.usage import reports
 from gateway.usage.accounting import Accounting
@@ -192,7 +192,7 @@ def principal(record: Any) -> Principal:
 
 
 def query(text: str, who: Principal = ENVIRONMENT) -> Query:
-    read = forms.read_query(Asking(text, who), READERS)  # type: ignore[arg-type]
+    read = params.read_query(Asking(text, who), READERS)  # type: ignore[arg-type]
     return query_of(read, authority_of(TOKENS, who, NOW))
 
 

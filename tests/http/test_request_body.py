@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.http import bodies
+from gateway.http import request_body
 from tests.support.gateway import KEY, running_gateway
 from tests.support.upstream import Connection, Received, always, answer
 from tests.support.wire import (
@@ -155,7 +155,7 @@ async def test_other_expectations(tmp_path: Path) -> None:
 async def test_a_body_that_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, content_type: str
 ) -> None:
-    monkeypatch.setattr(bodies, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(request_body, "STALL_SECONDS", 0.05)
     async with gateway_before(always(GOOD), tmp_path) as (_, gateway):
         head = request("POST", path, [BEARER, ("Content-Type", content_type), ("Content-Length", "500")])
         check_error(await talk(gateway.port, head + b"{"), 408, INVALID, "request_timeout")

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gateway.core.errors import Draining, GatewayError, InternalError, UnknownCredential
-from gateway.http import cors, relay
-from gateway.http.active import ActiveCalls
-from gateway.http.call import Call
-from gateway.http.gate import Gate
-from gateway.http.observe import CLIENT_GONE, Observer
-from gateway.http.table import Route
+from gateway.http import response as relay
+from gateway.http.context import Call
+from gateway.http.in_flight import ActiveCalls
+from gateway.http.middleware import cors
+from gateway.http.middleware.access_log import CLIENT_GONE, Observer
+from gateway.http.middleware.authentication import Gate
+from gateway.http.routes import Route
 from gateway.observability.redaction import Masker
 
 log = logging.getLogger(__name__)

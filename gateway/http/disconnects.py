@@ -8,7 +8,7 @@ import asyncio
 import select
 from collections.abc import Iterable
 
-from gateway.http.call import Call
+from gateway.http.context import Call
 
 LOOK_SECONDS = 0.25
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)

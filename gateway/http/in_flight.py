@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 from gateway.core.errors import GatewayError
-from gateway.http.call import Call
+from gateway.http.context import Call
 
 
 class ActiveCalls:

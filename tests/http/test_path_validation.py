@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.paths import problem_with
+from gateway.http.path_validation import problem_with
 
 
 @pytest.mark.parametrize(

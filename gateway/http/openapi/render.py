@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.http import docs_schema
+from gateway.http.openapi import render_schema
 
 Object = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def rendered(description: Object, style: str) -> bytes:
 
 def paragraphs(text: str) -> str:
     """Paragraphs with `code` in them."""
-    return "".join(f"<p>{docs_schema.inline(part)}</p>" for part in text.split("\n\n") if part)
+    return "".join(f"<p>{render_schema.inline(part)}</p>" for part in text.split("\n\n") if part)
 
 
 def _operations(description: Object, tag: str) -> Iterator[tuple[str, str, Object]]:
@@ -76,7 +76,8 @@ def _group(description: Object, tag: Object, operations: list[tuple[str, str, Ob
 def _operation(description: Object, method: str, path: str, operation: Object) -> str:
     parts = [
         f'<article id="{escape(operation["operationId"])}">',
-        f"<h3>{_method(method)} <code>{escape(path)}</code></h3><p class=summary>{docs_schema.inline(operation['summary'])}</p>",
+        f"<h3>{_method(method)} <code>{escape(path)}</code></h3>"
+        f"<p class=summary>{render_schema.inline(operation['summary'])}</p>",
         paragraphs(operation.get("description", "")),
         _access(operation),
         _parameters(description, operation["parameters"]),
@@ -97,9 +98,9 @@ def _access(operation: Object) -> str:
 def _parameters(description: Object, parameters: list[Object]) -> str:
     rows = []
     for given in parameters:
-        parameter = docs_schema.resolved(description, given)
-        text = docs_schema.inline(parameter.get("description", ""))
-        rule = docs_schema.rule(description, parameter["schema"])
+        parameter = render_schema.resolved(description, given)
+        text = render_schema.inline(parameter.get("description", ""))
+        rule = render_schema.rule(description, parameter["schema"])
         rows.append(
             f"<dt><code>{escape(parameter['name'])}</code> <i>{escape(parameter['in'])}, {rule}</i></dt><dd>{text}</dd>"
         )
@@ -114,13 +115,13 @@ def _body(description: Object, operation: Object) -> str:
         f"<figure><figcaption>{escape(example['summary'])}</figcaption>{_json(example['value'])}</figure>"
         for example in media["examples"].values()
     )
-    fields = docs_schema.fields(description, media["schema"])
+    fields = render_schema.fields(description, media["schema"])
     return f"<details open><summary>Body</summary>{fields}{examples}</details>"
 
 
 def _responses(description: Object, operation: Object) -> str:
     shown = "".join(
-        _response(description, status, docs_schema.resolved(description, response))
+        _response(description, status, render_schema.resolved(description, response))
         for status, response in operation["responses"].items()
     )
     return f"<h4>Answers</h4>{shown}"
@@ -129,11 +130,11 @@ def _responses(description: Object, operation: Object) -> str:
 def _response(description: Object, status: str, response: Object) -> str:
     inner = []
     for kind, media in response["content"].items():
-        inner.append(f"<p><code>{escape(kind)}</code></p>{docs_schema.fields(description, media['schema'])}")
+        inner.append(f"<p><code>{escape(kind)}</code></p>{render_schema.fields(description, media['schema'])}")
         examples = media.get("examples", {"": {"value": media["example"]}} if "example" in media else {})
         inner += [_json(example["value"]) for example in examples.values()]
     kind = "good" if status.startswith("2") else "bad"
-    summary = f"<summary><b class={kind}>{escape(status)}</b> {docs_schema.inline(response['description'])}</summary>"
+    summary = f"<summary><b class={kind}>{escape(status)}</b> {render_schema.inline(response['description'])}</summary>"
     return f"<details>{summary}{''.join(inner)}</details>"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.errors import BadRequest
-from gateway.http.forms import MAX_PER_PAGE, PAGE_READERS, Page, page_of, read_query, text
+from gateway.http.params import MAX_PER_PAGE, PAGE_READERS, Page, page_of, read_query, text
 
 
 class Asked:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.core import sse
 from gateway.core.errors import GatewayError, UpstreamReported
-from gateway.http.call import Call
+from gateway.http.context import Call
 from gateway.http.whole import WholeResponse
 from gateway.providers.base import EVENT_STREAM, Answer
 

@@ -15,7 +15,7 @@ from gateway.core.errors import GatewayError
 from gateway.inference.usage_tracker import Ticket
 
 if TYPE_CHECKING:
-    from gateway.http.table import Route
+    from gateway.http.routes import Route
 
 OPENAI_VERSION = "2020-10-01"
 UNKNOWN_CLIENT = Client(None, False)

@@ -10,8 +10,8 @@ from gateway.admin.tokens import TokenManagement
 from gateway.auth.roles import Reach, Verb
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.core.errors import BadRequest
-from gateway.http import forms, relay
-from gateway.http.call import Call
+from gateway.http import params, response
+from gateway.http.context import Call
 from gateway.tokens.hierarchy import TokenView
 from gateway.usage import reports
 from gateway.usage.accounting import Accounting
@@ -29,14 +29,14 @@ class UsageRoutes:
         self._accounting = accounting
 
     async def read(self, call: Call) -> web.StreamResponse:
-        asked = forms.read_query(call, READERS)
+        asked = params.read_query(call, READERS)
         may = await self._management.authority(call.caller)
         query = query_of(asked, may)
         rows = await self._rows(query)
         if asked.get("format") == "csv":
             names = _names(may.view, rows) if query.group_by == "token" else None
-            return relay.whole(call, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
-        return relay.json(call, 200, answer(query, rows, may.view))
+            return response.whole(call, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
+        return response.json(call, 200, answer(query, rows, may.view))
 
     async def _rows(self, query: Query) -> list[Row]:
         try:
@@ -121,13 +121,13 @@ def _one_of(*known: str) -> Callable[[str], str]:
     return read
 
 
-READERS: forms.Readers = {
+READERS: params.Readers = {
     "from": _moment,
     "to": _moment,
     "bucket": _one_of("hour", "day"),
     "group_by": _one_of("token", "model", "owner"),
     "format": _one_of("json", "csv"),
-    "token_id": forms.text,
+    "token_id": params.text,
 }
 _CSV_HEADERS = {
     "Content-Type": "text/csv; charset=utf-8",

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest
 from gateway.core.json_body import read_object
-from gateway.http import bodies
-from gateway.http.call import Call
+from gateway.http import request_body
+from gateway.http.context import Call
 from gateway.tokens.validation import FieldError
 
 MAX_FORM_BYTES = 64 * 1024
@@ -24,7 +24,7 @@ async def read_form(call: Call, readers: Readers, required: tuple[str, ...] = ()
     """The fields of a JSON body that were sent, each read by its reader. An absent body is an empty one, and there is no
     query."""
     read_query(call, {})
-    body = await bodies.read(call.request, MAX_FORM_BYTES)
+    body = await request_body.read(call.request, MAX_FORM_BYTES)
     given = read_object(body) if body.strip() or required else {}
     for name in given:
         if name not in readers:

@@ -9,8 +9,8 @@ from gateway.admin.tokens import TokenManagement
 from gateway.auth.principal import ANYBODY
 from gateway.auth.roles import ROLES
 from gateway.core.clock import to_iso
-from gateway.http import forms, relay
-from gateway.http.call import Call
+from gateway.http import params, response
+from gateway.http.context import Call
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.tokens import serializers
@@ -24,12 +24,12 @@ class MeRoutes:
         self._admission = admission
 
     async def read(self, call: Call) -> web.StreamResponse:
-        forms.read_query(call, {})
+        params.read_query(call, {})
         may = await self._management.authority(call.caller)
         standing = await self._admission.standing(call.caller.limits)
         now = int(may.now * 1000)
         told = _told(may, is_open=call.caller is ANYBODY)
-        return relay.json(
+        return response.json(
             call, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in standing]}
         )
 

@@ -10,9 +10,9 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.credentials import is_well_formed
 from gateway.auth.roles import Verb
 from gateway.core.errors import BadRequest, RateLimited
-from gateway.http import forms, relay
-from gateway.http.call import Call
-from gateway.http.throttle import Throttle
+from gateway.http import params, response
+from gateway.http.context import Call
+from gateway.http.middleware.ip_rate_limit import Throttle
 from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model
@@ -35,89 +35,89 @@ class TokenRoutes:
         self._throttle = throttle
 
     async def create(self, call: Call) -> web.StreamResponse:
-        form = await forms.read_form(call, _CREATE, required=("name",))
+        form = await params.read_form(call, _CREATE, required=("name",))
         wish = TokenWish(**_with_expiry(form, self._management.now()))
         made = await self._management.create(call.as_caller(), wish)
         return await self._shown_once(call, made, 201)
 
     async def list(self, call: Call) -> web.StreamResponse:
-        query = forms.read_query(call, _LIST)
+        query = params.read_query(call, _LIST)
         may = await self._management.authority(call.caller)
         found = [
             record
             for record in may.view.document.tokens
             if may.may(Verb.READ, record) and _fits(record, may.view.status(record, may.now), query)
         ]
-        page = forms.page_of(query)
+        page = params.page_of(query)
         shown = [serializers.public(may.view, record, may.now) for record in page.cut(found)]
-        return relay.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
+        return response.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, call: Call) -> web.StreamResponse:
         may, record = await self._found(call)
-        return relay.json(call, 200, serializers.public(may.view, record, may.now))
+        return response.json(call, 200, serializers.public(may.view, record, may.now))
 
     async def usage(self, call: Call) -> web.StreamResponse:
         may, record = await self._found(call)
         sums = reports.as_json(await self._accounting.total(record.id))
-        return relay.json(call, 200, {**serializers.usage(may.view, record, may.now), **sums})
+        return response.json(call, 200, {**serializers.usage(may.view, record, may.now), **sums})
 
     async def update(self, call: Call) -> web.StreamResponse:
-        form = _with_expiry(await forms.read_form(call, _UPDATE), self._management.now())
+        form = _with_expiry(await params.read_form(call, _UPDATE), self._management.now())
         if not form:
             raise BadRequest(f"Nothing to change. Send one of {', '.join(_UPDATE)}.", code="missing_required_parameter")
         return await self._shown(call, await self._management.update(call.as_caller(), call.params["id"], form))
 
     async def revoke(self, call: Call) -> web.StreamResponse:
-        await forms.read_form(call, {})
+        await params.read_form(call, {})
         return await self._shown(call, await self._management.revoke(call.as_caller(), call.params["id"]))
 
     async def rotate(self, call: Call) -> web.StreamResponse:
-        form = await forms.read_form(call, {"grace": _grace})
+        form = await params.read_form(call, {"grace": _grace})
         grace = form.get("grace", expiry.span(DEFAULT_GRACE))
         made = await self._management.rotate(call.as_caller(), call.params["id"], grace)
         return await self._shown_once(call, made, 200)
 
     async def delete(self, call: Call) -> web.StreamResponse:
-        await forms.read_form(call, {})
+        await params.read_form(call, {})
         await self._management.delete(call.as_caller(), call.params["id"])
-        return relay.json(call, 200, {"id": call.params["id"], "deleted": True})
+        return response.json(call, 200, {"id": call.params["id"], "deleted": True})
 
     async def validate(self, call: Call) -> web.StreamResponse:
         """Is this secret good? Public, and no use of it."""
         given = await self._public_secret(call)
         if self._authenticator.is_environment_key(given):
-            return relay.json(call, 200, _ENVIRONMENT_KEY)
+            return response.json(call, 200, _ENVIRONMENT_KEY)
         view = await self._management.view()
         held = None if secret.is_mistyped(given) else view.by_hash(secret.digest(given))
-        return relay.json(call, 200, serializers.validity(view, held, self._management.now()))
+        return response.json(call, 200, serializers.validity(view, held, self._management.now()))
 
     async def revoke_secret(self, call: Call) -> web.StreamResponse:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
         given = await self._public_secret(call)
         if is_well_formed(given) and not secret.is_mistyped(given):
             await self._management.revoke_secret(call.as_holder(), given)
-        return relay.json(call, 200, {"success": True, "message": _REVOKED})
+        return response.json(call, 200, {"success": True, "message": _REVOKED})
 
     async def _public_secret(self, call: Call) -> str:
         wait = self._throttle.wait(call.client.address)
         if wait > 0:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
-        form = await forms.read_form(call, {"token": forms.text}, required=("token",))
+        form = await params.read_form(call, {"token": params.text}, required=("token",))
         return str(form["token"]).strip()  # pasted with its line end
 
     async def _found(self, call: Call) -> tuple[Authority, TokenRecord]:
         """The token of the path, if the caller may see it."""
-        forms.read_query(call, {})
+        params.read_query(call, {})
         may = await self._management.authority(call.caller)
         return may, may.find(Verb.READ, call.params["id"])
 
     async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
         view = await self._management.view()
-        return relay.json(call, 200, serializers.public(view, record, self._management.now()))
+        return response.json(call, 200, serializers.public(view, record, self._management.now()))
 
     async def _shown_once(self, call: Call, made: NewToken, status: int) -> web.StreamResponse:
         view = await self._management.view()
-        return relay.json(call, status, serializers.created(view, made, self._management.now()))
+        return response.json(call, status, serializers.created(view, made, self._management.now()))
 
 
 _ENVIRONMENT_KEY = {
@@ -138,7 +138,7 @@ def _role(value: Any) -> Role:
 
 
 def _grace(value: Any) -> int:
-    return expiry.span(forms.text(value))
+    return expiry.span(params.text(value))
 
 
 def _prefix(value: Any) -> str:
@@ -148,25 +148,25 @@ def _prefix(value: Any) -> str:
 
 
 def _parent_id(value: Any) -> str | None:
-    return None if value is None else forms.text(value)
+    return None if value is None else params.text(value)
 
 
-_UPDATE: forms.Readers = {
+_UPDATE: params.Readers = {
     "name": validation.name,
     "owner": validation.owner,
     "role": _role,
     "expires_at": validation.READERS["expires_at"],
-    "expires_in": forms.text,
+    "expires_in": params.text,
     "models": validation.models,
     "limits": validation.limits,
     "metadata": validation.new_metadata,
 }
-_CREATE: forms.Readers = {**_UPDATE, "parent_id": _parent_id, "prefix": _prefix}
-_LIST: forms.Readers = {
-    **forms.PAGE_READERS,
-    "owner": forms.text,
+_CREATE: params.Readers = {**_UPDATE, "parent_id": _parent_id, "prefix": _prefix}
+_LIST: params.Readers = {
+    **params.PAGE_READERS,
+    "owner": params.text,
     "status": lambda value: Status(_known_status(value)),
-    "name": forms.text,
+    "name": params.text,
 }
 
 

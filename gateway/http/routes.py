@@ -8,15 +8,15 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from gateway.auth.access import Access
-from gateway.http.call import Call
-from gateway.http.routes.check import CheckRoutes
-from gateway.http.routes.description import DescriptionRoutes
-from gateway.http.routes.inference import InferenceRoutes
-from gateway.http.routes.me import MeRoutes
-from gateway.http.routes.ops import OpsRoutes
-from gateway.http.routes.tokens import TokenRoutes
-from gateway.http.routes.usage import UsageRoutes
-from gateway.http.routes.user_keys import UserKeyRoutes
+from gateway.http.context import Call
+from gateway.http.endpoints.check import CheckRoutes
+from gateway.http.endpoints.health import OpsRoutes
+from gateway.http.endpoints.me import MeRoutes
+from gateway.http.endpoints.openai import InferenceRoutes
+from gateway.http.endpoints.openapi import DescriptionRoutes
+from gateway.http.endpoints.tokens import TokenRoutes
+from gateway.http.endpoints.usage import UsageRoutes
+from gateway.http.endpoints.user_keys import UserKeyRoutes
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 

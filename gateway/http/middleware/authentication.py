@@ -10,9 +10,9 @@ from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, Principal
 from gateway.config.parsers import Network
 from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound
-from gateway.http import paths
-from gateway.http.call import Call
-from gateway.http.table import Route, Router
+from gateway.http import path_validation
+from gateway.http.context import Call
+from gateway.http.routes import Route, Router
 
 NoteUse = Callable[[Principal, Client], None]
 
@@ -44,7 +44,7 @@ class Gate:
         After UnknownCredential it may be asked again.
         """
         match = self._router.find(call.path, call.method)
-        problem = paths.problem_with(call.path) if match is None or match.params else None
+        problem = path_validation.problem_with(call.path) if match is None or match.params else None
         if problem is not None:
             match = None
         if match is not None:

@@ -13,7 +13,7 @@ import pytest
 from gateway.core import sse
 from gateway.core.clock import SteadyClock
 from gateway.http import protocol
-from gateway.http.call import Call
+from gateway.http.context import Call
 from gateway.tokens.changes import TokenWish
 from tests.support.gateway import KEY, environment, gateway_process, running_gateway, token_manager
 from tests.support.tokens import BY, service_at

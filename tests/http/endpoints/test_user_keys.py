@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.tokens import cache
-from tests.http.test_tokens_api import Api
+from tests.http.endpoints.test_tokens import Api
 from tests.support.gateway import KEY, running_gateway
 from tests.support.tokens import Clock
 from tests.support.wire import check_error

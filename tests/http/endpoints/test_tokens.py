@@ -13,7 +13,7 @@ import pytest
 
 from gateway.app import Shared
 from gateway.core.clock import SteadyClock, to_iso
-from gateway.http.throttle import Throttle
+from gateway.http.middleware.ip_rate_limit import Throttle
 from gateway.observability.shared_metrics import NumbersArena
 from gateway.storage.shared_memory import Ratchet
 from gateway.tokens import secret

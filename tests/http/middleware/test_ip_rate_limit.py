@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http import throttle as room
-from gateway.http.throttle import Throttle
+from gateway.http.middleware import ip_rate_limit as room
+from gateway.http.middleware.ip_rate_limit import Throttle
 from tests.support.tokens import Clock
 
 

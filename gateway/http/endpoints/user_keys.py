@@ -8,8 +8,8 @@ from aiohttp import web
 from gateway.admin.user_keys import UserKeys
 from gateway.core.clock import to_iso
 from gateway.core.money import usd
-from gateway.http import forms, relay
-from gateway.http.call import Call
+from gateway.http import params, response
+from gateway.http.context import Call
 from gateway.inference.admission import Admission
 from gateway.limits.algorithms import Kind
 from gateway.limits.matching import Line
@@ -27,7 +27,7 @@ class UserKeyRoutes:
         self._admission = admission
 
     async def create(self, call: Call) -> web.StreamResponse:
-        form = await forms.read_form(call, _CREATE, required=("email",))
+        form = await params.read_form(call, _CREATE, required=("email",))
         made = await self._keys.replace(call.as_caller(), form["email"], form.get("key_name", DEFAULT_NAME))
         answer = {
             "success": True,
@@ -35,7 +35,7 @@ class UserKeyRoutes:
             "key": made.secret,
             "keyPrefix": made.record.prefix,
         }
-        return relay.json(call, 200, answer)
+        return response.json(call, 200, answer)
 
     async def read(self, call: Call) -> web.StreamResponse:
         return await self._told(call, "keyPreference")
@@ -44,15 +44,15 @@ class UserKeyRoutes:
         return await self._told(call, "usage")
 
     async def revoke(self, call: Call) -> web.StreamResponse:
-        await forms.read_form(call, {})
+        await params.read_form(call, {})
         await self._keys.revoke(call.as_caller(), call.params["email"])
-        return relay.json(call, 200, {"success": True, "message": "API key revoked successfully"})
+        return response.json(call, 200, {"success": True, "message": "API key revoked successfully"})
 
     async def _told(self, call: Call, name: str) -> web.StreamResponse:
-        forms.read_query(call, {})
+        params.read_query(call, {})
         record = await self._keys.current(call.caller, call.params["email"])
         balance = 0 if record is None else await self._balance(record)
-        return relay.json(call, 200, {"success": True, name: _preference(record, balance)})
+        return response.json(call, 200, {"success": True, name: _preference(record, balance)})
 
     async def _balance(self, record: TokenRecord) -> int:
         """What its budgets leave it, in micro-dollars; 0 where it has none."""
@@ -92,7 +92,7 @@ def _key_name(value: Any) -> str:
         raise ValueError(error.rule) from None
 
 
-_CREATE: forms.Readers = {
+_CREATE: params.Readers = {
     "email": _email,
     "key_name": _key_name,
 }

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
 from gateway.core.json_body import MAX_MODEL_LENGTH
-from gateway.http import forms, relay
-from gateway.http.call import Call
+from gateway.http import params, response
+from gateway.http.context import Call
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.providers.base import BackendRequest
@@ -24,22 +24,22 @@ class CheckRoutes:
 
     async def check(self, call: Call) -> web.StreamResponse:
         """``tokens`` are the prompt's and the completion's together."""
-        form = await forms.read_form(call, _CHECK, required=("model",))
+        form = await params.read_form(call, _CHECK, required=("model",))
         model, tokens = form["model"], form.get("tokens")
         endpoint = form.get("endpoint", DEFAULT_ENDPOINT)
         request = BackendRequest("POST", endpoint, model=model)
         if not call.caller.may_use(model):
-            return relay.json(call, 200, _refused(ModelNotFound(model), None))
+            return response.json(call, 200, _refused(ModelNotFound(model), None))
         try:
             outlook = await self._admission.check(call.caller, request, tokens)
         except QuotaExceeded as unpriced:
-            return relay.json(call, 200, _refused(unpriced, None))
+            return response.json(call, 200, _refused(unpriced, None))
         now = self._admission.limiter.now()
         if outlook.refusal is not None:
             binding = presentation.left(outlook.refusal.demand.limit, outlook.refusal.level, now)
-            return relay.json(call, 200, _refused(presentation.error(outlook.refusal, call.caller.names), binding))
+            return response.json(call, 200, _refused(presentation.error(outlook.refusal, call.caller.names), binding))
         tightest = presentation.left(*outlook.tightest, now) if outlook.tightest else None
-        return relay.json(call, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
+        return response.json(call, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
 
 
 _NOTHING_WRONG = {"error": None, "retry_after_ms": None}
@@ -65,7 +65,7 @@ def _model(value: Any) -> str:
 
 def _endpoint(value: Any) -> str:
     """With or without ``/v1/``."""
-    path = forms.text(value).removeprefix("/").removeprefix("v1/")
+    path = params.text(value).removeprefix("/").removeprefix("v1/")
     if not path or len(path) > 100:
         raise ValueError("must be an endpoint such as /v1/chat/completions")
     return path
@@ -77,4 +77,4 @@ def _tokens(value: Any) -> int:
     return value
 
 
-_CHECK: forms.Readers = {"model": _model, "endpoint": _endpoint, "tokens": _tokens}
+_CHECK: params.Readers = {"model": _model, "endpoint": _endpoint, "tokens": _tokens}

@@ -10,13 +10,13 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from gateway.http import docs_page
-from gateway.http.table import Handlers, routes
+from gateway.http.openapi import render
+from gateway.http.routes import Handlers, routes
 from tests.http.test_error_shape import _Nothing
 from tests.support.gateway import ROOT, running_gateway
 from tests.support.wire import check_error, request, talk
 
-DESCRIPTION: dict[str, Any] = json.loads((ROOT / "gateway/http/description/openapi.json").read_text())
+DESCRIPTION: dict[str, Any] = json.loads((ROOT / "gateway/http/openapi/openapi.json").read_text())
 TABLE = routes(Handlers(*[_Nothing()] * len(Handlers._fields)))  # type: ignore[arg-type]
 IN_WORDS = {
     "/v1/{rest...}", "/engines/{model}/{endpoint...}", "/v1/engines/{model}/{endpoint...}",
@@ -100,7 +100,7 @@ def test_every_operation_shows_what_is_sent_and_what_comes_back() -> None:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return docs_page.rendered(DESCRIPTION, "b{}").decode()
+    return render.rendered(DESCRIPTION, "b{}").decode()
 
 
 def test_the_page_shows_every_operation(page: str) -> None:
@@ -138,7 +138,7 @@ def test_what_looks_like_markup_is_text() -> None:
         "info": {"title": text, "version": text, "description": text},
         "tags": [{"name": "Tokens", "description": text}],
     }
-    shown = docs_page.rendered(described_by_somebody, "").decode()
+    shown = render.rendered(described_by_somebody, "").decode()
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
 
@@ -163,6 +163,6 @@ async def test_the_page_is_held_to_its_own_style(tmp_path: Path) -> None:
         reply = await talk(gateway.port, request("GET", "/docs"))
     style = reply.body.decode().partition("<style>")[2].partition("</style>")[0]
     assert "prefers-color-scheme: dark" in style
-    assert reply.header("Content-Security-Policy") == docs_page.policy(style)
-    assert "default-src 'none'" in docs_page.policy(style)
-    assert "unsafe" not in docs_page.policy(style)
+    assert reply.header("Content-Security-Policy") == render.policy(style)
+    assert "default-src 'none'" in render.policy(style)
+    assert "unsafe" not in render.policy(style)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gateway import __version__
-from gateway.http import relay
-from gateway.http.call import Call
+from gateway.http import response
+from gateway.http.context import Call
 from gateway.observability.metrics import Metrics
 
 
@@ -27,7 +27,7 @@ class OpsRoutes:
     async def healthz(self, call: Call) -> web.StreamResponse:
         """Alive: it answers."""
         health = self._health()
-        return relay.json(
+        return response.json(
             call,
             200,
             {"status": "ok", "mode": health.mode, "backend": health.backend, "version": __version__},
@@ -37,8 +37,8 @@ class OpsRoutes:
         """Ready: a load balancer should send requests here."""
         problem = self._health().problem
         if problem is None:
-            return relay.json(call, 200, {"status": "ready"})
-        return relay.json(call, 503, {"status": "not ready", "problem": problem})
+            return response.json(call, 200, {"status": "ready"})
+        return response.json(call, 503, {"status": "not ready", "problem": problem})
 
     async def metrics(self, call: Call) -> web.StreamResponse:
-        return relay.whole(call, 200, self._metrics_page(), {"Content-Type": Metrics.content_type})
+        return response.whole(call, 200, self._metrics_page(), {"Content-Type": Metrics.content_type})

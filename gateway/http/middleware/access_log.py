@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.core.clock import to_local_iso
-from gateway.http.call import Call
+from gateway.http.context import Call
 from gateway.observability.logging import LineWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Masker, remembering

@@ -6,10 +6,11 @@ from importlib import resources
 import msgspec
 from aiohttp import web
 
-from gateway.http import docs_page, relay
-from gateway.http.call import Call
+from gateway.http import response
+from gateway.http.context import Call
+from gateway.http.openapi import render
 
-_FOLDER = resources.files("gateway.http") / "description"
+_FOLDER = resources.files("gateway.http.openapi")
 
 
 class DescriptionRoutes:
@@ -17,17 +18,17 @@ class DescriptionRoutes:
 
     async def openapi(self, call: Call) -> web.StreamResponse:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
-        return relay.whole(call, 200, self._openapi, headers)
+        return response.whole(call, 200, self._openapi, headers)
 
     async def page(self, call: Call) -> web.StreamResponse:
         headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
-            "Content-Security-Policy": docs_page.policy(self._style),
+            "Content-Security-Policy": render.policy(self._style),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
-        return relay.whole(call, 200, self._page, headers)
+        return response.whole(call, 200, self._page, headers)
 
     @cached_property
     def _openapi(self) -> bytes:
@@ -39,4 +40,4 @@ class DescriptionRoutes:
 
     @cached_property
     def _page(self) -> bytes:
-        return docs_page.rendered(msgspec.json.decode(self._openapi), self._style)
+        return render.rendered(msgspec.json.decode(self._openapi), self._style)

@@ -13,8 +13,8 @@ from multidict import istr
 from gateway.auth import credentials
 from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.core.json_body import JsonObject, model_in, read_object, stream_in, with_field
-from gateway.http import bodies, relay
-from gateway.http.call import Call
+from gateway.http import request_body, response
+from gateway.http.context import Call
 from gateway.inference.service import Inference, Origin
 from gateway.providers.base import JSON, Answer, BackendRequest
 
@@ -37,7 +37,7 @@ class InferenceRoutes:
         self._max_body = max_body
 
     async def json_endpoint(self, call: Call) -> web.StreamResponse:
-        fields = read_object(await bodies.read(call.request, self._max_body))
+        fields = read_object(await request_body.read(call.request, self._max_body))
         return await self._infer(call, call.path.removeprefix("/v1/"), fields)
 
     async def engine(self, call: Call) -> web.StreamResponse:
@@ -45,7 +45,7 @@ class InferenceRoutes:
         model, endpoint = call.params["model"], call.params["endpoint"]
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({call.method} {call.path[:200]})", code="unknown_url")
-        body = await bodies.read(call.request, self._max_body)
+        body = await request_body.read(call.request, self._max_body)
         if read_object(body).get("model", model) != model:
             raise BadRequest("The path and the body name different models.", code="invalid_value", param="model")
         call.query = ""  # Azure's api-version means nothing to an upstream behind /v1
@@ -71,13 +71,13 @@ class InferenceRoutes:
         return await self._pass_pieces(call)
 
     async def _pass_json(self, call: Call) -> web.StreamResponse:
-        fields = read_object(await bodies.read(call.request, self._max_body))
+        fields = read_object(await request_body.read(call.request, self._max_body))
         call.model = model_in(fields) if "model" in fields or call.caller.is_limited else None
         _refuse_other_models(call, fields)
         return await self._run(call, _backend_request(call, body=fields.body, fields=fields, model=call.model))
 
     async def _pass_pieces(self, call: Call) -> web.StreamResponse:
-        upload = bodies.Upload(call.request, self._max_body)
+        upload = request_body.Upload(call.request, self._max_body)
         pieces = await upload.open()
         try:
             return await self._run(call, _backend_request(call, body=pieces))
@@ -111,7 +111,7 @@ class InferenceRoutes:
                 answer = await self._inference.run(call.caller, request, ticket)
             finally:
                 call.upstream_seconds += time.perf_counter() - began
-            return await relay.send(call, answer)
+            return await response.send(call, answer)
 
 
 def _patience(call: Call) -> float | None:
@@ -149,4 +149,4 @@ def _stays_here(name: str) -> bool:
 
 
 async def _json(call: Call, content: dict[str, Any]) -> web.StreamResponse:
-    return await relay.send(call, Answer(200, JSON, msgspec.json.encode(content)))
+    return await response.send(call, Answer(200, JSON, msgspec.json.encode(content)))

@@ -1,0 +1,1 @@
+"""Steps that every request meets before its endpoint."""
