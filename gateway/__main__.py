@@ -10,15 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import __version__, server
+from gateway import __version__
 from gateway.app import App, Shared
 from gateway.auth.principal import Mode
 from gateway.config import settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
-from gateway.http.protocol import ParserMissing, require_c_parser
 from gateway.observability import logging as log
 from gateway.providers import registry
-from gateway.supervisor import Supervisor
+from gateway.server import worker
+from gateway.server.aiohttp_server import ParserMissing, require_c_parser
+from gateway.server.supervisor import Supervisor
 from gateway.tokens.stores.json_file import TokenFile
 from gateway.tokens.stores.json_format import TokenFileError
 from gateway.usage.pricing.prices import read_price_table
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     log.configure(found.log_format, found.log_level, found.secrets)
     try:
-        listener = server.bind(found.host, found.port)
+        listener = worker.bind(found.host, found.port)
     except (OSError, UnicodeError) as error:
         print(
             f"Cannot listen on {found.host}:{found.port}: {getattr(error, 'strerror', None) or error}", file=sys.stderr
@@ -115,13 +116,13 @@ def _serve(found: Settings, listener: socket.socket) -> int:
         _print_banner(found, app, address)
 
     if found.workers == 1:
-        server.run(found, listener, shared, announce)
+        worker.run(found, listener, shared, announce)
         return 0
     supervisor = os.getpid()
 
     def work(number: int) -> None:
         ready = announce if number == 0 else lambda app: _settle_collector()
-        server.run(found, listener, shared._replace(worker=number), ready, supervisor)
+        worker.run(found, listener, shared._replace(worker=number), ready, supervisor)
 
     return Supervisor(work, found.workers, found.drain_seconds).run()
 

@@ -102,10 +102,10 @@ def test_there_is_no_import_circle() -> None:
 
 
 ALLOWED_IMPORTERS = {
-    "gateway.config.settings": ("gateway.__main__", "gateway.app", "gateway.server", "gateway.cli"),
-    "aiohttp.web": ("gateway.http",),
-    "aiohttp.web_protocol": ("gateway.http",),
-    "aiohttp": ("gateway.http", "gateway.providers.transport"),
+    "gateway.config.settings": ("gateway.__main__", "gateway.app", "gateway.server.worker", "gateway.cli"),
+    "aiohttp.web": ("gateway.http", "gateway.server"),
+    "aiohttp.web_protocol": ("gateway.http", "gateway.server"),
+    "aiohttp": ("gateway.http", "gateway.server", "gateway.providers.transport"),
 }
 
 
@@ -131,7 +131,7 @@ def test_only_the_transport_opens_client_sessions() -> None:
 
 def test_the_registry_and_the_supervisor_stay_strangers_to_what_they_start() -> None:
     assert not [other for other in GRAPH["gateway.providers.registry"] if other != "gateway.providers.base"]
-    assert not GRAPH["gateway.supervisor"]
+    assert not GRAPH["gateway.server.supervisor"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

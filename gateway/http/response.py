@@ -16,8 +16,8 @@ from aiohttp import web
 from gateway.core import sse
 from gateway.core.errors import GatewayError, UpstreamReported
 from gateway.http.context import Call
-from gateway.http.whole import WholeResponse
 from gateway.providers.base import EVENT_STREAM, Answer
+from gateway.server.buffered_response import WholeResponse
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _ONE_BLOCK = 256 * 1024

@@ -86,4 +86,12 @@ def test_nothing_of_the_server_is_imported(tmp_path: Path) -> None:
         check=True,
     )
     loaded = set(ended.stdout.split())
-    assert not loaded & {"aiohttp", "asyncio", "uvloop", "ssl", "prometheus_client", "gateway.app", "gateway.server"}
+    assert not loaded & {
+        "aiohttp",
+        "asyncio",
+        "uvloop",
+        "ssl",
+        "prometheus_client",
+        "gateway.app",
+        "gateway.server.worker",
+    }

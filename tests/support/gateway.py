@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.app import App
 from gateway.config import settings
-from gateway.http.protocol import HttpServer
+from gateway.server.aiohttp_server import HttpServer
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-made-up-environment-key-for-tests"

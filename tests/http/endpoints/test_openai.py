@@ -12,14 +12,14 @@ import pytest
 
 from gateway.core import sse
 from gateway.core.clock import SteadyClock
-from gateway.http import protocol
 from gateway.http.context import Call
+from gateway.server import aiohttp_server
 from gateway.tokens.changes import TokenWish
+from tests.server.test_worker import get_once, until
 from tests.support.gateway import KEY, environment, gateway_process, running_gateway, token_manager
 from tests.support.tokens import BY, service_at
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 from tests.support.wire import BEARER, CHAT, JSON, STREAM, check_error, gateway_before, post, request, talk
-from tests.test_server import get_once, until
 
 INVALID = "invalid_request_error"
 GOOD = answer(b'{"choices":[]}')
@@ -134,11 +134,11 @@ def run_for_one_request(folder: Path, values: dict[str, str]) -> str:
 
 
 def test_the_slow_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    protocol.require_c_parser()
-    parser = protocol.aiohttp.http_parser
+    aiohttp_server.require_c_parser()
+    parser = aiohttp_server.aiohttp.http_parser
     monkeypatch.setattr(parser, "HttpRequestParser", parser.HttpRequestParserPy)
-    with pytest.raises(protocol.ParserMissing, match="AIOHTTP_NO_EXTENSIONS"):
-        protocol.require_c_parser()
+    with pytest.raises(aiohttp_server.ParserMissing, match="AIOHTTP_NO_EXTENSIONS"):
+        aiohttp_server.require_c_parser()
 
 
 async def test_a_public_route_has_no_caller(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.core.errors import BadRequest, GatewayError, InternalError
 from gateway.http.context import new_request_id
 from gateway.http.pipeline import Entrance
-from gateway.http.whole import WholeResponse
+from gateway.server.buffered_response import WholeResponse
 
 log = logging.getLogger(__name__)
 

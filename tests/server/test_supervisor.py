@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from gateway.supervisor import END_NOW, FIRST_PAUSE, LONGEST_PAUSE, STABLE_SECONDS, Backoff, Supervisor
+from gateway.server.supervisor import END_NOW, FIRST_PAUSE, LONGEST_PAUSE, STABLE_SECONDS, Backoff, Supervisor
 
 
 def test_the_first_death_costs_little() -> None:

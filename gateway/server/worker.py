@@ -11,8 +11,8 @@ from typing import Any
 
 from gateway.app import App, Shared
 from gateway.config.settings import Settings
-from gateway.http.protocol import HttpServer
-from gateway.supervisor import END_NOW
+from gateway.server.aiohttp_server import HttpServer
+from gateway.server.supervisor import END_NOW
 
 log = logging.getLogger(__name__)
 
