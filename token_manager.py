@@ -7,7 +7,7 @@ from pathlib import Path
 VENV = Path(__file__).resolve().parent / ".venv"
 
 try:
-    from gateway.cli import main
+    from gateway.cli.tokens import main
 except ModuleNotFoundError as missing:
     # Called with the system's Python: what is needed lies where `make run` has put it.
     if Path(sys.prefix) == VENV or not (VENV / "bin" / "python").exists():

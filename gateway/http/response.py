@@ -15,9 +15,9 @@ from aiohttp import web
 
 from gateway.core import sse
 from gateway.core.errors import GatewayError, UpstreamReported
+from gateway.http.buffered_response import WholeResponse
 from gateway.http.context import Call
 from gateway.providers.base import EVENT_STREAM, Answer
-from gateway.server.buffered_response import WholeResponse
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _ONE_BLOCK = 256 * 1024

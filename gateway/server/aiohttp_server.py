@@ -9,9 +9,9 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.core.errors import BadRequest, GatewayError, InternalError
+from gateway.http.buffered_response import WholeResponse
 from gateway.http.context import new_request_id
 from gateway.http.pipeline import Entrance
-from gateway.server.buffered_response import WholeResponse
 
 log = logging.getLogger(__name__)
 

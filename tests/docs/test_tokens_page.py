@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from gateway.auth.roles import ROLES, Verb
-from gateway.cli import arguments
+from gateway.cli.tokens import arguments
 from gateway.http.routes import Handlers, routes
 from gateway.limits.config import LimitSet
 from gateway.tokens import expiry

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from gateway.cli import tables, words
+from gateway.cli.tokens import tables, text
 from gateway.core.clock import LATEST, to_iso, to_local_iso
 from gateway.core.money import usd
 from gateway.tokens import serializers
@@ -85,9 +85,9 @@ def as_csv(report: Report, asked: Asked) -> str:
 def write(out: TextIO, view: TokenView, report: Report, asked: Asked) -> None:
     """The table, and on a terminal bars over time below it."""
     if asked.by == "token":
-        headings = (*words.USAGE_HEADINGS, *SUM_HEADINGS)
+        headings = (*text.USAGE_HEADINGS, *SUM_HEADINGS)
         rows = [
-            (*words.usage_row(view, record, asked.now), *_sum_cells(report.groups.get(record.id, NOTHING)))
+            (*text.usage_row(view, record, asked.now), *_sum_cells(report.groups.get(record.id, NOTHING)))
             for record in report.records
         ]
         tables.write(out, headings, rows)

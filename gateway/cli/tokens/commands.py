@@ -1,4 +1,4 @@
-"""What each command does. Errors are raised; ``gateway.cli.main`` knows their exit codes."""
+"""What each command does. Errors are raised; ``gateway.cli.tokens.main`` knows their exit codes."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from msgspec import UNSET
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
-from gateway.cli.output import Printer
+from gateway.cli.tokens.output import Printer
 from gateway.limits.config import read_limits
 from gateway.tokens import expiry, secret, validation
 from gateway.tokens.changes import TokenWish
@@ -120,7 +120,7 @@ def _rotate(asked: argparse.Namespace, desk: Desk) -> None:
 
 
 def _usage(asked: argparse.Namespace, desk: Desk) -> None:
-    from gateway.cli import usage
+    from gateway.cli.tokens import usage
 
     if asked.csv and asked.json:
         raise UsageError("--json and --csv: one of them")
@@ -177,7 +177,7 @@ def _audit(asked: argparse.Namespace, desk: Desk) -> int:
 
 
 def _completion(asked: argparse.Namespace, desk: Desk) -> None:
-    from gateway.cli import completion
+    from gateway.cli.tokens import completion
 
     desk.printer.script(asked.shell, completion.script(asked.shell))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import TWO, asked, complaint, run
+from tests.cli.tokens.test_commands import TWO, asked, complaint, run
 from tests.support.gateway import environment, token_manager
 from tests.support.tokens import freegpt
 
@@ -76,7 +76,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 def test_nothing_of_the_server_is_imported(tmp_path: Path) -> None:
     """Its 200 ms go to the import of aiohttp first."""
-    code = "import sys, gateway.cli; gateway.cli.main(['list']); print(*sorted(sys.modules))"
+    code = "import sys, gateway.cli.tokens; gateway.cli.tokens.main(['list']); print(*sorted(sys.modules))"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -2,7 +2,7 @@
 
 import shtab
 
-from gateway.cli.arguments import parser
+from gateway.cli.tokens.arguments import parser
 
 _FUNCTION = "_shtab_token_manager_py"
 _SECOND_NAME = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cli
-from gateway.cli.output import Printer
+from gateway.cli import tokens
+from gateway.cli.tokens.output import Printer
 from tests.support.tokens import KEY, STRANGE_KEY, content, entry, names
 
 
@@ -36,21 +36,21 @@ def test_delete_asks_on_a_terminal(
     left: list[str],
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(answer))
-    assert cli.main(["delete", "application"]) == code
+    assert tokens.main(["delete", "application"]) == code
     assert names(path) == (["application"] if code else [])
     assert "Delete 'application' (sk-first-secre...)? [y/N]" in capsys.readouterr().err
 
 
 def test_delete_with_yes_does_not_ask(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(""))
-    assert cli.main(["delete", "application", "--yes"]) == 0
+    assert tokens.main(["delete", "application", "--yes"]) == 0
     assert names(path) == []
 
 
 def test_a_stream_that_is_no_file_is_written_to_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
-    assert cli.main(["list"]) == 0
+    assert tokens.main(["list"]) == 0
     assert "✓ Active" in out.getvalue()
 
 
@@ -106,7 +106,7 @@ def test_every_command_in_words_and_as_json(
     path.with_name("other.json").write_bytes(content(entry("sk-third-secret-of-many")))
     path.with_name("broken.json").write_bytes(b"{")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
-    assert cli.main([*arguments, *(["--json"] if as_json else [])]) == code
+    assert tokens.main([*arguments, *(["--json"] if as_json else [])]) == code
     shown = capsys.readouterr()
     if as_json:
         assert isinstance(json.loads(shown.out), dict)

@@ -7,7 +7,8 @@ from typing import Any, TextIO
 import msgspec
 
 from gateway.audit.hash_chain import Verdict
-from gateway.cli import tables, words
+from gateway.cli.tokens import tables
+from gateway.cli.tokens import text as words
 from gateway.tokens import serializers
 from gateway.tokens.changes import NewToken, Touch
 from gateway.tokens.hierarchy import Held, TokenView

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.arguments import parser
-from gateway.cli.tables import plain
+from gateway.cli.tokens.arguments import parser
+from gateway.cli.tokens.tables import plain
 from gateway.tokens import secret
-from tests.cli.test_cli import asked, complaint, run
+from tests.cli.tokens.test_commands import asked, complaint, run
 from tests.support.gateway import ROOT, environment
 from tests.support.tokens import content, entry, names
 

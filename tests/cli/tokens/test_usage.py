@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import main
+from gateway.cli.tokens import main
 from gateway.core.clock import to_iso
 from gateway.tokens import secret
 from gateway.usage.models import Usage
 from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
-from tests.cli.test_cli import asked, complaint, run
-from tests.cli.test_cli_life import on_terminal
-from tests.cli.test_main import Terminal
+from tests.cli.test_serve import Terminal
+from tests.cli.tokens.test_commands import asked, complaint, run
+from tests.cli.tokens.test_lifecycle import on_terminal
 from tests.support.gateway import ROOT, environment
 from tests.support.tokens import content, entry
 from tests.usage.stores.test_sqlite import made
@@ -197,7 +197,7 @@ def test_only_the_latest_bars_are_drawn(tmp_path: Path, ledger: Path) -> None:
 @pytest.mark.parametrize(("command", "loaded"), [("list", []), ("usage", ["sqlite3"])])
 def test_only_usage_loads_what_it_needs(tmp_path: Path, ledger: Path, command: str, loaded: list[str]) -> None:
     text = (
-        "import sys; from gateway.cli import main; main(sys.argv[1:]);"
+        "import sys; from gateway.cli.tokens import main; main(sys.argv[1:]);"
         "print([name for name in ('aiohttp', 'sqlite3', 'rich') if name in sys.modules], file=sys.stderr)"
     )
     done: Any = subprocess.run(
