@@ -326,9 +326,9 @@ def make_secrets(folder: Path) -> Secrets:
 
 # A backend whose every request is a bug that quotes what it got; and bodies that stand still are not waited for as long.
 BUG = """
-from gateway.http import bodies
+from gateway.http import request_body
 
-bodies.STALL_SECONDS = 0.3
+request_body.STALL_SECONDS = 0.3
 
 def create(config):
     return Bug()
