@@ -17,7 +17,7 @@ from gateway.config.settings import Settings
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import Draining, Unauthenticated
 from gateway.core.json_body import MAX_MODEL_LENGTH
-from gateway.core.tasks import TaskGroup
+from gateway.core.tasks import BackgroundTasks
 from gateway.http.context import Call
 from gateway.http.disconnects import watch_clients
 from gateway.http.endpoints.check import CheckRoutes
@@ -43,11 +43,11 @@ from gateway.limits.stores.sqlite import SqliteCounters
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.observability.logging import LineWriter, wants_json
 from gateway.observability.metrics import Metrics
-from gateway.observability.redaction import Masker, remembering
-from gateway.observability.shared_metrics import NumbersArena
+from gateway.observability.redaction import Redactor, cached_redactor
+from gateway.observability.shared_metrics import SharedMetrics
 from gateway.providers import registry
 from gateway.providers.base import Backend, BackendConfig
-from gateway.storage.shared_memory import Ratchet
+from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens.cache import FileState, TokenWatcher
 from gateway.tokens.hierarchy import TokenView
 from gateway.tokens.last_used import Used, UseRecorder
@@ -67,15 +67,15 @@ PUBLIC_REQUESTS_PER_MINUTE = 60
 class Shared(NamedTuple):
     """What all workers have together, made before they are forked; and which of them this is."""
 
-    ratchet: Ratchet
+    enforcement: SharedLatch
     clock: Callable[[], float]
     throttle: Throttle
-    numbers: NumbersArena
+    numbers: SharedMetrics
     worker: int = 0
 
     @staticmethod
     def new(workers: int = 1) -> "Shared":
-        return Shared(Ratchet(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE), NumbersArena(workers))
+        return Shared(SharedLatch(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE), SharedMetrics(workers))
 
 
 class App:
@@ -95,7 +95,7 @@ class App:
         shared = shared or Shared.new()
         self._clock = clock or shared.clock
         self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
-        self._tasks = TaskGroup()
+        self._tasks = BackgroundTasks()
         file = TokenFile(settings.tokens_file, LOCK_SECONDS)
         self._watcher = TokenWatcher(file)
         self._watcher.load()
@@ -114,24 +114,24 @@ class App:
             settings.environment_key,
             self._watcher,
             self._clock,
-            shared.ratchet,
+            shared.enforcement,
             settings.allow_open,
         )
-        self._watcher.subscribe(self._authenticator.take_note)
+        self._watcher.subscribe(self._authenticator.on_tokens_changed)
         self._watcher.subscribe(self._cut_dead_tokens)
         self._counters_up, self._ledger_up = self._metrics.store_up("counters"), self._metrics.store_up("ledger")
         self._active = ActiveCalls(self._metrics.in_flight.set)
         self.entrance = self._entrance(settings)
 
     def _entrance(self, settings: Settings) -> Entrance:
-        masker = Masker(settings.secrets)
+        redactor = Redactor(settings.secrets)
         admission, accounting = self._admission(settings), Accounting(self._ledger_file)
         inference = Inference(
             Backends(self._backend, self._test_backend),
             settings.model_aliases,
             admission,
             self._ledger,
-            MeteringRules(self._clock, settings.stream_usage, remembering(masker, MAX_MODEL_LENGTH)),
+            MeteringRules(self._clock, settings.stream_usage, cached_redactor(redactor, MAX_MODEL_LENGTH)),
         )
         handlers = Handlers(
             InferenceRoutes(inference, settings.max_body_bytes),
@@ -146,8 +146,10 @@ class App:
         rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
         gate = Gate(Router(routes(handlers)), self._authenticator, rules, self._note_use)
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
-        observer = Observer(self._metrics, lines, masker, wants_json(settings.log_format, sys.stderr))
-        return Entrance(gate, self._watcher.look, observer, self._active, EntranceRules(settings.cors_origins, masker))
+        observer = Observer(self._metrics, lines, redactor, wants_json(settings.log_format, sys.stderr))
+        return Entrance(
+            gate, self._watcher.look, observer, self._active, EntranceRules(settings.cors_origins, redactor)
+        )
 
     def _admission(self, settings: Settings) -> Admission:
         """Raises ValueError for a table of prices that is none."""

@@ -8,8 +8,8 @@ from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
-from gateway.observability.redaction import mask
-from gateway.storage.shared_memory import Ratchet
+from gateway.observability.redaction import redact_secret
+from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.cache import FileState
 from gateway.tokens.hierarchy import TokenView
@@ -31,31 +31,31 @@ class Authenticator:
         environment_key: str | None,
         tokens: Tokens,
         clock: Callable[[], float],
-        ratchet: Ratchet,
+        enforcement: SharedLatch,
         allow_open: bool = False,
     ) -> None:
         self._environment_digest = secrets_room.digest(environment_key) if environment_key else None
         self._tokens = tokens
         self._clock = clock
-        self._ratchet = ratchet
+        self._enforcement = enforcement
         self._allow_open = allow_open
         self._known: dict[str, Principal] = {}
         """Who has called since the tokens of ``_known_of`` are the newest."""
         self._known_of = tokens.view
-        self.take_note(tokens.view)
+        self.on_tokens_changed(tokens.view)
 
-    def take_note(self, view: TokenView) -> None:
+    def on_tokens_changed(self, view: TokenView) -> None:
         """Called with each new view: the first token that appears ends openness for good, even if nobody asks meanwhile."""
         if self._environment_digest is not None or len(view) > 0:
-            self._ratchet.engage()
+            self._enforcement.set()
 
     @property
     def mode(self) -> Mode:
-        self.take_note(self._tokens.view)
+        self.on_tokens_changed(self._tokens.view)
         holds_tokens = len(self._tokens.view) > 0
         if self._environment_digest is not None:
             return Mode.ENVIRONMENT_AND_FILE if holds_tokens else Mode.ENVIRONMENT
-        return Mode.FILE if self._ratchet.engaged else Mode.OPEN
+        return Mode.FILE if self._enforcement.is_set else Mode.OPEN
 
     def authenticate(self, credential: Credential | None, client: Client) -> Principal:
         """Raises Unauthenticated, Forbidden (open mode, from afar), StoreUnavailable."""
@@ -78,16 +78,16 @@ class Authenticator:
 
     def _find(self, secret: str, digest: str) -> Principal:
         if secrets_room.is_mistyped(secret):
-            raise _invalid(mask(secret), "its checksum is wrong, so a character is missing or mistyped")
+            raise _invalid(redact_secret(secret), "its checksum is wrong, so a character is missing or mistyped")
         view = self._tokens.view
         held = view.by_hash(digest)
         if held is None:
             raise UnknownCredential(
-                f"Invalid API key provided: {mask(secret)} (it is not known here).", code="invalid_api_key"
+                f"Invalid API key provided: {redact_secret(secret)} (it is not known here).", code="invalid_api_key"
             )
         status = view.secret_status(held, self._clock())
         if status is not Status.ACTIVE:
-            raise _invalid(mask(secret), f"it is {status}")
+            raise _invalid(redact_secret(secret), f"it is {status}")
         if view is not self._known_of:
             self._known_of, self._known = view, {}
         principal = self._known.get(digest)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class TaskGroup:
+class BackgroundTasks:
     """Tasks that run until ``aclose``."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class TaskGroup:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def to_its_end(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
+async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
     """Wait for work that does not stop when nobody waits any more, such as a thread's, and settle its outcome.
 
     Who is cancelled meanwhile is so afterwards: only the end of the work tells whether it is done.

@@ -1,7 +1,7 @@
 """Patterns in which ``*`` stands for anything, and nothing else is special."""
 
 
-def fits(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
     """Only the star is special: names of models hold brackets and question marks. Takes linear time, unlike a regex."""
     first, *rest = pattern.split("*")
     if not rest:

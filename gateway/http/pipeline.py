@@ -15,7 +15,7 @@ from gateway.http.middleware import cors
 from gateway.http.middleware.access_log import CLIENT_GONE, Observer
 from gateway.http.middleware.authentication import Gate
 from gateway.http.routes import Route
-from gateway.observability.redaction import Masker
+from gateway.observability.redaction import Redactor
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class EntranceRules(NamedTuple):
     """Which origins browsers may call from, and what makes secrets unreadable in errors."""
 
     origins: frozenset[str]
-    masker: Masker
+    redactor: Redactor
 
 
 class Entrance:
@@ -41,7 +41,7 @@ class Entrance:
         self._look_at_tokens = look_at_tokens
         self._observer = observer
         self._active = active
-        self._origins, self._masker = rules
+        self._origins, self._redactor = rules
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -96,7 +96,7 @@ class Entrance:
 
     async def _failed(self, call: Call, error: GatewayError) -> web.StreamResponse:
         """A status of its own while nothing has been sent; after that the answer is broken off."""
-        body = error.body(self._masker)
+        body = error.body(self._redactor)
         if call.started is not None:
             await relay.break_off(call, call.started, error, body)
             return call.started

@@ -14,14 +14,14 @@ from gateway.limits.algorithms import Amounts, Demand, Kind, Level, Limit, Money
 from gateway.limits.limiter import Limiter, LimitReached
 from gateway.limits.matching import Line, Models, demands, limits_on
 from gateway.limits.store import Counters, CountersDown, Refusal, Reservation, decide
-from gateway.observability.metrics import Refusal as Reason
+from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import BackendRequest
 from gateway.usage.estimate import estimate
 from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import FREE, Price, PriceList
 
-NoteRefusal = Callable[[Reason], None]
-_REASONS: Mapping[Kind, Reason] = MappingProxyType(
+NoteRefusal = Callable[[RefusalReason], None]
+_REASONS: Mapping[Kind, RefusalReason] = MappingProxyType(
     {Kind.REQUESTS: "requests", Kind.TOKENS: "tokens", Kind.PARALLEL: "parallel", Kind.BUDGET: "budget"}
 )
 

@@ -95,7 +95,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
 
     def _on(self, pattern: str) -> "LimitSet":
         """What holds here, at the least, for all the models of a pattern together."""
-        covering = (limits for mine, limits in self.models if wildcards.fits(mine, pattern))
+        covering = (limits for mine, limits in self.models if wildcards.matches(mine, pattern))
         return reduce(LimitSet.and_also, covering, msgspec.structs.replace(self, models=()))
 
     def and_also(self, other: "LimitSet") -> "LimitSet":

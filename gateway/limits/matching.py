@@ -42,7 +42,7 @@ def _of_token(holder: str, limits: LimitSet, models: Models, day: int) -> Iterat
     yield from _of_set(holder, None, limits, day)
     for pattern, special in limits.models:
         # Upstreams differ in whether case matters: a limit must not be left by shouting.
-        if any(wildcards.fits(pattern.lower(), model.lower()) for model in models):
+        if any(wildcards.matches(pattern.lower(), model.lower()) for model in models):
             yield from _of_set(holder, pattern, special, day)
 
 

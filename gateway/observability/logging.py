@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from gateway.observability.redaction import Masker
+from gateway.observability.redaction import Redactor
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 _RETRY_SECONDS = 0.05
@@ -28,9 +28,9 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 class LineFormatter(logging.Formatter):
     """One line a record; what was passed as ``extra`` is kept as fields."""
 
-    def __init__(self, masker: Masker, as_json: bool) -> None:
+    def __init__(self, redactor: Redactor, as_json: bool) -> None:
         super().__init__()
-        self._masker = masker
+        self._redactor = redactor
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
@@ -38,7 +38,7 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         line = _json_line(record, fields) if self._as_json else _console_line(record, fields)
-        return self._masker(line)
+        return self._redactor(line)
 
 
 def _json_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
@@ -173,7 +173,7 @@ def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextI
     """Set up logging for a process: everything to ``stream``."""
     writer = LineWriter(stream)
     handler = _Handler(writer)
-    handler.setFormatter(LineFormatter(Masker(secrets), wants_json(log_format, stream)))
+    handler.setFormatter(LineFormatter(Redactor(secrets), wants_json(log_format, stream)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiohttp's own access log would print the query string.
     logging.getLogger("aiohttp.access").disabled = True

@@ -7,13 +7,13 @@ plain write: the library's own counters take a lock for each step, which every r
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Literal, get_args
 
-from gateway.observability.prometheus import SECONDS, Exposition, Family, histogram_keys, series_key
-from gateway.observability.shared_metrics import OVERFLOW, NumberPage, NumbersArena
+from gateway.observability.prometheus import SECONDS, Family, PrometheusCollector, histogram_keys, series_key
+from gateway.observability.shared_metrics import OVERFLOW, SharedMetrics, WorkerMetrics
 
 if TYPE_CHECKING:
     from gateway.usage.models import Usage
 
-Refusal = Literal["requests", "tokens", "parallel", "budget", "price", "queue_full", "store"]
+RefusalReason = Literal["requests", "tokens", "parallel", "budget", "price", "queue_full", "store"]
 """The limit that was reached; ``price``: none is known for the model; ``store``: the counters cannot be read."""
 Store = Literal["tokens", "counters", "ledger"]
 _KINDS = ("prompt", "completion", "cached", "reasoning")
@@ -53,7 +53,7 @@ _FAMILIES = (
 class Counter:
     """Only goes up."""
 
-    def __init__(self, page: NumberPage, *key: str) -> None:
+    def __init__(self, page: WorkerMetrics, *key: str) -> None:
         self._values = page.values
         self._slot = page.slot(series_key(*key))
 
@@ -64,7 +64,7 @@ class Counter:
 class Gauge:
     """This worker's part of a gauge. It begins at 0."""
 
-    def __init__(self, page: NumberPage, *key: str) -> None:
+    def __init__(self, page: WorkerMetrics, *key: str) -> None:
         self._values = page.values
         self._slot = page.slot(series_key(*key), is_gauge=True)
 
@@ -78,10 +78,10 @@ class Gauge:
         self._values[self._slot] = value
 
 
-class Seconds:
+class Histogram:
     """A histogram with the route for its label."""
 
-    def __init__(self, page: NumberPage, name: str) -> None:
+    def __init__(self, page: WorkerMetrics, name: str) -> None:
         self._page = page
         self._name = name
         self._values = page.values
@@ -106,18 +106,18 @@ class Metrics:
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, page: NumberPage | None = None, arena: NumbersArena | None = None) -> None:
-        """``page`` is this worker's page in ``arena``; without any, the process is alone. Raises ValueError for a page
+    def __init__(self, page: WorkerMetrics | None = None, shared: SharedMetrics | None = None) -> None:
+        """``page`` is this worker's page in ``shared``; without any, the process is alone. Raises ValueError for a page
         without its arena, which nobody could read."""
-        if arena is None:
+        if shared is None:
             if page is not None:
                 raise ValueError("a page without its arena cannot be read")
-            arena = NumbersArena(1)
-        self._page = page or arena.page(0)
+            shared = SharedMetrics(1)
+        self._page = page or shared.page(0)
         self._values = self._page.values
         self._page.start()
-        self._exposition = Exposition(arena, _FAMILIES)
-        self.registry = self._exposition.registry
+        self._collector = PrometheusCollector(shared, _FAMILIES)
+        self.registry = self._collector.registry
         self._make_gauges()
         self._make_counters()
 
@@ -134,14 +134,14 @@ class Metrics:
         page = self._page
         self.use_write_failures = Counter(page, "gateway_token_use_write_failures_total")
         self.ledger_write_failures = Counter(page, "gateway_ledger_write_failures_total")
-        self._refusals = {reason: Counter(page, "gateway_refusals_total", reason) for reason in get_args(Refusal)}
+        self._refusals = {reason: Counter(page, "gateway_refusals_total", reason) for reason in get_args(RefusalReason)}
         self._tokens = tuple(page.slot(series_key("gateway_tokens_total", kind)) for kind in _KINDS)
         self._cost = page.slot("gateway_cost_micro_usd_total")
         self._estimated = page.slot("gateway_usage_estimated_total")
         self._partial = page.slot("gateway_usage_partial_total")
         self._answers: dict[tuple[str, int], tuple[int, ...]] = {}
-        self._request_seconds = Seconds(page, "gateway_request_seconds")
-        self._first_byte_seconds = Seconds(page, "gateway_first_byte_seconds")
+        self._request_seconds = Histogram(page, "gateway_request_seconds")
+        self._first_byte_seconds = Histogram(page, "gateway_first_byte_seconds")
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """``route`` is a row of the route table, never a path that a client made up."""
@@ -172,7 +172,7 @@ class Metrics:
         if partial:
             values[self._partial] += 1.0
 
-    def refused(self, reason: Refusal) -> None:
+    def refused(self, reason: RefusalReason) -> None:
         self._refusals[reason].inc()
 
     def store_up(self, store: Store) -> Gauge:
@@ -181,4 +181,4 @@ class Metrics:
 
     def page(self) -> bytes:
         """The Prometheus text exposition, of all workers."""
-        return self._exposition.page()
+        return self._collector.page()

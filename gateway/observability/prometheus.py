@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.observability.shared_metrics import NumbersArena
+from gateway.observability.shared_metrics import SharedMetrics
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """The upper bounds of a histogram's buckets; one more bucket has none."""
@@ -45,11 +45,11 @@ def histogram_keys(name: str, *labels: str) -> tuple[str, ...]:
     return tuple(series_key(name, *labels, part) for part in (*map(str, range(len(_BOUNDS))), SUM))
 
 
-class Exposition(Collector):
+class PrometheusCollector(Collector):
     """Reads the workers' pages at the moment when somebody asks."""
 
-    def __init__(self, arena: NumbersArena, families: Sequence[Family]) -> None:
-        self._arena = arena
+    def __init__(self, shared: SharedMetrics, families: Sequence[Family]) -> None:
+        self._shared = shared
         self._families = families
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -59,7 +59,7 @@ class Exposition(Collector):
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
-        readings = self._arena.read()
+        readings = self._shared.read()
         gathered = _gathered(readings)
         for family in self._families:
             source, *labels = family.source or (family.name,)

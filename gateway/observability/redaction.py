@@ -16,7 +16,7 @@ _SECRET_FORMS = re.compile(
 )
 
 
-def mask(secret: str) -> str:
+def redact_secret(secret: str) -> str:
     """A form for error messages: enough for the owner to know which one, of no use to anybody else."""
     if len(secret) < 20:
         return "***"
@@ -30,7 +30,7 @@ def spellings(secret: str) -> tuple[str, ...]:
     return tuple(sorted(set(forms), key=len, reverse=True))
 
 
-class Masker:
+class Redactor:
     """Removes what looks like a secret, and the configured secrets whatever they look like."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -39,11 +39,11 @@ class Masker:
     def __call__(self, text: str) -> str:
         for known in self._known:
             if known in text:
-                text = text.replace(known, mask(known))
-        return _SECRET_FORMS.sub(lambda match: mask(match.group()), text)
+                text = text.replace(known, redact_secret(known))
+        return _SECRET_FORMS.sub(lambda match: redact_secret(match.group()), text)
 
 
-def remembering(masker: Callable[[str], str], longest: int) -> Callable[[str], str]:
+def cached_redactor(redactor: Callable[[str], str], longest: int) -> Callable[[str], str]:
     """For names that come again and again: masked, cut to ``longest`` characters, and remembered.
 
     They may be anything: bytes that are no text, even a secret in the wrong place.
@@ -52,6 +52,6 @@ def remembering(masker: Callable[[str], str], longest: int) -> Callable[[str], s
     @lru_cache(maxsize=1024)
     def shown(text: str) -> str:
         # Masked first: cut in half, a secret is not known.
-        return masker(text.encode("utf-8", "backslashreplace").decode())[:longest]
+        return redactor(text.encode("utf-8", "backslashreplace").decode())[:longest]
 
     return shown

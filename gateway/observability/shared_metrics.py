@@ -53,7 +53,7 @@ def _checksum(key: bytes, is_gauge: bool) -> int:
     return zlib.crc32(key, 2 if is_gauge else 1)
 
 
-class NumberPage:
+class WorkerMetrics:
     """What one worker counts. Only one thread of one process writes it."""
 
     def __init__(self, memory: memoryview) -> None:
@@ -137,7 +137,7 @@ class _Reader:
         return {key: values[slot] for slot, key in self._keys.items()}
 
 
-class NumbersArena:
+class SharedMetrics:
     """The pages of all workers. Make it before workers are forked."""
 
     def __init__(self, workers: int) -> None:
@@ -145,9 +145,9 @@ class NumbersArena:
         self._pages = [memory[first : first + _PAGE_BYTES] for first in range(0, len(memory), _PAGE_BYTES)]
         self._readers = [_Reader(page) for page in self._pages]
 
-    def page(self, worker: int) -> NumberPage:
+    def page(self, worker: int) -> WorkerMetrics:
         """The page that this worker, and no other process, writes. With what has been counted under its number before."""
-        return NumberPage(self._pages[worker])
+        return WorkerMetrics(self._pages[worker])
 
     def read(self) -> list[dict[str, float]]:
         """What each worker that has begun counts now, by key."""

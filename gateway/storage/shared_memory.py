@@ -7,15 +7,15 @@ up open beside siblings that enforce.
 import mmap
 
 
-class Ratchet:
+class SharedLatch:
     """A fact that can become true, and never false again: one byte that a parent and its forked children share."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)
 
-    def engage(self) -> None:
+    def set(self) -> None:
         self._memory[0] = 1
 
     @property
-    def engaged(self) -> bool:
+    def is_set(self) -> bool:
         return self._memory[0] == 1

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.tasks import to_its_end
+from gateway.core.tasks import await_uncancelled
 from gateway.observability.metrics import Metrics
 from gateway.tokens.models import PreviousSecret, TokenRecord
 from gateway.tokens.stores.json_file import TokenFile
@@ -80,7 +80,7 @@ class UseRecorder:
             return
         began = self._monotonic()
         write = asyncio.ensure_future(asyncio.to_thread(self._write, taken))
-        is_written = await to_its_end(write, lambda write: self._settle(write, taken))
+        is_written = await await_uncancelled(write, lambda write: self._settle(write, taken))
         busy = (self._monotonic() - began) * DUTY_CYCLE if is_written else 0.0
         self._pause = min(max(FLUSH_SECONDS, busy), LONGEST_PAUSE)
         self._metrics.uses_waiting.set(len(self._waiting))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from gateway.observability.redaction import mask
+from gateway.observability.redaction import redact_secret
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.hierarchy import Held
 from gateway.tokens.models import TokenRecord
@@ -75,4 +75,6 @@ def _begins(prefix: str, beginning: str) -> bool:
 
 
 def _shown(reference: str) -> str:
-    return mask(reference) if reference.startswith(secrets_room.PREFIXES) and len(reference) > 20 else reference
+    return (
+        redact_secret(reference) if reference.startswith(secrets_room.PREFIXES) and len(reference) > 20 else reference
+    )

@@ -85,4 +85,4 @@ def _status(revoked_at: int | None, expires_at: int | None, now: float) -> Statu
 
 def allows_model(patterns: tuple[str, ...] | None, model: str) -> bool:
     """Whether an allow-list with ``*`` globs lets a model through. None allows all, an empty list nothing."""
-    return patterns is None or any(wildcards.fits(pattern, model) for pattern in patterns)
+    return patterns is None or any(wildcards.matches(pattern, model) for pattern in patterns)

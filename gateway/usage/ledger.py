@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from gateway.core.tasks import to_its_end
+from gateway.core.tasks import await_uncancelled
 from gateway.observability.metrics import Metrics
 from gateway.usage.models import Entry
 from gateway.usage.stores.sqlite import PRUNED_AT_ONCE, LedgerFile
@@ -89,7 +89,7 @@ class Ledger:
 
     async def _is_written(self, batch: list[Entry]) -> bool:
         write = asyncio.ensure_future(asyncio.to_thread(self._file.write, batch))
-        return await to_its_end(write, lambda write: self._settle(write, batch))
+        return await await_uncancelled(write, lambda write: self._settle(write, batch))
 
     def _settle(self, write: "asyncio.Future[int]", batch: list[Entry]) -> bool:
         """Whether the batch is in the file; if not, whatever the reason, it waits on."""

@@ -12,7 +12,7 @@ from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
-from gateway.storage.shared_memory import Ratchet
+from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret
 from gateway.tokens.cache import FileState
 from gateway.tokens.hierarchy import Held, TokenView
@@ -44,8 +44,8 @@ class Tokens:
 
 
 def make(tokens: Tokens, key: str | None = None, allow_open: bool = False) -> Authenticator:
-    made = Authenticator(key, tokens, Clock(), Ratchet(), allow_open)
-    tokens.listeners.append(made.take_note)
+    made = Authenticator(key, tokens, Clock(), SharedLatch(), allow_open)
+    tokens.listeners.append(made.on_tokens_changed)
     return made
 
 
@@ -143,7 +143,7 @@ def test_no_credential_and_a_malformed_one_are_told_apart() -> None:
 def test_a_token_ends_at_its_expiry_while_the_gateway_runs() -> None:
     clock = Clock(NOW - 1)
     tokens = Tokens(record(ACTIVE, expires_at="2027-01-15T08:00:00Z"))
-    gateway = Authenticator(None, tokens, clock, Ratchet())
+    gateway = Authenticator(None, tokens, clock, SharedLatch())
     assert admitted(gateway, ACTIVE) is not None
     clock.now = NOW
     assert admitted(gateway, ACTIVE) is None
@@ -161,9 +161,9 @@ def test_the_first_token_ends_open_mode_for_ever() -> None:
 
 
 def test_a_shared_ratchet_holds_for_a_worker_that_starts_without_the_file() -> None:
-    ratchet = Ratchet()
-    Authenticator(None, Tokens(*TOKENS), Clock(), ratchet)
-    late = Authenticator(None, Tokens(), Clock(), ratchet)
+    enforcement = SharedLatch()
+    Authenticator(None, Tokens(*TOKENS), Clock(), enforcement)
+    late = Authenticator(None, Tokens(), Clock(), enforcement)
     assert late.mode is Mode.FILE
     assert admitted(late, None) is None
 

@@ -30,7 +30,7 @@ from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
 from gateway.observability.metrics import Metrics
-from gateway.storage.shared_memory import Ratchet
+from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens.cache import TokenWatcher
 from gateway.tokens.changes import TokenWish
 from gateway.tokens.last_used import Used, UseRecorder
@@ -65,17 +65,17 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]
 class Gateway:
     """The server's parts, put together as the composition root does."""
 
-    def __init__(self, folder: Path, clock: SteadyClock, ratchet: Ratchet, key: str | None) -> None:
+    def __init__(self, folder: Path, clock: SteadyClock, enforcement: SharedLatch, key: str | None) -> None:
         file = TokenFile(folder / TOKENS, 2.0)
         self.clock = clock
-        self.ratchet = ratchet
+        self.enforcement = enforcement
         self.watcher = TokenWatcher(file)
         self.watcher.load()
         service = TokenService(file, AuditLog(audit_path(folder), clock, 2.0), clock)
         self.management = TokenManagement(service, self.watcher, clock)
         self.recorder = UseRecorder(file, Metrics())
-        self.authenticator = Authenticator(key, self.watcher, clock, ratchet)
-        self.watcher.subscribe(self.authenticator.take_note)
+        self.authenticator = Authenticator(key, self.watcher, clock, enforcement)
+        self.watcher.subscribe(self.authenticator.on_tokens_changed)
 
     def let_in(self, text: str) -> tuple[str, Principal | None]:
         """How the secret is taken, and for whose."""
@@ -622,7 +622,7 @@ class Life:
             self.seen["gateway"] = 0
             self.has_enforced = self.key is not None
         clock = sibling.clock if sibling else SteadyClock(self.wall)
-        self.gateway = Gateway(self.folder, clock, sibling.ratchet if sibling else Ratchet(), self.key)
+        self.gateway = Gateway(self.folder, clock, sibling.enforcement if sibling else SharedLatch(), self.key)
 
     def _now(self, who: str) -> float:
         """What that process takes the time for: it never goes back, for as long as the process lives."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.core import tasks
-from gateway.core.tasks import TaskGroup, to_its_end
+from gateway.core.tasks import BackgroundTasks, await_uncancelled
 
 
 async def test_a_watcher_survives_a_bad_moment(
@@ -22,7 +22,7 @@ async def test_a_watcher_survives_a_bad_moment(
         seen_again.set()
         await asyncio.Event().wait()
 
-    group = TaskGroup()
+    group = BackgroundTasks()
     group.keep(watch, "watch")
     await asyncio.wait_for(seen_again.wait(), 5)
     await group.aclose()
@@ -34,7 +34,7 @@ async def test_a_task_that_fails_is_told_at_once(caplog: pytest.LogCaptureFixtur
     async def fail() -> None:
         raise ValueError("seen")
 
-    group = TaskGroup()
+    group = BackgroundTasks()
     group.start(fail(), "fail")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -52,7 +52,7 @@ async def test_closing_waits_for_what_runs() -> None:
             await asyncio.sleep(0)
             ended.append(True)
 
-    group = TaskGroup()
+    group = BackgroundTasks()
     group.start(work(), "work")
     await asyncio.sleep(0)
     await group.aclose()
@@ -62,7 +62,7 @@ async def test_closing_waits_for_what_runs() -> None:
 async def test_work_that_does_not_stop_is_settled_once_and_then_the_cancellation_goes_on() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     settled: list[int] = []
-    waiting = asyncio.create_task(to_its_end(work, lambda done: settled.append(done.result())))
+    waiting = asyncio.create_task(await_uncancelled(work, lambda done: settled.append(done.result())))
     for _ in range(3):  # also one who is cancelled again and again
         await asyncio.sleep(0)
         waiting.cancel()
@@ -72,4 +72,4 @@ async def test_work_that_does_not_stop_is_settled_once_and_then_the_cancellation
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert settled == [7]
-    assert await to_its_end(work, lambda done: done.result() + 1) == 8
+    assert await await_uncancelled(work, lambda done: done.result() + 1) == 8

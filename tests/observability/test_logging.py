@@ -12,7 +12,7 @@ import pytest
 
 from gateway.observability import logging as log
 from gateway.observability.logging import LineFormatter, LineWriter
-from gateway.observability.redaction import Masker
+from gateway.observability.redaction import Redactor
 from tests.support.tokens import KEY
 
 FOREIGN = 'hunter2"and\\more-of-it-here'
@@ -35,7 +35,7 @@ def _root_logger() -> Iterator[None]:
 
 def line(as_json: bool, message: str, *arguments: object, **extra: object) -> str:
     made = logging.getLogger("test").makeRecord("test", logging.INFO, "f", 1, message, arguments, None, extra=extra)
-    return LineFormatter(Masker([FOREIGN]), as_json).format(made)
+    return LineFormatter(Redactor([FOREIGN]), as_json).format(made)
 
 
 def test_a_json_line_has_its_fields() -> None:
@@ -60,7 +60,7 @@ def test_an_exception_is_kept_and_its_secret_masked(as_json: bool) -> None:
         raise ValueError(f"Bearer {KEY}")
     except ValueError:
         made = logging.makeLogRecord({"msg": "a bug", "exc_info": sys.exc_info()})
-    text = LineFormatter(Masker(), as_json).format(made)
+    text = LineFormatter(Redactor(), as_json).format(made)
     assert "Traceback" in text
     assert KEY[10:] not in text
     assert not as_json or "\n" not in text

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.observability.metrics import Metrics, Refusal
+from gateway.observability.metrics import Metrics, RefusalReason
 from gateway.observability.prometheus import SECONDS
-from gateway.observability.shared_metrics import CAPACITY, NumbersArena
+from gateway.observability.shared_metrics import CAPACITY, SharedMetrics
 from gateway.usage.models import NOTHING_USED, Usage
 
 FORK = multiprocessing.get_context("fork")
@@ -44,7 +44,7 @@ class Shown:
 
 
 def workers(count: int) -> list[Metrics]:
-    arena = NumbersArena(count)
+    arena = SharedMetrics(count)
     return [Metrics(arena.page(number), arena) for number in range(count)]
 
 
@@ -92,7 +92,7 @@ def test_the_names_and_types() -> None:
 def test_what_never_happened_is_shown_as_nought() -> None:
     """A rate needs a first value from which to rise."""
     shown = Shown(Metrics())
-    for reason in get_args(Refusal):
+    for reason in get_args(RefusalReason):
         assert shown.value("gateway_refusals_total", reason=reason) == 0
     for kind in ("prompt", "completion", "cached", "reasoning"):
         assert shown.value("gateway_tokens_total", kind=kind) == 0
@@ -117,8 +117,8 @@ def test_what_requests_used() -> None:
     assert shown.value("gateway_usage_partial_total") == 1
 
 
-@pytest.mark.parametrize("reason", get_args(Refusal))
-def test_refusals(reason: Refusal) -> None:
+@pytest.mark.parametrize("reason", get_args(RefusalReason))
+def test_refusals(reason: RefusalReason) -> None:
     one, other = workers(2)
     one.refused(reason)
     other.refused(reason)
@@ -182,7 +182,7 @@ def test_a_store_that_nobody_has_is_not_shown_and_one_that_some_do_not_know_is_d
 
 
 def test_a_worker_that_has_not_begun_does_not_count() -> None:
-    arena = NumbersArena(4)
+    arena = SharedMetrics(4)
     metrics = Metrics(arena.page(2), arena)
     metrics.token_store_up.set(1)
     shown = Shown(metrics)
@@ -192,12 +192,12 @@ def test_a_worker_that_has_not_begun_does_not_count() -> None:
 
 def test_a_page_needs_its_arena() -> None:
     with pytest.raises(ValueError, match="arena"):
-        Metrics(NumbersArena(1).page(0))
+        Metrics(SharedMetrics(1).page(0))
 
 
 def test_an_arena_alone_means_its_first_page() -> None:
-    arena = NumbersArena(1)
-    Metrics(arena=arena).queued.inc()
+    arena = SharedMetrics(1)
+    Metrics(shared=arena).queued.inc()
     [numbers] = arena.read()
     assert numbers["gateway_requests_queued"] == 1
 
@@ -245,7 +245,7 @@ def test_more_series_than_there_is_room_for_do_not_break_a_request(caplog: pytes
     assert len(caplog.records) == 1
 
 
-def _serve(arena: NumbersArena, worker: int, ready: "multiprocessing.SimpleQueue[bytes]") -> None:
+def _serve(arena: SharedMetrics, worker: int, ready: "multiprocessing.SimpleQueue[bytes]") -> None:
     metrics = Metrics(arena.page(worker), arena)
     metrics.token_store_up.set(1)
     metrics.in_flight.set(2)
@@ -257,7 +257,7 @@ def _serve(arena: NumbersArena, worker: int, ready: "multiprocessing.SimpleQueue
 
 
 def test_counters_go_on_over_a_workers_death_and_gauges_begin_anew() -> None:
-    arena = NumbersArena(2)
+    arena = SharedMetrics(2)
     metrics = Metrics(arena.page(0), arena)
     metrics.token_store_up.set(1)
     for life in (1, 2):

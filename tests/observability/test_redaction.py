@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest
-from gateway.observability.redaction import Masker, mask
+from gateway.observability.redaction import Redactor, redact_secret
 from tests.support.tokens import KEY
 
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=20, max_size=512)
@@ -15,7 +15,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size
 
 @given(st.text(max_size=80))
 def test_a_masked_secret_shows_eleven_characters_at_most(text: str) -> None:
-    assert mask(text) == ("***" if len(text) < 20 else f"{text[:7]}***{text[-4:]}")
+    assert redact_secret(text) == ("***" if len(text) < 20 else f"{text[:7]}***{text[-4:]}")
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,17 @@ def test_a_masked_secret_shows_eleven_characters_at_most(text: str) -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_masked_without_being_known(text: str) -> None:
-    assert KEY[4:40] not in Masker()(text)
+    assert KEY[4:40] not in Redactor()(text)
 
 
 @pytest.mark.parametrize("text", ["Authorization: Basic OmFiY2RlZmdo", "('authorization', 'basic OmFiY2RlZmdo')"])
 def test_basic_credentials_are_masked(text: str) -> None:
-    assert "OmFiY2Rl" not in Masker()(text)
+    assert "OmFiY2Rl" not in Redactor()(text)
 
 
 @pytest.mark.parametrize("text", ["Bearer eyJhbGciOi.eyJzdWIi.c2ln", "?token=plain-word-secret", "x?api-key=abcd&y"])
 def test_a_foreign_secret_is_told_by_its_place(text: str) -> None:
-    masked = Masker()(text)
+    masked = Redactor()(text)
     assert "***" in masked
     assert masked != text
 
@@ -56,16 +56,16 @@ def test_a_foreign_secret_is_told_by_its_place(text: str) -> None:
     ["", "a token for the bearer", "sk-ip this", "ask-me-anything", "the api-key is missing", "basic understanding"],
 )
 def test_prose_stays_as_it_is(text: str) -> None:
-    assert Masker()(text) == text
+    assert Redactor()(text) == text
 
 
 @given(PRINTABLE, st.text(max_size=20), st.text(max_size=20))
 def test_a_configured_secret_is_masked_whatever_it_looks_like(known: str, before: str, after: str) -> None:
-    assert known not in Masker([known])(f"{before} {known} {after}")
+    assert known not in Redactor([known])(f"{before} {known} {after}")
 
 
 def test_an_error_that_quotes_a_secret_stays_json() -> None:
     error = BadRequest(f"Unknown field 'token=abcd\"{KEY}\\'.", param=f'token=ab"\\{KEY}')
-    told = json.loads(error.body(Masker()))["error"]
+    told = json.loads(error.body(Redactor()))["error"]
     assert KEY[14:] not in told["message"] + told["param"]
     assert (told["type"], told["code"]) == ("invalid_request_error", None)

@@ -20,20 +20,20 @@ from gateway.observability.shared_metrics import (
     CAPACITY,
     MAX_KEY_BYTES,
     OVERFLOW,
-    NumberPage,
-    NumbersArena,
+    SharedMetrics,
+    WorkerMetrics,
 )
 
 FORK = multiprocessing.get_context("fork")
 
 
-def started(arena: NumbersArena, worker: int = 0) -> NumberPage:
+def started(arena: SharedMetrics, worker: int = 0) -> WorkerMetrics:
     page = arena.page(worker)
     page.start()
     return page
 
 
-def read(arena: NumbersArena) -> dict[str, float]:
+def read(arena: SharedMetrics) -> dict[str, float]:
     """What the only worker counts, without what every page has."""
     [numbers] = arena.read()
     return {key: value for key, value in numbers.items() if key != OVERFLOW}
@@ -53,7 +53,7 @@ def killed(process: ForkProcess) -> None:
 
 
 def test_a_series_keeps_its_slot() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     first, second = page.slot("first"), page.slot("second")
     assert first != second
@@ -66,7 +66,7 @@ def test_a_series_keeps_its_slot() -> None:
 
 
 def test_only_who_has_begun_is_read() -> None:
-    arena = NumbersArena(3)
+    arena = SharedMetrics(3)
     arena.page(0).slot("x")
     assert arena.read() == []
     page = started(arena, 2)
@@ -75,7 +75,7 @@ def test_only_who_has_begun_is_read() -> None:
 
 
 def test_a_table_grows_under_its_reader() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     for number in range(1000):
         page.set(page.slot(f"series {number}"), number)
@@ -91,7 +91,7 @@ def test_a_table_grows_under_its_reader() -> None:
     )
 )
 def test_any_key_and_number_come_back(numbers: dict[str, float]) -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     for key, number in numbers.items():
         page.set(page.slot(key), number)
@@ -100,7 +100,7 @@ def test_any_key_and_number_come_back(numbers: dict[str, float]) -> None:
 
 
 def test_what_finds_no_room_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    arena = NumbersArena(2)
+    arena = SharedMetrics(2)
     page = started(arena)
     beside = started(arena, 1)
     beside.add(beside.slot("mine"), 5)
@@ -118,14 +118,14 @@ def test_what_finds_no_room_is_counted_and_said_once(caplog: pytest.LogCaptureFi
 
 
 def test_a_key_that_is_too_long_has_no_room_either() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     page.add(page.slot("é" * (MAX_KEY_BYTES // 2)))
     page.add(page.slot("é" * (MAX_KEY_BYTES // 2) + "x"))
     assert arena.read() == [{OVERFLOW: 1.0, "é" * (MAX_KEY_BYTES // 2): 1.0}]
 
 
-def _count(arena: NumbersArena, worker: int, times: int) -> None:
+def _count(arena: SharedMetrics, worker: int, times: int) -> None:
     page = started(arena, worker)
     slot, by_hand = page.slot("both"), page.slot(f"of {worker}")
     for _ in range(times):
@@ -134,7 +134,7 @@ def _count(arena: NumbersArena, worker: int, times: int) -> None:
 
 
 def test_nothing_that_two_processes_count_is_lost() -> None:
-    arena = NumbersArena(2)
+    arena = SharedMetrics(2)
     workers = [forked(_count, arena, worker, 100_000) for worker in range(2)]
     while any(worker.is_alive() for worker in workers):
         for numbers in arena.read():
@@ -148,7 +148,7 @@ def test_nothing_that_two_processes_count_is_lost() -> None:
 
 
 def test_one_worker_reads_what_another_counts() -> None:
-    arena = NumbersArena(2)
+    arena = SharedMetrics(2)
     page = started(arena)
     slot = page.slot("registered before the other was forked")
     heard: multiprocessing.SimpleQueue[dict[str, float]] = FORK.SimpleQueue()
@@ -167,7 +167,7 @@ def test_one_worker_reads_what_another_counts() -> None:
     process.join(30)
 
 
-def _count_and_wait(arena: NumbersArena, ready: "multiprocessing.SimpleQueue[bool]") -> None:
+def _count_and_wait(arena: SharedMetrics, ready: "multiprocessing.SimpleQueue[bool]") -> None:
     page = started(arena)
     page.add(page.slot("counter"), 2)
     page.add(page.slot("gauge", is_gauge=True), 5)
@@ -176,7 +176,7 @@ def _count_and_wait(arena: NumbersArena, ready: "multiprocessing.SimpleQueue[boo
 
 
 def test_counters_outlive_their_worker_and_gauges_do_not() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     for life in (1, 2, 3):
         ready: multiprocessing.SimpleQueue[bool] = (
             FORK.SimpleQueue()
@@ -193,7 +193,7 @@ def test_counters_outlive_their_worker_and_gauges_do_not() -> None:
 
 
 def test_a_record_without_its_count_is_not_there_and_is_written_over() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     page.add(page.slot("whole"), 4)
     page._memory.write_record(2, b"killed before it was counted", is_gauge=True)
@@ -207,7 +207,7 @@ def test_a_record_without_its_count_is_not_there_and_is_written_over() -> None:
 @pytest.mark.parametrize("byte", [0, 4, 6, 8, 12])
 def test_a_record_that_cannot_be_read_is_passed_over(byte: int) -> None:
     """As a processor may show it that has brought over the count before the record."""
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     page.add(page.slot("first"), 1)
     damaged = page.slot("second", is_gauge=True)
@@ -223,7 +223,7 @@ def test_a_record_that_cannot_be_read_is_passed_over(byte: int) -> None:
 
 
 def test_a_record_of_zeros_is_no_record() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     page = started(arena)
     page._memory.header[1] = 3
     assert read(arena) == {}
@@ -231,7 +231,7 @@ def test_a_record_of_zeros_is_no_record() -> None:
     assert read(arena) == {"x": 0.0}
 
 
-def _register_for_ever(arena: NumbersArena, ready: "multiprocessing.SimpleQueue[bool]") -> None:
+def _register_for_ever(arena: SharedMetrics, ready: "multiprocessing.SimpleQueue[bool]") -> None:
     page = started(arena)
     ready.put(True)
     for number in itertools.count():
@@ -239,7 +239,7 @@ def _register_for_ever(arena: NumbersArena, ready: "multiprocessing.SimpleQueue[
 
 
 def test_a_worker_killed_at_any_moment_leaves_a_table_that_goes_on() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     before: dict[str, float] = {}
     for life in range(20):
         ready: multiprocessing.SimpleQueue[bool] = (
@@ -260,7 +260,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_table_that_goes_on() -> None:
 
 
 def test_two_who_write_one_page_in_turn_see_each_others_series() -> None:
-    arena = NumbersArena(1)
+    arena = SharedMetrics(1)
     one, other = started(arena), started(arena)
     slot = one.slot("x")
     assert other.slot("x") == slot
@@ -270,8 +270,8 @@ def test_two_who_write_one_page_in_turn_see_each_others_series() -> None:
 _SHARED_MEMORY = """
 import re
 from pathlib import Path
-from gateway.shared_numbers import NumbersArena
-arena = NumbersArena(256)
+from gateway.shared_numbers import SharedMetrics
+arena = SharedMetrics(256)
 for worker in range(256):
     arena.page(worker).start()
 assert len(arena.read()) == 256

@@ -2,22 +2,22 @@
 
 import os
 
-from gateway.storage.shared_memory import Ratchet
+from gateway.storage.shared_memory import SharedLatch
 
 
 def test_it_begins_loose_and_stays_engaged() -> None:
-    ratchet = Ratchet()
-    assert not ratchet.engaged
-    ratchet.engage()
-    ratchet.engage()
-    assert ratchet.engaged
+    enforcement = SharedLatch()
+    assert not enforcement.is_set
+    enforcement.set()
+    enforcement.set()
+    assert enforcement.is_set
 
 
 def test_a_forked_worker_engages_it_for_its_siblings() -> None:
-    ratchet = Ratchet()
+    enforcement = SharedLatch()
     worker = os.fork()
     if worker == 0:
-        ratchet.engage()
+        enforcement.set()
         os._exit(0)
     assert os.waitpid(worker, 0)[1] == 0
-    assert ratchet.engaged
+    assert enforcement.is_set

@@ -9,7 +9,7 @@ from gateway.core.clock import to_local_iso
 from gateway.http.context import Call
 from gateway.observability.logging import LineWriter
 from gateway.observability.metrics import Metrics
-from gateway.observability.redaction import Masker, remembering
+from gateway.observability.redaction import Redactor, cached_redactor
 
 CLIENT_GONE = 499
 """The status that is logged, never sent, for a client that left (nginx's number for it)."""
@@ -43,13 +43,13 @@ class AccessLine(msgspec.Struct):
 class Observer:
     """Writes access lines to ``lines`` (None: nowhere) and counts."""
 
-    def __init__(self, metrics: Metrics, lines: LineWriter | None, masker: Masker, as_json: bool) -> None:
+    def __init__(self, metrics: Metrics, lines: LineWriter | None, redactor: Redactor, as_json: bool) -> None:
         self._metrics = metrics
         self._lines = lines
         self._format: Callable[[AccessLine], bytes] = msgspec.json.Encoder().encode if as_json else _for_console
         self._second = 0
         self._second_text = ""
-        self._shown = remembering(masker, _MAX_SHOWN)
+        self._shown = cached_redactor(redactor, _MAX_SHOWN)
 
     def ended(self, call: Call, status: int) -> None:
         seconds = time.perf_counter() - call.began

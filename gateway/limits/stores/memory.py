@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.core.tasks import to_its_end
+from gateway.core.tasks import await_uncancelled
 from gateway.limits.algorithms import Demand, Level, Money
 from gateway.limits.store import CountersDown, Refusal, Reservation, decide
 from gateway.limits.stores import sqlite_file
@@ -113,7 +113,7 @@ class MemoryCounters:
             if not write.result():
                 self._unwritten |= taken
 
-        await to_its_end(write, keep_if_not_written)
+        await await_uncancelled(write, keep_if_not_written)
 
     def _notice_moved_file(self) -> None:
         """Everything goes into the new one: a restart must not find less spent than was."""

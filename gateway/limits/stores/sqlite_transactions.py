@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.core.tasks import to_its_end
+from gateway.core.tasks import await_uncancelled
 from gateway.limits.stores import sqlite_file
 from gateway.storage import files, sqlite
 
@@ -101,7 +101,7 @@ class Transactions:
 
     async def _to_its_end(self, work: Callable[[], object]) -> BaseException | None:
         future = asyncio.wrap_future(self._thread.submit(work))
-        return await to_its_end(future, lambda done: done.exception())
+        return await await_uncancelled(future, lambda done: done.exception())
 
     def _in_thread(
         self, work: Callable[[sqlite3.Connection], T], deadline: float, is_checkpoint_due: bool = False

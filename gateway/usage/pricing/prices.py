@@ -129,7 +129,7 @@ class PriceList:
     def _overridden(self, name: str) -> Price | None:
         if name in self._exact:
             return self._exact[name]
-        return next((price for pattern, price in self._globs if wildcards.fits(pattern, name)), None)
+        return next((price for pattern, price in self._globs if wildcards.matches(pattern, name)), None)
 
     def _find(self, name: str) -> Price | None:
         price = self._overridden(name)

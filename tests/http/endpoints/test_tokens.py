@@ -14,8 +14,8 @@ import pytest
 from gateway.app import Shared
 from gateway.core.clock import SteadyClock, to_iso
 from gateway.http.middleware.ip_rate_limit import Throttle
-from gateway.observability.shared_metrics import NumbersArena
-from gateway.storage.shared_memory import Ratchet
+from gateway.observability.shared_metrics import SharedMetrics
+from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret
 from tests.http.test_revocation import FIRST_PIECE, begins, start
 from tests.support.gateway import KEY, Running, running_gateway
@@ -682,7 +682,7 @@ async def test_below_a_test_token_nothing_reaches_a_model_whatever_its_prefix(tm
 async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running, Clock]]:
     """A gateway whose minutes pass when the test says so."""
     clock = Clock()
-    shared = Shared(Ratchet(), SteadyClock(), Throttle(60, clock), NumbersArena(2))
+    shared = Shared(SharedLatch(), SteadyClock(), Throttle(60, clock), SharedMetrics(2))
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), **values}
     async with running_gateway(folder, made_of={"shared": shared}, **values) as gateway:
         yield gateway, clock
