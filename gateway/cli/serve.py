@@ -78,7 +78,7 @@ def _load(arguments: argparse.Namespace) -> Settings:
     except ConfigurationError as error:
         problems += error.problems
         with contextlib.suppress(ConfigurationError):  # what is wrong there is among the problems already
-            problems += _problems_with_tokens(settings.places(os.environ, arguments.env_file).tokens_file)
+            problems += _problems_with_tokens(settings.data_paths(os.environ, arguments.env_file).tokens_file)
         raise ConfigurationError(problems) from None
     problems += _problems_with_tokens(found.tokens_file)
     try:

@@ -14,7 +14,7 @@ from gateway.config import parsers as parse
 from gateway.config.parsers import Network
 from gateway.config.sources import CONFIG, Problem, Spec, Specs, read_env_file, read_toml, refuse_unknown, text_of
 
-__all__ = ["SPECS", "ConfigurationError", "Places", "Problem", "Settings", "load", "places"]
+__all__ = ["SPECS", "ConfigurationError", "DataPaths", "Problem", "Settings", "data_paths", "load"]
 
 
 class ConfigurationError(Exception):
@@ -146,14 +146,14 @@ def load(
     return _settings(values, prices)
 
 
-class Places(NamedTuple):
+class DataPaths(NamedTuple):
     """Where things lie."""
 
     tokens_file: Path
     data_dir: Path
 
 
-def places(environ: Mapping[str, str], env_file: Path | None = None) -> Places:
+def data_paths(environ: Mapping[str, str], env_file: Path | None = None) -> DataPaths:
     """These two alone: whoever has to revoke a token now is not to be held up by another setting's mistake.
 
     Raises ConfigurationError.
@@ -166,7 +166,7 @@ def places(environ: Mapping[str, str], env_file: Path | None = None) -> Places:
     found = [_value(spec, sources.get(spec.name, "").strip(), problems) for spec in specs]
     if problems:
         raise ConfigurationError(problems)
-    return Places(*found)
+    return DataPaths(*found)
 
 
 def _value(spec: Spec, text: str, problems: list[Problem]) -> Any:

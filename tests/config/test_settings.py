@@ -278,13 +278,13 @@ def test_a_wrong_toml_file_is_a_problem(tmp_path: Path, text: str, problem: str)
 
 
 def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: Path) -> None:
-    assert settings.places({"GATEWAY_PORT": "x"}).tokens_file == Path("api_tokens.json")
+    assert settings.data_paths({"GATEWAY_PORT": "x"}).tokens_file == Path("api_tokens.json")
     (tmp_path / "gateway.toml").write_text('tokens_file = "from-toml.json"\n')
     (tmp_path / ".env").write_text("GATEWAY_CONFIG=gateway.toml\n")
-    assert settings.places({}).tokens_file == Path("from-toml.json")
-    assert settings.places({"GATEWAY_TOKENS_FILE": " /x.json "}).tokens_file == Path("/x.json")
+    assert settings.data_paths({}).tokens_file == Path("from-toml.json")
+    assert settings.data_paths({"GATEWAY_TOKENS_FILE": " /x.json "}).tokens_file == Path("/x.json")
     with pytest.raises(ConfigurationError):
-        settings.places({"GATEWAY_CONFIG": "absent.toml"})
+        settings.data_paths({"GATEWAY_CONFIG": "absent.toml"})
 
 
 def _gateway(folder: Path, *arguments: str, **values: str) -> "subprocess.CompletedProcess[str]":

@@ -57,14 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
     clock = SteadyClock()
     try:
-        places = settings.places(os.environ)
-        audit = AuditLog(places.data_dir / AUDIT_FILE, clock)
-        service = TokenService(TokenFile(places.tokens_file), audit, clock)
+        data_paths = settings.data_paths(os.environ)
+        audit = AuditLog(data_paths.data_dir / AUDIT_FILE, clock)
+        service = TokenService(TokenFile(data_paths.tokens_file), audit, clock)
     except ConfigurationError as error:
         printer.failed(str(error))
         return EXIT_CONFIGURATION
     try:
-        return commands.run(asked, Desk(service, audit, printer, clock, _actor(), places.data_dir))
+        return commands.run(asked, Desk(service, audit, printer, clock, _actor(), data_paths.data_dir))
     except AmbiguousToken as error:
         printer.ambiguous(service.view(), error, clock())
         return EXIT_FAILED
