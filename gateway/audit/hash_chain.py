@@ -29,7 +29,7 @@ class Actor(msgspec.Struct, frozen=True):
     request_id: str | None = None
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One change to one token. ``changes`` has, by field, the value before and after; never a secret, nor its hash."""
 
     actor: Actor
@@ -39,14 +39,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     changes: Mapping[str, tuple[Any, Any]]
 
 
-class Link(NamedTuple):
+class ChainHead(NamedTuple):
     """The end of a chain: how many lines, and the hash of the last."""
 
     number: int
     hash: str
 
 
-START = Link(0, FIRST)
+START = ChainHead(0, FIRST)
 
 
 class Broken(NamedTuple):
@@ -59,22 +59,22 @@ class Broken(NamedTuple):
 class Verdict(NamedTuple):
     """What a chain is worth: its whole part, and where it breaks."""
 
-    end: Link
+    end: ChainHead
     broken: Broken | None
 
 
-def written(entry: Entry, time: str, before: Link) -> tuple[bytes, Link]:
+def encode(entry: AuditEvent, time: str, before: ChainHead) -> tuple[bytes, ChainHead]:
     """The line with its line end, and the new end of the chain."""
     head = {"number": before.number + 1, "time": time, **msgspec.to_builtins(entry), "previous": before.hash}
     open_line = msgspec.json.encode(head)[:-1]
     digest = hashlib.sha256(open_line).hexdigest()
-    return open_line + _MARK + digest.encode() + b'"}\n', Link(before.number + 1, digest)
+    return open_line + _MARK + digest.encode() + b'"}\n', ChainHead(before.number + 1, digest)
 
 
-def link_of(line: bytes) -> Link:
+def head_after(line: bytes) -> ChainHead:
     """Where the chain goes on behind this line. Raises ValueError for a line that is none."""
     content = read(line)
-    return Link(int(content["number"]), str(content["hash"]))
+    return ChainHead(int(content["number"]), str(content["hash"]))
 
 
 def read(line: bytes) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def verify(lines: Iterable[bytes]) -> Verdict:
     return Verdict(end, None)
 
 
-def _next(line: bytes, before: Link) -> Link:
+def _next(line: bytes, before: ChainHead) -> ChainHead:
     if not line.endswith(b"\n"):
         raise ValueError("ends early: a change was interrupted here, or something was cut off")
     body = line[:-1]
@@ -115,4 +115,4 @@ def _next(line: bytes, before: Link) -> Link:
         raise ValueError("does not follow the line before it: lines were removed, added or moved here")
     if content["number"] != before.number + 1:
         raise ValueError(f"has the number {content['number']} where {before.number + 1} is due")
-    return Link(before.number + 1, content["hash"])
+    return ChainHead(before.number + 1, content["hash"])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.audit import hash_chain as chain
-from gateway.audit.hash_chain import START, Entry, Link
+from gateway.audit.hash_chain import START, AuditEvent, ChainHead
 from gateway.core.clock import to_iso
 from gateway.storage import files
 
@@ -28,7 +28,7 @@ class AuditLog:
         self._clock = clock
         self._lock_seconds = lock_seconds
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[AuditEvent]) -> None:
         """Write all of them or none. Raises OSError; AuditLogError where the end of the file is no audit log."""
         files.make_folder(self.path.parent)
         with files.locked(self.path, self._lock_seconds):
@@ -43,13 +43,13 @@ class AuditLog:
         with self.path.open("rb") as file:
             yield from file
 
-    def _append(self, descriptor: int, entries: Sequence[Entry]) -> None:
+    def _append(self, descriptor: int, entries: Sequence[AuditEvent]) -> None:
         size = _whole_size(descriptor)
         end = self._end(descriptor, size)
         time = to_iso(int(self._clock())) or ""
         data = bytearray()
         for entry in entries:
-            line, end = chain.written(entry, time, end)
+            line, end = chain.encode(entry, time, end)
             data += line
         try:
             _write_at(descriptor, size, data)
@@ -60,11 +60,11 @@ class AuditLog:
             os.ftruncate(descriptor, size)  # half a line would break the chain, and a whole one would tell of nothing
             raise
 
-    def _end(self, descriptor: int, size: int) -> Link:
+    def _end(self, descriptor: int, size: int) -> ChainHead:
         if size == 0:
             return START
         try:
-            return chain.link_of(_last_line(descriptor, size))
+            return chain.head_after(_last_line(descriptor, size))
         except ValueError as error:
             raise AuditLogError(f"{self.path}: its last line {error}; move the file away to begin a new one") from None
 

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from gateway.audit.hash_chain import Actor, Entry
+from gateway.audit.hash_chain import Actor, AuditEvent
 from gateway.tokens import changes, lookup, validation
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.changes import NewToken, TokenWish, Touch
@@ -29,7 +29,7 @@ _NOT_LOGGED = frozenset({"hash"})
 class Log(Protocol):
     """Where changes are written down before they are made."""
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[AuditEvent]) -> None:
         """Durable when it returns. Raises OSError."""
 
 
@@ -123,8 +123,8 @@ class TokenService:
         return next((touch for touch in touches if touch.record.id == found[-1].id), unchanged)
 
 
-def _entry(by: Actor, touch: Touch, suffix: str = "") -> Entry:
-    return Entry(
+def _entry(by: Actor, touch: Touch, suffix: str = "") -> AuditEvent:
+    return AuditEvent(
         actor=by,
         action=touch.action + suffix,
         token_id=touch.record.id,

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.audit import hash_chain as chain
-from gateway.audit.hash_chain import FIRST, START, Actor, Entry, verify
+from gateway.audit.hash_chain import FIRST, START, Actor, AuditEvent, verify
 
 BY = Actor("token", "Ann's laptop", "tok_1", "192.0.2.7", "req_1")
 
 
-def entry(number: int = 0) -> Entry:
-    return Entry(
+def entry(number: int = 0) -> AuditEvent:
+    return AuditEvent(
         actor=BY, action="token.update", token_id=f"tok_{number}", token="näme", changes={"name": ("a", 'b","hash":"x')}
     )
 
@@ -22,7 +22,7 @@ def entry(number: int = 0) -> Entry:
 def log(count: int) -> list[bytes]:
     lines, end = [], START
     for number in range(count):
-        line, end = chain.written(entry(number), "2026-01-01T00:00:00Z", end)
+        line, end = chain.encode(entry(number), "2026-01-01T00:00:00Z", end)
         lines.append(line)
     return lines
 
@@ -44,7 +44,7 @@ def test_a_hash_can_be_made_by_hand() -> None:
 
 def test_a_whole_chain_is_whole() -> None:
     lines = log(20)
-    assert verify(lines) == (chain.link_of(lines[-1]), None)
+    assert verify(lines) == (chain.head_after(lines[-1]), None)
     assert verify([]) == (START, None)
 
 
@@ -73,14 +73,14 @@ def test_the_first_broken_line_is_named(case: str) -> None:
 
 def test_a_forged_line_with_a_hash_of_its_own_does_not_fit_behind() -> None:
     lines = log(5)
-    forged, _ = chain.written(entry(99), "2026-01-01T00:00:00Z", chain.link_of(lines[1]))
+    forged, _ = chain.encode(entry(99), "2026-01-01T00:00:00Z", chain.head_after(lines[1]))
     verdict = verify([*lines[:2], forged, *lines[3:]])
     assert verdict.broken is not None
     assert verdict.broken.line == 4
 
 
 def test_a_number_out_of_turn_is_named() -> None:
-    line, _ = chain.written(entry(), "2026-01-01T00:00:00Z", chain.Link(7, FIRST))
+    line, _ = chain.encode(entry(), "2026-01-01T00:00:00Z", chain.ChainHead(7, FIRST))
     verdict = verify([line])
     assert verdict.broken is not None
     assert "has the number 8 where 1 is due" in verdict.broken.reason

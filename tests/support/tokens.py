@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.hash_chain import Actor, Entry
+from gateway.audit.hash_chain import Actor, AuditEvent
 from gateway.tokens import secret
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.service import TokenService
@@ -36,9 +36,9 @@ class MemoryLog:
     """An audit log that is easy to look into."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[AuditEvent] = []
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[AuditEvent]) -> None:
         self.entries += entries
 
 

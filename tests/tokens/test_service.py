@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.hash_chain import Entry
+from gateway.audit.hash_chain import AuditEvent
 from gateway.storage import files
 from gateway.tokens import changes, secret
 from gateway.tokens.changes import TokenWish
@@ -172,7 +172,7 @@ def test_what_changes_nothing_is_not_logged(path: Path, clock: Clock) -> None:
 
 def test_what_cannot_be_logged_is_not_done(path: Path, clock: Clock) -> None:
     class FullLog(MemoryLog):
-        def append(self, entries: Sequence[Entry]) -> None:
+        def append(self, entries: Sequence[AuditEvent]) -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
