@@ -31,7 +31,7 @@ from gateway.tokens.hierarchy import Held
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices
-from gateway.usage.stores.sqlite import LedgerFile
+from gateway.usage.stores.sqlite import SqliteUsageStore
 
 PATH = "chat/completions"
 CHUNKS = 100
@@ -154,7 +154,7 @@ class Bench:
         limiter = Limiter(counters, self._clock, QUEUE_SIZE)
         rules = AdmissionRules({}, COMPLETION_TOKENS, 0)
         admission = Admission(limiter, counters, self._prices, rules, lambda reason: None)
-        ledger = Ledger(LedgerFile(self._folder / f"usage-{number}.sqlite"), Metrics(), 0, self._clock)
+        ledger = Ledger(SqliteUsageStore(self._folder / f"usage-{number}.sqlite"), Metrics(), 0, self._clock)
         stub = Stub(chunks or 0)
         inference = Inference(Backends(stub, stub), {}, admission, ledger, MeteringRules(self._clock, True, str))
         self._ledgers.append(ledger)

@@ -54,10 +54,10 @@ from gateway.tokens.last_used import Used, UseRecorder
 from gateway.tokens.models import Status
 from gateway.tokens.service import TokenService
 from gateway.tokens.stores.json_file import TokenFile
-from gateway.usage.accounting import Accounting
+from gateway.usage.accounting import UsageReports
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
-from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
+from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
 
 LOCK_SECONDS = 2.0
 STORE_LOOK_SECONDS = 0.5
@@ -105,8 +105,8 @@ class App:
         self._recorder = UseRecorder(file, self._metrics)
         self._counters = _counters(settings, self._clock)
         self._limiter = Limiter(self._counters, self._clock, settings.queue_size, self._metrics.queued.set)
-        self._ledger_file = LedgerFile(settings.data_dir / LEDGER_FILE)
-        self._ledger = Ledger(self._ledger_file, self._metrics, settings.usage_days, self._clock)
+        self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE)
+        self._ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
         config = _backend_config(settings)
         self._backend = backend or registry.find(settings.backend)(config)
         self._test_backend = registry.find("echo")(config)
@@ -125,7 +125,7 @@ class App:
 
     def _entrance(self, settings: Settings) -> Entrance:
         redactor = Redactor(settings.secrets)
-        admission, accounting = self._admission(settings), Accounting(self._ledger_file)
+        admission, reports = self._admission(settings), UsageReports(self._usage_store)
         inference = Inference(
             Backends(self._backend, self._test_backend),
             settings.model_aliases,
@@ -135,11 +135,11 @@ class App:
         )
         handlers = Handlers(
             InferenceRoutes(inference, settings.max_body_bytes),
-            TokenRoutes(self._management, accounting, self._authenticator, self._throttle),
+            TokenRoutes(self._management, reports, self._authenticator, self._throttle),
             UserKeyRoutes(UserKeys(self._management), admission),
             MeRoutes(self._management, admission),
             CheckRoutes(admission),
-            UsageRoutes(self._management, accounting),
+            UsageRoutes(self._management, reports),
             DescriptionRoutes(),
             OpsRoutes(self.health, self._metrics_page),
         )

@@ -19,7 +19,7 @@ from gateway.limits.store import CountersDown, Reservation
 from gateway.providers.base import EVENT_STREAM, Answer, BackendRequest
 from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
-from gateway.usage.models import NOTHING_USED, Entry, Usage
+from gateway.usage.models import NOTHING_USED, LedgerEntry, Usage
 from gateway.usage.pricing.prices import Price
 
 CLIENT_GONE = 499
@@ -57,7 +57,7 @@ class Ticket:
         request: BackendRequest,
         held: Granted,
         limiter: Limiter,
-        record: Callable[[Entry], None],
+        record: Callable[[LedgerEntry], None],
     ) -> None:
         self._whose = whose
         self._request = request
@@ -226,9 +226,9 @@ class Ticket:
             demands = self._reservation.demands
             self._limiter.settle(self._reservation, actual_amounts(demands, usage.total_tokens, self.cost))
 
-    def _entry(self) -> Entry:
+    def _entry(self) -> LedgerEntry:
         whose, first = self._whose, self.first_byte_seconds
-        return Entry(
+        return LedgerEntry(
             request_id=whose.request_id,
             at=int(whose.at * 1000),
             token_id=whose.token_id,

@@ -7,25 +7,25 @@ from typing import TypeVar
 
 from gateway.core.errors import StoreUnavailable
 from gateway.usage import reports
-from gateway.usage.reports import Query, Row, Sums
-from gateway.usage.stores.sqlite import LedgerFile
+from gateway.usage.reports import ReportQuery, ReportRow, UsageTotals
+from gateway.usage.stores.sqlite import SqliteUsageStore
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class Accounting:
+class UsageReports:
     """Reads ``file``. Every method may raise StoreUnavailable."""
 
-    def __init__(self, file: LedgerFile) -> None:
+    def __init__(self, file: SqliteUsageStore) -> None:
         self._file = file
 
-    async def rows(self, query: Query) -> list[Row]:
+    async def rows(self, query: ReportQuery) -> list[ReportRow]:
         """Raises TooManyRows."""
         return await self._read(lambda: reports.read(self._file, query))
 
-    async def total(self, token_id: str) -> Sums:
+    async def total(self, token_id: str) -> UsageTotals:
         """All that a token has ever used."""
         return await self._read(lambda: reports.total_of(self._file, token_id))
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from gateway.core.tasks import await_uncancelled
 from gateway.observability.metrics import Metrics
-from gateway.usage.models import Entry
-from gateway.usage.stores.sqlite import PRUNED_AT_ONCE, LedgerFile
+from gateway.usage.models import LedgerEntry
+from gateway.usage.stores.sqlite import PRUNED_AT_ONCE, SqliteUsageStore
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +35,14 @@ class Ledger:
     Without ``retention_days`` single entries are kept for ever; the sums by the hour always are.
     """
 
-    def __init__(self, file: LedgerFile, metrics: Metrics, retention_days: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, file: SqliteUsageStore, metrics: Metrics, retention_days: int, clock: Callable[[], float]
+    ) -> None:
         self._file = file
         self._metrics = metrics
         self._retention_ms = retention_days * _DAY_MS
         self._clock = clock
-        self._waiting: list[Entry] = []
+        self._waiting: list[LedgerEntry] = []
         self._flushing = asyncio.Lock()
         self._lost = 0
         self._next_prune = 0.0
@@ -57,7 +59,7 @@ class Ledger:
         """Whether it has been out of order for so long that nothing more should be let through: nobody would know of it."""
         return len(self._waiting) >= ALMOST_FULL
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: LedgerEntry) -> None:
         """Synchronous and cheap: it stands at the end of every request."""
         if len(self._waiting) < MAX_WAITING:
             self._waiting.append(entry)
@@ -87,11 +89,11 @@ class Ledger:
             log.error("ledger entries lost at shutdown", extra={"entries": self.waiting})
         await asyncio.to_thread(self._file.close)
 
-    async def _is_written(self, batch: list[Entry]) -> bool:
+    async def _is_written(self, batch: list[LedgerEntry]) -> bool:
         write = asyncio.ensure_future(asyncio.to_thread(self._file.write, batch))
         return await await_uncancelled(write, lambda write: self._settle(write, batch))
 
-    def _settle(self, write: "asyncio.Future[int]", batch: list[Entry]) -> bool:
+    def _settle(self, write: "asyncio.Future[int]", batch: list[LedgerEntry]) -> bool:
         """Whether the batch is in the file; if not, whatever the reason, it waits on."""
         error = write.exception()
         if error is None:

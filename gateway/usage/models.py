@@ -25,7 +25,7 @@ class Usage(msgspec.Struct, frozen=True):
 NOTHING_USED = Usage()
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the ledger: one request that was admitted."""
 
     request_id: str

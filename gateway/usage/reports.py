@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.clock import to_iso
 from gateway.core.money import usd
-from gateway.usage.stores.sqlite import HOUR, SUMS, LedgerFile
+from gateway.usage.stores.sqlite import HOUR, SUMS, SqliteUsageStore
 
 MAX_ROWS = 10_000
 DAY = 24 * HOUR
@@ -31,7 +31,7 @@ class TooManyRows(ValueError):
     """More than was asked for at most."""
 
 
-class Sums(NamedTuple):
+class UsageTotals(NamedTuple):
     """Counts, and ``cost`` in micro-dollars. ``errors`` are answers of 400 and above."""
 
     requests: int = 0
@@ -45,19 +45,19 @@ class Sums(NamedTuple):
     estimated: int = 0
 
 
-NOTHING = Sums()
+NOTHING = UsageTotals()
 
 
-class Row(NamedTuple):
+class ReportRow(NamedTuple):
     """``start`` in seconds since the epoch, None without buckets. ``group`` is None without groups, and where an owner or
     a model is not known."""
 
     start: int | None
     group: str | None
-    sums: Sums
+    totals: UsageTotals
 
 
-class Query(NamedTuple):
+class ReportQuery(NamedTuple):
     """What is asked. Times in seconds since the epoch; the hour that holds ``since`` counts, and so does every later one
     that begins before ``until``. Of ``token_ids`` None means all, also those that are no tokens or no longer."""
 
@@ -69,17 +69,17 @@ class Query(NamedTuple):
     max_rows: int = MAX_ROWS
 
 
-def read(file: LedgerFile, query: Query) -> list[Row]:
+def read(file: SqliteUsageStore, query: ReportQuery) -> list[ReportRow]:
     """By time and then by group; without what was not used. Raises OSError, TooManyRows."""
     text, values = statement(query)
     with file.reading() as connection:
         found = [] if connection is None else connection.execute(text, values).fetchall()
     if len(found) > query.max_rows:
         raise TooManyRows(f"there are more than {query.max_rows} rows")
-    return [Row(start, group or None, Sums(*sums)) for start, group, *sums in found]
+    return [ReportRow(start, group or None, UsageTotals(*totals)) for start, group, *totals in found]
 
 
-def total_of(file: LedgerFile, token_id: str, since: int | None = None) -> Sums:
+def total_of(file: SqliteUsageStore, token_id: str, since: int | None = None) -> UsageTotals:
     """What one token has used, in all or from the hour that holds ``since``. Raises OSError."""
     after = "" if since is None else " AND hour_start_seconds >= ?"
     values = (token_id,) if since is None else (token_id, floor(since, HOUR))
@@ -87,10 +87,10 @@ def total_of(file: LedgerFile, token_id: str, since: int | None = None) -> Sums:
         if connection is None:
             return NOTHING
         text = f"SELECT {_ADDED_UP} FROM hours WHERE token_id = ?{after}"  # noqa: S608
-        return Sums(*connection.execute(text, values).fetchone())
+        return UsageTotals(*connection.execute(text, values).fetchone())
 
 
-def statement(query: Query) -> tuple[str, Sequence[str | int]]:
+def statement(query: ReportQuery) -> tuple[str, Sequence[str | int]]:
     """The SQL for a query, and its values. Every name in it comes from here."""
     start, group = "NULL", "NULL"
     if query.bucket is not None:
@@ -107,9 +107,9 @@ def statement(query: Query) -> tuple[str, Sequence[str | int]]:
     return f"{text} GROUP BY 1, 2 ORDER BY 1, 2 LIMIT ?", [*values, query.max_rows + 1]
 
 
-def total(rows: Iterable[Row]) -> Sums:
-    columns = list(zip(*(row.sums for row in rows), strict=True))
-    return Sums(*map(sum, columns)) if columns else NOTHING
+def total(rows: Iterable[ReportRow]) -> UsageTotals:
+    columns = list(zip(*(row.totals for row in rows), strict=True))
+    return UsageTotals(*map(sum, columns)) if columns else NOTHING
 
 
 def floor(seconds: int, step: int) -> int:
@@ -120,10 +120,10 @@ def ceiling(seconds: int, step: int) -> int:
     return -(-seconds // step) * step
 
 
-def as_json(sums: Sums) -> dict[str, Any]:
+def as_json(totals: UsageTotals) -> dict[str, Any]:
     """As answers and ``--json`` show them, for msgspec. ``cost_usd`` is a number with all its digits."""
     shown: dict[str, Any] = {}
-    for name, value in sums._asdict().items():
+    for name, value in totals._asdict().items():
         if name == "cost":
             shown["cost_usd"] = msgspec.Raw(usd(value).encode())
         else:
@@ -131,7 +131,7 @@ def as_json(sums: Sums) -> dict[str, Any]:
     return shown
 
 
-def as_csv(rows: Iterable[Row], names: Mapping[str, str] | None = None, *, has_start: bool = True) -> str:
+def as_csv(rows: Iterable[ReportRow], names: Mapping[str, str] | None = None, *, has_start: bool = True) -> str:
     """With a line of headings. ``names`` are what groups are called; without them there is no such column, nor without
     ``has_start`` one of times."""
     lines = io.StringIO()
@@ -141,7 +141,7 @@ def as_csv(rows: Iterable[Row], names: Mapping[str, str] | None = None, *, has_s
     for row in rows:
         start = [to_iso(row.start)] if has_start else []
         name = [] if names is None else [_cell(names.get(row.group or "", ""))]
-        amounts = [usd(value) if field == "cost" else value for field, value in row.sums._asdict().items()]
+        amounts = [usd(value) if field == "cost" else value for field, value in row.totals._asdict().items()]
         writer.writerow([*start, _cell(row.group or ""), *name, *amounts])
     return lines.getvalue()
 

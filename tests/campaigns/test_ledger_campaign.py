@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, LedgerFile
+from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, SqliteUsageStore
 from tests.campaigns.test_revocation_campaign import workers_of
 from tests.support.gateway import Process, gateway_process
 from tests.support.tokens import content, entry
@@ -154,7 +154,7 @@ class Written(NamedTuple):
 
 
 def written(folder: Path) -> Written:
-    with LedgerFile(folder / "data" / LEDGER_FILE).reading() as connection:
+    with SqliteUsageStore(folder / "data" / LEDGER_FILE).reading() as connection:
         assert connection is not None
         ids = [row[0] for row in connection.execute("SELECT request_id FROM entries")]
         hours = connection.execute("SELECT * FROM hours ORDER BY 1, 2, 3, 4").fetchall()
@@ -236,7 +236,7 @@ async def test_a_killed_worker_takes_no_more_than_its_last_second(tmp_path: Path
     )
     assert len({one.request_id for one in load.acknowledged}) == len(load.acknowledged)
     assert len(ledger.ids) == len(there)
-    assert ledger.hours == ledger.sums
+    assert ledger.hours == ledger.totals
     assert max(ages, default=0) < LOST_SECONDS
 
 
@@ -268,4 +268,4 @@ async def test_an_orderly_end_loses_nothing(tmp_path: Path) -> None:
     assert load.acknowledged
     assert missing == set()
     assert len(ledger.ids) == len(set(ledger.ids))
-    assert ledger.hours == ledger.sums
+    assert ledger.hours == ledger.totals

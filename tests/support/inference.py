@@ -9,7 +9,7 @@ from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounters
 from gateway.providers.base import Answer, Backend, BackendRequest
-from gateway.usage.models import Entry
+from gateway.usage.models import LedgerEntry
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from tests.support.tokens import Clock
 
@@ -18,10 +18,10 @@ from tests.support.tokens import Clock
 class ListLedger:
     """A ledger that is easy to look into."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[LedgerEntry] = field(default_factory=list)
     is_full: bool = False
 
-    def record(self, entry: Entry) -> None:
+    def record(self, entry: LedgerEntry) -> None:
         self.entries.append(entry)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.usage import ledger as room
 from gateway.usage.ledger import Ledger
-from gateway.usage.models import Entry
-from gateway.usage.stores.sqlite import LEDGER_FILE, PRUNED_AT_ONCE, LedgerFile
+from gateway.usage.models import LedgerEntry
+from gateway.usage.stores.sqlite import LEDGER_FILE, PRUNED_AT_ONCE, SqliteUsageStore
 from tests.support.tokens import NOW, Clock
 from tests.usage.stores.test_sqlite import count, expected_sums, hour_sums, made
 
@@ -37,7 +37,7 @@ class Counts:
         self.ledger_write_failures = Number()
 
 
-class WatchedFile(LedgerFile):
+class WatchedFile(SqliteUsageStore):
     """Says when it was written, waits for a word if it has to, and fails as it is told: before the write or after it."""
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class WatchedFile(LedgerFile):
         self.fails: str | None = None
         self.sizes: list[int] = []
 
-    def write(self, entries: Sequence[Entry]) -> int:
+    def write(self, entries: Sequence[LedgerEntry]) -> int:
         self.began.set()
         assert self.go_on.wait(10)
         if self.fails == "before":

@@ -22,10 +22,10 @@ from gateway.http.endpoints import usage as room
 from gateway.http.endpoints.usage import READERS, UsageRoutes, answer, query_of
 from gateway.tokens.hierarchy import Held, TokenView
 from gateway.usage import reports
-from gateway.usage.accounting import Accounting
+from gateway.usage.accounting import UsageReports
 from gateway.usage.models import Usage
-from gateway.usage.reports import NOTHING, Query, Row, Sums, TooManyRows, as_csv, total_of
-from gateway.usage.stores.sqlite import LEDGER_FILE, SUMS, LedgerFile
+from gateway.usage.reports import NOTHING, ReportQuery, ReportRow, TooManyRows, UsageTotals, as_csv, total_of
+from gateway.usage.stores.sqlite import LEDGER_FILE, SUMS, SqliteUsageStore
 from tests.support.tokens import NOW
 from tests.tokens.test_hierarchy import token, view
 from tests.usage.stores.test_sqlite import made
@@ -35,11 +35,11 @@ DAY = 1_799_971_200
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> LedgerFile:
-    return LedgerFile(tmp_path / LEDGER_FILE)
+def file(tmp_path: Path) -> SqliteUsageStore:
+    return SqliteUsageStore(tmp_path / LEDGER_FILE)
 
 
-def week(file: LedgerFile) -> LedgerFile:
+def week(file: SqliteUsageStore) -> SqliteUsageStore:
     """Two tokens, two models and no token at all, on three days."""
     used = Usage(prompt_tokens=100, completion_tokens=10, cached_tokens=40, reasoning_tokens=4)
     file.write(
@@ -54,20 +54,20 @@ def week(file: LedgerFile) -> LedgerFile:
     return file
 
 
-def asked(file: LedgerFile, **fields: Any) -> list[tuple[int | None, str | None, int, int]]:
-    query = Query(**{"since": 0, "until": LATEST, **fields})
-    return [(row.start, row.group, row.sums.requests, row.sums.cost) for row in reports.read(file, query)]
+def asked(file: SqliteUsageStore, **fields: Any) -> list[tuple[int | None, str | None, int, int]]:
+    query = ReportQuery(**{"since": 0, "until": LATEST, **fields})
+    return [(row.start, row.group, row.totals.requests, row.totals.cost) for row in reports.read(file, query)]
 
 
-def test_sums_are_those_of_hours(file: LedgerFile) -> None:
-    assert Sums._fields == SUMS
-    found = reports.read(week(file), Query(DAY, DAY + 1, "hour", "token"))
-    assert found == [Row(DAY, "tok_1", Sums(2, 200, 20, 80, 8, 1501, 1, 1, 0))]
-    assert reports.total(found) == found[0].sums
-    assert reports.total([]) == NOTHING == Sums()
+def test_sums_are_those_of_hours(file: SqliteUsageStore) -> None:
+    assert UsageTotals._fields == SUMS
+    found = reports.read(week(file), ReportQuery(DAY, DAY + 1, "hour", "token"))
+    assert found == [ReportRow(DAY, "tok_1", UsageTotals(2, 200, 20, 80, 8, 1501, 1, 1, 0))]
+    assert reports.total(found) == found[0].totals
+    assert reports.total([]) == NOTHING == UsageTotals()
 
 
-def test_every_way_to_cut_it(file: LedgerFile) -> None:
+def test_every_way_to_cut_it(file: SqliteUsageStore) -> None:
     week(file)
     assert asked(file) == [(None, None, 5, 2_003_001)]
     assert asked(file, bucket="day") == [
@@ -83,21 +83,21 @@ def test_every_way_to_cut_it(file: LedgerFile) -> None:
     assert [group for _, group, _, _ in asked(file, group_by="token")] == ["environment", "tok_1", "tok_2"]
 
 
-def test_a_range_is_widened_to_whole_hours(file: LedgerFile) -> None:
+def test_a_range_is_widened_to_whole_hours(file: SqliteUsageStore) -> None:
     week(file)
     assert asked(file, since=DAY + 1800, until=DAY + 3600) == [(None, None, 2, 1501)]
     assert asked(file, since=DAY + 1800, until=DAY + 3601) == [(None, None, 3, 3001)]
     assert asked(file, since=DAY + 7200, until=DAY + 86_400) == []
 
 
-def test_an_absent_ledger_is_empty(file: LedgerFile) -> None:
+def test_an_absent_ledger_is_empty(file: SqliteUsageStore) -> None:
     assert asked(file) == []
     assert total_of(file, "tok_1") == NOTHING
     assert not file.path.exists()
 
 
 @pytest.mark.parametrize("others", [0, 100_000])
-def test_any_number_of_tokens_can_be_asked_for(file: LedgerFile, others: int) -> None:
+def test_any_number_of_tokens_can_be_asked_for(file: SqliteUsageStore, others: int) -> None:
     ids = frozenset({"tok_2", "environment", "tok_\"'", *(f"tok_other_{number}" for number in range(others))})
     assert asked(week(file), group_by="token", token_ids=ids) == [
         (None, "environment", 1, 0), (None, "tok_2", 1, 1500)
@@ -105,15 +105,15 @@ def test_any_number_of_tokens_can_be_asked_for(file: LedgerFile, others: int) ->
     assert asked(file, token_ids=frozenset()) == []
 
 
-def test_too_many_rows_are_not_read(file: LedgerFile) -> None:
+def test_too_many_rows_are_not_read(file: SqliteUsageStore) -> None:
     assert len(asked(week(file), bucket="day", max_rows=3)) == 3
     with pytest.raises(TooManyRows, match="more than 2 rows"):
         asked(file, bucket="day", max_rows=2)
 
 
-def test_the_total_of_one_token(file: LedgerFile) -> None:
+def test_the_total_of_one_token(file: SqliteUsageStore) -> None:
     week(file)
-    assert total_of(file, "tok_1") == Sums(3, 300, 30, 120, 12, 2_001_501, 1, 1, 0)
+    assert total_of(file, "tok_1") == UsageTotals(3, 300, 30, 120, 12, 2_001_501, 1, 1, 0)
     assert total_of(file, "tok_1", DAY + 86_400 + 1800).cost == 2_000_000
     assert total_of(file, "tok_1", DAY + 90_000) == total_of(file, "tok_9") == NOTHING
 
@@ -128,7 +128,7 @@ def test_money_is_exact(micro: int, text: str) -> None:
 
 @given(st.integers(-(2**63), 2**63))
 def test_money_survives_its_text(micro: int) -> None:
-    shown = msgspec.json.encode(reports.as_json(Sums(cost=micro)))
+    shown = msgspec.json.encode(reports.as_json(UsageTotals(cost=micro)))
     assert json.loads(shown, parse_float=Decimal, parse_int=Decimal)["cost_usd"].scaleb(6) == micro
 
 
@@ -137,7 +137,7 @@ def read_csv(text: str) -> list[list[str]]:
 
 
 def test_csv_has_a_line_of_headings_and_one_for_each_row() -> None:
-    rows = [Row(DAY, "tok_1", Sums(1, 2, 3, 4, 5, 1500, 0, 0, 1)), Row(DAY, None, NOTHING)]
+    rows = [ReportRow(DAY, "tok_1", UsageTotals(1, 2, 3, 4, 5, 1500, 0, 0, 1)), ReportRow(DAY, None, NOTHING)]
     assert as_csv(rows) == (
         "start,group,requests,prompt_tokens,completion_tokens,cached_tokens,reasoning_tokens,cost_usd,errors,partial,estimated"
         "\r\n2027-01-15T00:00:00Z,tok_1,1,2,3,4,5,0.0015,0,0,1\r\n2027-01-15T00:00:00Z,,0,0,0,0,0,0,0,0,0\r\n"
@@ -148,7 +148,7 @@ def test_csv_has_a_line_of_headings_and_one_for_each_row() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0"])
 def test_no_name_is_a_formula(name: str) -> None:
-    line = read_csv(as_csv([Row(DAY, name, NOTHING)], {name: name}))[1]
+    line = read_csv(as_csv([ReportRow(DAY, name, NOTHING)], {name: name}))[1]
     assert line[1] == line[2] == f"'{name}"
 
 
@@ -191,7 +191,7 @@ def principal(record: Any) -> Principal:
     return Principal(record.name, record.role, Held(record, None), (), record.hash)
 
 
-def query(text: str, who: Principal = ENVIRONMENT) -> Query:
+def query(text: str, who: Principal = ENVIRONMENT) -> ReportQuery:
     read = params.read_query(Asking(text, who), READERS)  # type: ignore[arg-type]
     return query_of(read, authority_of(TOKENS, who, NOW))
 
@@ -199,9 +199,11 @@ def query(text: str, who: Principal = ENVIRONMENT) -> Query:
 def test_the_last_seven_days_by_the_day() -> None:
     """With the hour that has just begun."""
     assert NOW % 3600 == 0
-    assert query("") == Query(NOW - 7 * 86_400, NOW + 3600, "day", None, None)
+    assert query("") == ReportQuery(NOW - 7 * 86_400, NOW + 3600, "day", None, None)
     asked = query("from=2026-12-01&to=2026-12-02T10:30:00%2B02:00&bucket=hour&group_by=model&token_id=tok_gone")
-    assert asked == Query(1_796_083_200, 1_796_083_200 + 86_400 + 9 * 3600, "hour", "model", frozenset({"tok_gone"}))
+    assert asked == ReportQuery(
+        1_796_083_200, 1_796_083_200 + 86_400 + 9 * 3600, "hour", "model", frozenset({"tok_gone"})
+    )
     assert query("to=2026-12-08").since == 1_796_083_200
     assert query("to=9999-12-31T23:59:59&from=9999-12-31").until == LATEST
 
@@ -249,7 +251,10 @@ def test_everybody_sees_their_own() -> None:
 
 
 def test_the_answer_names_tokens_and_adds_up() -> None:
-    rows = [Row(DAY, "tok_ann", Sums(requests=2, cost=1500)), Row(DAY, "tok_gone", Sums(requests=1, errors=1))]
+    rows = [
+        ReportRow(DAY, "tok_ann", UsageTotals(requests=2, cost=1500)),
+        ReportRow(DAY, "tok_gone", UsageTotals(requests=1, errors=1)),
+    ]
     told = json.loads(msgspec.json.encode(answer(query("group_by=token&from=2027-01-15"), rows, TOKENS)))
     nothing = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"), 0)
     rest = {"partial": 0, "estimated": 0}
@@ -278,17 +283,17 @@ def test_the_answer_names_tokens_and_adds_up() -> None:
     assert "name" not in answer(query("group_by=model"), rows, TOKENS)["data"][0]
 
 
-def routes(file: LedgerFile) -> UsageRoutes:
-    return UsageRoutes(Management(TOKENS), Accounting(file))  # type: ignore[arg-type]
+def routes(file: SqliteUsageStore) -> UsageRoutes:
+    return UsageRoutes(Management(TOKENS), UsageReports(file))  # type: ignore[arg-type]
 
 
-async def got(file: LedgerFile, text: str, who: Principal = ENVIRONMENT) -> tuple[Any, str]:
+async def got(file: SqliteUsageStore, text: str, who: Principal = ENVIRONMENT) -> tuple[Any, str]:
     """Headers and body."""
     response: Any = await routes(file).read(Asking(text, who))  # type: ignore[arg-type]
     return response._lines, response._content.decode()
 
 
-async def test_the_route_answers_json_and_csv(file: LedgerFile) -> None:
+async def test_the_route_answers_json_and_csv(file: SqliteUsageStore) -> None:
     file.write([made(1, at=(NOW - 1) * 1000, token_id="tok_ann"), made(2, at=(NOW - 1) * 1000, token_id="tok_bob")])
     told = json.loads((await got(file, "group_by=token", principal(ANN)))[1])
     assert [(row["group"], row["requests"], row["cost_usd"]) for row in told["data"]] == [("tok_ann", 1, 0.0015)]
@@ -300,9 +305,9 @@ async def test_the_route_answers_json_and_csv(file: LedgerFile) -> None:
     ]  # fmt: skip
 
 
-async def test_the_route_says_what_it_cannot(file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_route_says_what_it_cannot(file: SqliteUsageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write([made(number, at=(NOW - 1) * 1000, model=f"m{number}") for number in range(3)])
-    monkeypatch.setattr(room, "query_of", lambda *_: Query(0, NOW, "day", "model", max_rows=2))
+    monkeypatch.setattr(room, "query_of", lambda *_: ReportQuery(0, NOW, "day", "model", max_rows=2))
     with pytest.raises(BadRequest, match="more than 2 rows"):
         await got(file, "")
     file.close()

@@ -14,8 +14,8 @@ from gateway.tokens import serializers
 from gateway.tokens.hierarchy import TokenView
 from gateway.tokens.models import TokenRecord
 from gateway.usage import reports
-from gateway.usage.reports import NOTHING, Bucket, GroupBy, Query, Row, Sums
-from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, LedgerFile
+from gateway.usage.reports import NOTHING, Bucket, GroupBy, ReportQuery, ReportRow, UsageTotals
+from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, SqliteUsageStore
 
 SUM_HEADINGS = ("REQUESTS", "PROMPT", "COMPLETION", "COST USD", "ERRORS")
 BY_HOUR_UP_TO = 2 * reports.DAY
@@ -38,19 +38,19 @@ class Report(NamedTuple):
     """What was found: a line for each token or group, and the sums over time of everything that was asked for."""
 
     records: Sequence[TokenRecord]
-    groups: Mapping[str | None, Sums]
+    groups: Mapping[str | None, UsageTotals]
     bucket: Bucket
-    series: Sequence[Row]
+    series: Sequence[ReportRow]
 
 
 def gather(view: TokenView, data_dir: Path, asked: Asked) -> Report:
     """Blocking. Raises OSError for a ledger that cannot be read; one that is not there is empty."""
-    file = LedgerFile(data_dir / LEDGER_FILE)
+    file = SqliteUsageStore(data_dir / LEDGER_FILE)
     is_short = asked.since is not None and int(asked.now) - asked.since <= BY_HOUR_UP_TO
     bucket: Bucket = "hour" if is_short else "day"
     ids = None if asked.token is None else frozenset({asked.token.id})
-    whole = Query(asked.since or 0, LATEST, token_ids=ids, max_rows=_ANY_NUMBER)
-    groups = {row.group: row.sums for row in reports.read(file, whole._replace(group_by=asked.by))}
+    whole = ReportQuery(asked.since or 0, LATEST, token_ids=ids, max_rows=_ANY_NUMBER)
+    groups = {row.group: row.totals for row in reports.read(file, whole._replace(group_by=asked.by))}
     series = reports.read(file, whole._replace(bucket=bucket))
     records = view.document.tokens if asked.token is None else (asked.token,)
     if asked.since is not None:
@@ -68,17 +68,17 @@ def as_json(view: TokenView, report: Report, asked: Asked) -> dict[str, Any]:
             for record in report.records
         ]
     else:
-        usage = [{"group": group, **reports.as_json(sums)} for group, sums in _dearest_first(report.groups)]
-    series = [{"start": to_iso(row.start), **reports.as_json(row.sums)} for row in report.series]
+        usage = [{"group": group, **reports.as_json(totals)} for group, totals in _dearest_first(report.groups)]
+    series = [{"start": to_iso(row.start), **reports.as_json(row.totals)} for row in report.series]
     return {"usage": usage, "series": series}
 
 
 def as_csv(report: Report, asked: Asked) -> str:
     """A line for each line of the table; tokens by their ids."""
     if asked.by != "token":
-        rows = [Row(None, group, sums) for group, sums in _dearest_first(report.groups)]
+        rows = [ReportRow(None, group, totals) for group, totals in _dearest_first(report.groups)]
         return reports.as_csv(rows, has_start=False)
-    rows = [Row(None, record.id, report.groups.get(record.id, NOTHING)) for record in report.records]
+    rows = [ReportRow(None, record.id, report.groups.get(record.id, NOTHING)) for record in report.records]
     return reports.as_csv(rows, {record.id: record.name for record in report.records}, has_start=False)
 
 
@@ -92,18 +92,18 @@ def write(out: TextIO, view: TokenView, report: Report, asked: Asked) -> None:
         ]
         tables.write(out, headings, rows)
     else:
-        groups = [(group or "-", *_sum_cells(sums)) for group, sums in _dearest_first(report.groups)]
+        groups = [(group or "-", *_sum_cells(totals)) for group, totals in _dearest_first(report.groups)]
         tables.write(out, ("GROUP", *SUM_HEADINGS), groups)
     if out.isatty() and report.series:
         _draw(out, report)
 
 
-def _sum_cells(sums: Sums) -> tuple[str, ...]:
-    counts = (sums.requests, sums.prompt_tokens, sums.completion_tokens)
-    return *map(str, counts), usd(sums.cost), str(sums.errors)
+def _sum_cells(totals: UsageTotals) -> tuple[str, ...]:
+    counts = (totals.requests, totals.prompt_tokens, totals.completion_tokens)
+    return *map(str, counts), usd(totals.cost), str(totals.errors)
 
 
-def _dearest_first(groups: Mapping[str | None, Sums]) -> list[tuple[str | None, Sums]]:
+def _dearest_first(groups: Mapping[str | None, UsageTotals]) -> list[tuple[str | None, UsageTotals]]:
     return sorted(groups.items(), key=lambda item: (-item[1].cost, -item[1].requests, item[0] or ""))
 
 
@@ -113,8 +113,8 @@ def _draw(out: TextIO, report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    has_cost = any(row.sums.cost for row in report.series)
-    bars = [(label, sums.cost if has_cost else sums.requests) for label, sums in _timeline(report)]
+    has_cost = any(row.totals.cost for row in report.series)
+    bars = [(label, totals.cost if has_cost else totals.requests) for label, totals in _timeline(report)]
     largest = max(amount for _, amount in bars) or 1
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True)
@@ -128,10 +128,10 @@ def _draw(out: TextIO, report: Report) -> None:
     console.print(grid)
 
 
-def _timeline(report: Report) -> list[tuple[str, Sums]]:
+def _timeline(report: Report) -> list[tuple[str, UsageTotals]]:
     """The latest times with their labels, also those between them in which nothing was used."""
     step = reports.BUCKET_SECONDS[report.bucket]
-    found = {row.start: row.sums for row in report.series if row.start is not None}
+    found = {row.start: row.totals for row in report.series if row.start is not None}
     if not found:
         return []
     last = max(found)

@@ -17,7 +17,7 @@ from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import NewToken, TokenWish
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model
 from gateway.usage import reports
-from gateway.usage.accounting import Accounting
+from gateway.usage.accounting import UsageReports
 
 DEFAULT_GRACE = "24h"
 _REVOKED = "A token with this secret, if there was one, is revoked now."
@@ -27,10 +27,10 @@ class TokenRoutes:
     """Handlers for what ``management`` does."""
 
     def __init__(
-        self, management: TokenManagement, accounting: Accounting, authenticator: Authenticator, throttle: Throttle
+        self, management: TokenManagement, usage_reports: UsageReports, authenticator: Authenticator, throttle: Throttle
     ) -> None:
         self._management = management
-        self._accounting = accounting
+        self._reports = usage_reports
         self._authenticator = authenticator
         self._throttle = throttle
 
@@ -58,8 +58,8 @@ class TokenRoutes:
 
     async def usage(self, call: Call) -> web.StreamResponse:
         may, record = await self._found(call)
-        sums = reports.as_json(await self._accounting.total(record.id))
-        return response.json(call, 200, {**serializers.usage(may.view, record, may.now), **sums})
+        totals = reports.as_json(await self._reports.total(record.id))
+        return response.json(call, 200, {**serializers.usage(may.view, record, may.now), **totals})
 
     async def update(self, call: Call) -> web.StreamResponse:
         form = _with_expiry(await params.read_form(call, _UPDATE), self._management.now())

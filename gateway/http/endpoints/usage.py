@@ -14,19 +14,19 @@ from gateway.http import params, response
 from gateway.http.context import Call
 from gateway.tokens.hierarchy import TokenView
 from gateway.usage import reports
-from gateway.usage.accounting import Accounting
-from gateway.usage.reports import MAX_ROWS, Query, Row
+from gateway.usage.accounting import UsageReports
+from gateway.usage.reports import MAX_ROWS, ReportQuery, ReportRow
 from gateway.usage.stores.sqlite import HOUR
 
 DEFAULT_DAYS = 7
 
 
 class UsageRoutes:
-    """Shows ``accounting`` to those whom ``management`` knows."""
+    """Shows ``usage_reports`` to those whom ``management`` knows."""
 
-    def __init__(self, management: TokenManagement, accounting: Accounting) -> None:
+    def __init__(self, management: TokenManagement, usage_reports: UsageReports) -> None:
         self._management = management
-        self._accounting = accounting
+        self._reports = usage_reports
 
     async def read(self, call: Call) -> web.StreamResponse:
         asked = params.read_query(call, READERS)
@@ -38,14 +38,14 @@ class UsageRoutes:
             return response.whole(call, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
         return response.json(call, 200, answer(query, rows, may.view))
 
-    async def _rows(self, query: Query) -> list[Row]:
+    async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:
-            return await self._accounting.rows(query)
+            return await self._reports.rows(query)
         except reports.TooManyRows as error:
             raise _bad_range(f"{error}; ask for less at a time") from None
 
 
-def query_of(asked: Mapping[str, Any], may: Authority) -> Query:
+def query_of(asked: Mapping[str, Any], may: Authority) -> ReportQuery:
     """``asked`` as READERS have read it. Raises BadRequest for a range that is none, NotFound for somebody else's token."""
     until = asked.get("to", int(may.now) + 1)
     since = asked.get("from", max(until - DEFAULT_DAYS * reports.DAY, 0))
@@ -55,7 +55,7 @@ def query_of(asked: Mapping[str, Any], may: Authority) -> Query:
     since, until = reports.floor(since, HOUR), min(reports.ceiling(until, HOUR), LATEST)
     if (until - since) // reports.BUCKET_SECONDS[bucket] > MAX_ROWS:
         raise _bad_range(f"there are more than {MAX_ROWS} times from then to the end, by the {bucket}")
-    return Query(since, until, bucket, asked.get("group_by"), visible_tokens(may, asked.get("token_id")))
+    return ReportQuery(since, until, bucket, asked.get("group_by"), visible_tokens(may, asked.get("token_id")))
 
 
 def visible_tokens(may: Authority, token_id: str | None) -> frozenset[str] | None:
@@ -71,7 +71,7 @@ def visible_tokens(may: Authority, token_id: str | None) -> frozenset[str] | Non
     return frozenset(record.id for record in may.view.document.tokens if may.may(Verb.READ, record))
 
 
-def answer(query: Query, rows: Sequence[Row], view: TokenView) -> dict[str, Any]:
+def answer(query: ReportQuery, rows: Sequence[ReportRow], view: TokenView) -> dict[str, Any]:
     """The JSON object, for msgspec."""
     names = _names(view, rows) if query.group_by == "token" else None
     return {
@@ -85,14 +85,14 @@ def answer(query: Query, rows: Sequence[Row], view: TokenView) -> dict[str, Any]
     }
 
 
-def _shown(row: Row, names: Mapping[str, str] | None) -> dict[str, Any]:
+def _shown(row: ReportRow, names: Mapping[str, str] | None) -> dict[str, Any]:
     shown: dict[str, Any] = {"start": to_iso(row.start), "group": row.group}
     if names is not None:
         shown["name"] = names.get(row.group or "")
-    return shown | reports.as_json(row.sums)
+    return shown | reports.as_json(row.totals)
 
 
-def _names(view: TokenView, rows: Sequence[Row]) -> dict[str, str]:
+def _names(view: TokenView, rows: Sequence[ReportRow]) -> dict[str, str]:
     """Of those that are tokens still."""
     found = (view.by_id(row.group) for row in rows if row.group is not None)
     return {record.id: record.name for record in found if record is not None}

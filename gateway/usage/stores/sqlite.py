@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.storage import sqlite
 from gateway.storage.sqlite import WrongVersion
-from gateway.usage.models import Entry
+from gateway.usage.models import LedgerEntry
 
 LEDGER_FILE = "usage.sqlite"
 """Its name in the folder for what the gateway itself writes."""
@@ -85,11 +85,11 @@ HourKey = tuple[int, str, str, str]
 """The start of the hour in seconds since the epoch, token id, owner, model. An empty text where there is none."""
 
 
-class LedgerFileError(OSError):
+class UsageStoreError(OSError):
     """The ledger cannot be read or written."""
 
 
-class LedgerFile:
+class SqliteUsageStore:
     """One file. Made before a fork or after it, it opens the file at its first use, in the process that uses it."""
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -99,7 +99,7 @@ class LedgerFile:
         self._writer: sqlite3.Connection | None = None
         self._inode = 0
 
-    def write(self, entries: Sequence[Entry]) -> int:
+    def write(self, entries: Sequence[LedgerEntry]) -> int:
         """Add them in one transaction. What is there already, by its request id, is neither added nor counted again.
 
         Answers how many were new. Raises OSError; then nothing was written, unless the disk itself failed at the end.
@@ -185,10 +185,10 @@ class LedgerFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise LedgerFileError(f"the ledger {self.path} cannot be used: {error}") from error
+            raise UsageStoreError(f"the ledger {self.path} cannot be used: {error}") from error
 
 
-def _insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequence[Entry]:
+def _insert(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:
     """Those that were not there. All at once, as nearly always all of them are new; else one by one."""
     rows = [_row(entry) for entry in entries]
     connection.execute("SAVEPOINT batch")
@@ -201,7 +201,7 @@ def _insert(connection: sqlite3.Connection, entries: Sequence[Entry]) -> Sequenc
     return [entry for entry, row in pairs if connection.execute(_INSERT, row).rowcount == 1]
 
 
-def _row(entry: Entry) -> tuple[str | int | None, ...]:
+def _row(entry: LedgerEntry) -> tuple[str | int | None, ...]:
     usage = entry.usage
     return (
         _text(entry.request_id), entry.at, _text(entry.token_id), _text_or_none(entry.owner), _text_or_none(entry.model),
@@ -213,7 +213,7 @@ def _row(entry: Entry) -> tuple[str | int | None, ...]:
     )  # fmt: skip
 
 
-def _hour(entry: Entry) -> tuple[HourKey, list[int]]:
+def _hour(entry: LedgerEntry) -> tuple[HourKey, list[int]]:
     """Where it is added up, and what it adds in the order of ``SUMS``."""
     usage = entry.usage
     # An empty text, because to a key two NULLs are two different things.

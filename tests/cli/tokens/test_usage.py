@@ -14,7 +14,7 @@ from gateway.cli.tokens import main
 from gateway.core.clock import to_iso
 from gateway.tokens import secret
 from gateway.usage.models import Usage
-from gateway.usage.stores.sqlite import LEDGER_FILE, LedgerFile
+from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
 from tests.cli.test_serve import Terminal
 from tests.cli.tokens.test_commands import asked, complaint, run
 from tests.cli.tokens.test_lifecycle import on_terminal
@@ -40,7 +40,7 @@ def ledger(tmp_path: Path) -> Path:
     )
     path = tmp_path / "data" / LEDGER_FILE
     used = Usage(prompt_tokens=100, completion_tokens=10, cached_tokens=40, reasoning_tokens=4)
-    file = LedgerFile(path)
+    file = SqliteUsageStore(path)
     file.write(
         [
             made(1, used, at=NOW * 1000, token_id="tok_2", cost=1500),
@@ -183,12 +183,12 @@ def test_bars_by_the_hour_and_of_requests_where_nothing_cost(tmp_path: Path, led
     assert drawn(shown)[0] == "Cost in USD per hour, UTC"
     assert drawn(shown)[1].startswith((to_iso(NOW) or "")[:16].replace("T", " "))
     ledger.unlink()
-    LedgerFile(ledger).write([made(1, at=NOW * 1000, cost=0)])
+    SqliteUsageStore(ledger).write([made(1, at=NOW * 1000, cost=0)])
     assert drawn(on_terminal(tmp_path, "usage", NO_COLOR="1")[1])[0] == "Requests per day, UTC"
 
 
 def test_only_the_latest_bars_are_drawn(tmp_path: Path, ledger: Path) -> None:
-    file = LedgerFile(ledger)
+    file = SqliteUsageStore(ledger)
     file.write([made(9, at=1_000_000_000_000, token_id="tok_1")])
     _, shown = on_terminal(tmp_path, "usage", NO_COLOR="1")
     assert len(drawn(shown)) == 1 + 50

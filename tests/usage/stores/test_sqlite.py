@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage.models import Entry, Usage
+from gateway.usage.models import LedgerEntry, Usage
 from gateway.usage.stores import sqlite as room
-from gateway.usage.stores.sqlite import LARGEST, LEDGER_FILE, SUMS, LedgerFile, LedgerFileError
+from gateway.usage.stores.sqlite import LARGEST, LEDGER_FILE, SUMS, SqliteUsageStore, UsageStoreError
 from tests.support.tokens import NOW
 
 CONTEXT = multiprocessing.get_context("fork")
 
 
-def made(number: int = 0, usage: Usage | None = None, **fields: Any) -> Entry:
+def made(number: int = 0, usage: Usage | None = None, **fields: Any) -> LedgerEntry:
     """An entry with an id of its own."""
     plain: dict[str, Any] = {
         "request_id": f"req_{number:032x}",
@@ -40,7 +40,7 @@ def made(number: int = 0, usage: Usage | None = None, **fields: Any) -> Entry:
         "partial": False,
         "estimated": False,
     }
-    return Entry(usage=usage or Usage(prompt_tokens=10, completion_tokens=5), **{**plain, **fields})
+    return LedgerEntry(usage=usage or Usage(prompt_tokens=10, completion_tokens=5), **{**plain, **fields})
 
 
 def rows(path: Path, text: str) -> list[tuple[Any, ...]]:
@@ -56,7 +56,7 @@ def hour_sums(path: Path) -> dict[tuple[Any, ...], tuple[int, ...]]:
     return {row[:4]: row[4:] for row in rows(path, "SELECT * FROM hours")}
 
 
-def expected_sums(entries: Sequence[Entry]) -> dict[tuple[Any, ...], tuple[int, ...]]:
+def expected_sums(entries: Sequence[LedgerEntry]) -> dict[tuple[Any, ...], tuple[int, ...]]:
     """What the hours have to be: each request id once, the first one."""
     sums: dict[tuple[Any, ...], list[int]] = {}
     seen = set()
@@ -80,11 +80,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> LedgerFile:
-    return LedgerFile(path)
+def file(path: Path) -> SqliteUsageStore:
+    return SqliteUsageStore(path)
 
 
-def test_an_entry_is_kept_with_all_its_fields(path: Path, file: LedgerFile) -> None:
+def test_an_entry_is_kept_with_all_its_fields(path: Path, file: SqliteUsageStore) -> None:
     usage = Usage(1, 2, 3, 4, 5, 6, 7)
     one = made(1, usage, owner=None, model=None, first_byte_ms=None, status=499, partial=True, estimated=True)
     assert file.write([one]) == 1
@@ -96,7 +96,7 @@ def test_an_entry_is_kept_with_all_its_fields(path: Path, file: LedgerFile) -> N
     assert hour_sums(path) == {(NOW // 3600 * 3600, "tok_1", "", ""): (1, 1, 2, 3, 5, 1500, 1, 1, 1)}
 
 
-def test_the_file_is_for_its_owner_alone(path: Path, file: LedgerFile) -> None:
+def test_the_file_is_for_its_owner_alone(path: Path, file: SqliteUsageStore) -> None:
     file.write([made()])
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert {found.name: found.stat().st_mode & 0o777 for found in path.parent.iterdir()} == {
@@ -109,14 +109,14 @@ def test_the_file_is_for_its_owner_alone(path: Path, file: LedgerFile) -> None:
     assert sorted(found.name for found in path.parent.iterdir()) == [LEDGER_FILE, f"{LEDGER_FILE}.lock"]
 
 
-def test_a_batch_that_is_written_twice_counts_once(path: Path, file: LedgerFile) -> None:
+def test_a_batch_that_is_written_twice_counts_once(path: Path, file: SqliteUsageStore) -> None:
     batch = [made(number) for number in range(3)]
     assert [file.write(batch), file.write(batch), file.write([*batch, made(3), made(3)])] == [3, 0, 1]
     assert count(path) == 4
     assert hour_sums(path) == expected_sums([made(number) for number in range(4)])
 
 
-def test_entries_are_never_changed(path: Path, file: LedgerFile) -> None:
+def test_entries_are_never_changed(path: Path, file: SqliteUsageStore) -> None:
     file.write([made()])
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for change in (
@@ -128,7 +128,7 @@ def test_entries_are_never_changed(path: Path, file: LedgerFile) -> None:
     assert rows(path, "SELECT cost FROM entries") == [(1500,)]
 
 
-def test_pruning_keeps_the_sums(path: Path, file: LedgerFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruning_keeps_the_sums(path: Path, file: SqliteUsageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "PRUNED_AT_ONCE", 3)
     entries = [made(number, at=NOW * 1000 + number) for number in range(10)]
     file.write(entries)
@@ -139,7 +139,7 @@ def test_pruning_keeps_the_sums(path: Path, file: LedgerFile, monkeypatch: pytes
     assert hour_sums(path) == before == expected_sums(entries)
 
 
-def test_a_reader_sees_an_absent_ledger_as_empty_and_makes_nothing(path: Path, file: LedgerFile) -> None:
+def test_a_reader_sees_an_absent_ledger_as_empty_and_makes_nothing(path: Path, file: SqliteUsageStore) -> None:
     with file.reading() as connection:
         assert connection is None
     assert not path.parent.exists()
@@ -150,46 +150,46 @@ def test_a_reader_sees_an_absent_ledger_as_empty_and_makes_nothing(path: Path, f
     assert path.stat().st_size == 0
 
 
-def test_a_reader_changes_nothing(path: Path, file: LedgerFile) -> None:
+def test_a_reader_changes_nothing(path: Path, file: SqliteUsageStore) -> None:
     file.write([made()])
-    with pytest.raises(LedgerFileError, match="readonly"), file.reading() as connection:
+    with pytest.raises(UsageStoreError, match="readonly"), file.reading() as connection:
         assert connection is not None
         connection.execute("DELETE FROM entries")
     assert count(path) == 1
 
 
-def test_a_reader_sees_one_moment(path: Path, file: LedgerFile) -> None:
+def test_a_reader_sees_one_moment(path: Path, file: SqliteUsageStore) -> None:
     file.write([made(1)])
-    with LedgerFile(path).reading() as connection:
+    with SqliteUsageStore(path).reading() as connection:
         assert connection is not None
         before = connection.execute("SELECT count(*) FROM hours").fetchone()
         file.write([made(2, token_id="tok_2")])
         assert connection.execute("SELECT count(*) FROM hours").fetchone() == before
 
 
-def test_a_newer_file_is_refused(path: Path, file: LedgerFile) -> None:
+def test_a_newer_file_is_refused(path: Path, file: SqliteUsageStore) -> None:
     file.write([made()])
     file.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(LedgerFileError, match="newer version"):
+    with pytest.raises(UsageStoreError, match="newer version"):
         file.write([made(1)])
-    with pytest.raises(LedgerFileError, match="newer version"), file.reading():
+    with pytest.raises(UsageStoreError, match="newer version"), file.reading():
         pass
     assert count(path) == 1
 
 
-def test_damage_is_named_and_not_written_over(path: Path, file: LedgerFile) -> None:
+def test_damage_is_named_and_not_written_over(path: Path, file: SqliteUsageStore) -> None:
     path.parent.mkdir()
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(LedgerFileError, match=r"usage\.sqlite"):
+    with pytest.raises(UsageStoreError, match=r"usage\.sqlite"):
         file.write([made()])
-    with pytest.raises(LedgerFileError, match="not a database"), file.reading():
+    with pytest.raises(UsageStoreError, match="not a database"), file.reading():
         pass
     assert path.read_bytes() == b"no database" * 1000
 
 
-def test_a_file_that_was_moved_away_is_begun_anew(path: Path, file: LedgerFile) -> None:
+def test_a_file_that_was_moved_away_is_begun_anew(path: Path, file: SqliteUsageStore) -> None:
     file.write([made(1)])
     for found in list(path.parent.iterdir()):
         found.rename(found.with_name(f"old-{found.name}"))
@@ -198,11 +198,11 @@ def test_a_file_that_was_moved_away_is_begun_anew(path: Path, file: LedgerFile) 
     assert count(path.with_name(f"old-{LEDGER_FILE}")) == 1
 
 
-def test_a_failed_write_writes_nothing_and_the_next_one_does(path: Path, file: LedgerFile) -> None:
+def test_a_failed_write_writes_nothing_and_the_next_one_does(path: Path, file: SqliteUsageStore) -> None:
     file.write([made(1)])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("ALTER TABLE hours RENAME TO aside")
-    with pytest.raises(LedgerFileError, match="hours"):
+    with pytest.raises(UsageStoreError, match="hours"):
         file.write([made(2)])
     assert count(path) == 1
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -212,11 +212,11 @@ def test_a_failed_write_writes_nothing_and_the_next_one_does(path: Path, file: L
 
 
 def test_a_file_that_is_held_for_too_long_is_said(path: Path) -> None:
-    LedgerFile(path).write([made(1)])
-    impatient = LedgerFile(path, busy_seconds=0.01)
+    SqliteUsageStore(path).write([made(1)])
+    impatient = SqliteUsageStore(path, busy_seconds=0.01)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerFileError, match="locked"):
+        with pytest.raises(UsageStoreError, match="locked"):
             impatient.write([made(2)])
         with impatient.reading() as reader:
             assert reader is not None, "who writes does not stop who reads"
@@ -224,7 +224,9 @@ def test_a_file_that_is_held_for_too_long_is_said(path: Path) -> None:
 
 
 @pytest.mark.parametrize("usage", [Usage(10**30, 10**30), Usage(-5, -5)])
-def test_nothing_that_an_upstream_makes_up_holds_up_the_others(path: Path, file: LedgerFile, usage: Usage) -> None:
+def test_nothing_that_an_upstream_makes_up_holds_up_the_others(
+    path: Path, file: SqliteUsageStore, usage: Usage
+) -> None:
     strange = made(1, usage, owner="half \ud800", model="\x00 ' \"", cost=usage.prompt_tokens)
     assert file.write([strange, made(2)]) == 2
     bound = max(0, min(usage.prompt_tokens, LARGEST))
@@ -235,7 +237,7 @@ def test_nothing_that_an_upstream_makes_up_holds_up_the_others(path: Path, file:
 texts = st.text(st.characters(codec="utf-8"), max_size=3)
 amounts = st.integers(0, LARGEST)
 entries = st.builds(
-    Entry,
+    LedgerEntry,
     request_id=st.sampled_from([f"req_{number}" for number in range(30)]),
     at=st.integers(0, 4 * 3_600_000),
     token_id=st.sampled_from(["tok_1", "tok_2", "environment"]),
@@ -254,10 +256,10 @@ entries = st.builds(
 
 
 @given(st.lists(st.lists(entries, max_size=8), max_size=6))
-def test_the_hours_are_the_sums_of_the_entries_however_they_were_cut(batches: list[list[Entry]]) -> None:
+def test_the_hours_are_the_sums_of_the_entries_however_they_were_cut(batches: list[list[LedgerEntry]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LEDGER_FILE
-        file = LedgerFile(path)
+        file = SqliteUsageStore(path)
         file.write([])
         for batch in batches:
             file.write(batch)
@@ -270,7 +272,7 @@ def test_the_hours_are_the_sums_of_the_entries_however_they_were_cut(batches: li
 WRITERS, EACH, BATCH = 8, 2000, 100
 
 
-def _batch(writer: int, start: int) -> list[Entry]:
+def _batch(writer: int, start: int) -> list[LedgerEntry]:
     return [
         made(writer * EACH + number, at=NOW * 1000 + number * 10_000, token_id=f"tok_{number % 3}", cost=number)
         for number in range(start, start + BATCH)
@@ -278,7 +280,7 @@ def _batch(writer: int, start: int) -> list[Entry]:
 
 
 def _write_all(path: Path, writer: int, go: Event) -> None:
-    file = LedgerFile(path)
+    file = SqliteUsageStore(path)
     assert go.wait(30)
     for start in range(0, EACH, BATCH):
         file.write(_batch(writer, start))
@@ -300,7 +302,7 @@ def test_many_processes_lose_nothing(path: Path) -> None:
 
 
 def _write_for_ever(path: Path, said: int) -> None:
-    file = LedgerFile(path)
+    file = SqliteUsageStore(path)
     for start in range(0, 10**9, BATCH):
         file.write(_batch(0, start))
         os.write(said, b".")
@@ -321,7 +323,7 @@ def test_a_killed_writer_leaves_whole_batches(path: Path, batches: int) -> None:
     while more := os.read(heard, 4096):
         finished += len(more)
     os.close(heard)
-    with LedgerFile(path).reading() as connection:
+    with SqliteUsageStore(path).reading() as connection:
         assert connection is not None
         kept = connection.execute("SELECT count(*), count(DISTINCT request_id) FROM entries").fetchone()
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -329,7 +331,7 @@ def test_a_killed_writer_leaves_whole_batches(path: Path, batches: int) -> None:
     assert kept[0] in (finished * BATCH, (finished + 1) * BATCH), (
         "what was said to be written is; of the rest all or none"
     )
-    again = LedgerFile(path)
+    again = SqliteUsageStore(path)
     every = [one for number in range(kept[0] // BATCH) for one in _batch(0, number * BATCH)]
     assert again.write(every) == 0
     assert hour_sums(path) == expected_sums(every)
