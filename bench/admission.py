@@ -23,8 +23,8 @@ from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.config import read_limits
 from gateway.limits.limiter import Limiter
-from gateway.limits.stores.memory import MemoryCounters
-from gateway.limits.stores.sqlite import SqliteCounters
+from gateway.limits.stores.memory import MemoryCounterStore
+from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.observability.metrics import Metrics
 from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
 from gateway.tokens.hierarchy import Held
@@ -144,7 +144,7 @@ class Bench:
         self._numbers = itertools.count()
         self._clock = SteadyClock()
         self._prices = load_prices(packaged_prices(), {})
-        self._counters: list[MemoryCounters | SqliteCounters] = []
+        self._counters: list[MemoryCounterStore | SqliteCounterStore] = []
         self._ledgers: list[Ledger] = []
 
     def case(self, limits: tuple[Mapping[str, Any] | None, ...], store: str, chunks: int | None = None) -> Case:
@@ -171,8 +171,8 @@ class Bench:
             ),
         )
 
-    def _counters_in(self, store: str, path: Path) -> MemoryCounters | SqliteCounters:
-        return MemoryCounters(self._clock, path) if store == "memory" else SqliteCounters(path, self._clock)
+    def _counters_in(self, store: str, path: Path) -> MemoryCounterStore | SqliteCounterStore:
+        return MemoryCounterStore(self._clock, path) if store == "memory" else SqliteCounterStore(path, self._clock)
 
     async def aclose(self) -> None:
         for ledger in self._ledgers:

@@ -37,9 +37,9 @@ from gateway.http.routes import Handlers, Router, routes
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules
 from gateway.limits.limiter import Limiter
-from gateway.limits.store import Counters
-from gateway.limits.stores.memory import MemoryCounters
-from gateway.limits.stores.sqlite import SqliteCounters
+from gateway.limits.store import CounterStore
+from gateway.limits.stores.memory import MemoryCounterStore
+from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.observability.logging import LineWriter, wants_json
 from gateway.observability.metrics import Metrics
@@ -241,9 +241,9 @@ class App:
         self._active.cut(error, is_dead)
 
 
-def _counters(settings: Settings, clock: Callable[[], float]) -> Counters:
+def _counters(settings: Settings, clock: Callable[[], float]) -> CounterStore:
     path = settings.data_dir / COUNTERS_FILE
-    return SqliteCounters(path, clock) if settings.counters == "sqlite" else MemoryCounters(clock, path)
+    return SqliteCounterStore(path, clock) if settings.counters == "sqlite" else MemoryCounterStore(clock, path)
 
 
 def _backend_config(settings: Settings) -> BackendConfig:

@@ -5,7 +5,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import force_setattr
 
-from gateway.limits.matching import NO_LIMITS, Line
+from gateway.limits.matching import NO_LIMITS, LimitChain
 from gateway.tokens.hierarchy import Held
 from gateway.tokens.models import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
@@ -39,7 +39,7 @@ class Principal(msgspec.Struct, frozen=True):
     """Whether only certain models are allowed."""
     depends_on_model: bool = False
     """Whether what it may do, or what that costs it, depends on the model: then the model must be known for sure."""
-    limits: Line = NO_LIMITS
+    limits: LimitChain = NO_LIMITS
     """Its own limits and its parents'; each set holds."""
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Principal(msgspec.Struct, frozen=True):
             force_setattr(self, "is_limited", any(record.models is not None for record in line))
             is_metered = any(limits.budget is not None or limits.models for _, limits in limits)
             force_setattr(self, "depends_on_model", self.is_limited or is_metered)
-            force_setattr(self, "limits", Line(limits) if limits else NO_LIMITS)
+            force_setattr(self, "limits", LimitChain(limits) if limits else NO_LIMITS)
 
     @property
     def token_id(self) -> str | None:

@@ -10,10 +10,10 @@ from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
 from gateway.inference.usage_tracker import Granted
 from gateway.limits import presentation
-from gateway.limits.algorithms import Amounts, Demand, Kind, Level, Limit, Money
-from gateway.limits.limiter import Limiter, LimitReached
-from gateway.limits.matching import Line, Models, demands, limits_on
-from gateway.limits.store import Counters, CountersDown, Refusal, Reservation, decide
+from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Kind, Limit
+from gateway.limits.limiter import Limiter, ReservationRefused
+from gateway.limits.matching import LimitChain, Models, applicable_limits, charges
+from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import BackendRequest
 from gateway.usage.estimate import estimate
@@ -40,11 +40,11 @@ class AdmissionRules(NamedTuple):
     queue_seconds: float
 
 
-class Outlook(NamedTuple):
+class DryRun(NamedTuple):
     """Whether a request would pass: ``refusal`` is None if so. ``tightest`` is the limit of which the smallest part is left."""
 
-    refusal: Refusal | None
-    tightest: tuple[Limit, Level] | None
+    refusal: LimitExceeded | None
+    tightest: tuple[Limit, Counter] | None
 
 
 class Admission:
@@ -53,7 +53,7 @@ class Admission:
     def __init__(
         self,
         limiter: Limiter,
-        counters: Counters,
+        counters: CounterStore,
         prices: PriceList,
         rules: AdmissionRules,
         note_refusal: NoteRefusal,
@@ -76,19 +76,19 @@ class Admission:
         real = self._rules.aliases.get(request.model)
         return (real and self._prices.find(real)) or self._prices.find(request.model)
 
-    async def admit(self, principal: Principal, request: BackendRequest, patience: float | None) -> Granted:
-        """``patience`` in seconds is how long the client will wait, if it says so.
+    async def admit(self, principal: Principal, request: BackendRequest, max_wait: float | None) -> Granted:
+        """``max_wait`` in seconds is how long the client will wait, if it says so.
 
         Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
         """
         price = self.price(principal, request)
-        return Granted(price, await self._reserve(principal, request, price, patience))
+        return Granted(price, await self._reserve(principal, request, price, max_wait))
 
     async def _reserve(
-        self, principal: Principal, request: BackendRequest, price: Price | None, patience: float | None
+        self, principal: Principal, request: BackendRequest, price: Price | None, max_wait: float | None
     ) -> Reservation | None:
         line, names = principal.limits, self._names(request.model)
-        if not line or not (limits := _priced(limits_on(line, names, self.limiter.now()), price)):
+        if not line or not (limits := _priced(applicable_limits(line, names, self.limiter.now()), price)):
             return None
         try:
             wanted = self._amounts(limits, request, price)
@@ -96,18 +96,18 @@ class Admission:
             self._note_refusal("price")
             raise
 
-        def plan(now: int) -> list[Demand]:
-            return demands(_priced(limits_on(line, names, now), price), wanted)
+        def plan(now: int) -> list[Charge]:
+            return charges(_priced(applicable_limits(line, names, now), price), wanted)
 
         longest = self._rules.queue_seconds
         try:
             return await self.limiter.reserve(
-                principal.token_id or "", plan, longest if patience is None else min(patience, longest)
+                principal.token_id or "", plan, longest if max_wait is None else min(max_wait, longest)
             )
-        except LimitReached as reached:
-            self._note_refusal("queue_full" if reached.is_queue_full else _REASONS[reached.refusal.demand.limit.kind])
+        except ReservationRefused as reached:
+            self._note_refusal("queue_full" if reached.is_queue_full else _REASONS[reached.refusal.charge.limit.kind])
             raise _refused(reached.refusal, principal.names, reached.is_queue_full) from None
-        except CountersDown:
+        except CounterStoreUnavailable:
             self._note_refusal("store")
             raise _down() from None
 
@@ -122,8 +122,8 @@ class Admission:
         found = estimate(request.path, fields)
         most = Usage(found.prompt, found.completion_or(self._rules.completion_tokens))
         least = Usage(found.least_prompt, found.least_completion)
-        money, money_floor = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
-        return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, money_floor))
+        money, cost_minimum = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
+        return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, cost_minimum))
 
     def _names(self, model: str | None) -> Models:
         if model is None:
@@ -131,59 +131,59 @@ class Admission:
         real = self._rules.aliases.get(model)
         return (model,) if real is None else (model, real)
 
-    async def check(self, principal: Principal, request: BackendRequest, tokens: int | None) -> Outlook:
+    async def check(self, principal: Principal, request: BackendRequest, tokens: int | None) -> DryRun:
         """Whether a request would pass now, without making it. ``tokens`` takes the place of the estimate.
 
         Raises QuotaExceeded for a model without a price, StoreUnavailable.
         """
         price = self.price(principal, request)
         now = self.limiter.now()
-        limits = limits_on(principal.limits, self._names(request.model), now)
+        limits = applicable_limits(principal.limits, self._names(request.model), now)
         self._amounts(limits, request, price)
         most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
         least = Usage(completion_tokens=1 if tokens is None else tokens)
         money = (price.cost(most), price.cost(least)) if price else (0, 0)
-        wanted = demands(_priced(limits, price), Amounts(most.total_tokens, least.total_tokens, *money))
+        wanted = charges(_priced(limits, price), Amounts(most.total_tokens, least.total_tokens, *money))
         if not wanted:
-            return Outlook(None, None)
+            return DryRun(None, None)
         try:
-            levels = await self._counters.levels(wanted, now)
-        except CountersDown:
+            levels = await self._counters.counters(wanted, now)
+        except CounterStoreUnavailable:
             raise _down() from None
         outcome = decide(wanted, levels, now)
-        known = [(demand.limit, level) for demand, level in zip(wanted, levels, strict=True)]
+        known = [(charge.limit, level) for charge, level in zip(wanted, levels, strict=True)]
         tightest = min(known, key=lambda one: one[0].left(one[1]) / one[0].size)
-        return Outlook(outcome if isinstance(outcome, Refusal) else None, tightest)
+        return DryRun(outcome if isinstance(outcome, LimitExceeded) else None, tightest)
 
-    async def standing(self, line: Line) -> list[tuple[Limit, Level]]:
+    async def current_usage(self, line: LimitChain) -> list[tuple[Limit, Counter]]:
         """Each limit of a line of tokens, whatever the model, and its level. Raises StoreUnavailable."""
         now = self.limiter.now()
         patterns = dict.fromkeys(pattern for _, limits in line.sets for pattern, _ in limits.models)
         found = {
             (limit.holder, limit.name): limit
             for models in ((), *((pattern,) for pattern in patterns))
-            for limit in limits_on(line, models, now)
+            for limit in applicable_limits(line, models, now)
         }
-        asked = [Demand(limit, 0, 0) for limit in found.values()]
+        asked = [Charge(limit, 0, 0) for limit in found.values()]
         try:
-            levels = await self._counters.levels(asked, now)
-        except CountersDown:
+            levels = await self._counters.counters(asked, now)
+        except CounterStoreUnavailable:
             raise _down() from None
         return list(zip(found.values(), levels, strict=True))
 
 
 def _priced(limits: Sequence[Limit], price: Price | None) -> Sequence[Limit]:
     """What costs nothing needs no budget."""
-    return [limit for limit in limits if not isinstance(limit, Money)] if price == FREE else limits
+    return [limit for limit in limits if not isinstance(limit, BudgetWindow)] if price == FREE else limits
 
 
 def _has_budget(limits: Sequence[Limit]) -> bool:
-    return any(isinstance(limit, Money) for limit in limits)
+    return any(isinstance(limit, BudgetWindow) for limit in limits)
 
 
-def _refused(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
+def _refused(refusal: LimitExceeded, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
     error = presentation.error(refusal, names, is_queue_full)
-    error.headers = {**presentation.headers(refusal.demands, refusal.levels), **error.headers}
+    error.headers = {**presentation.headers(refusal.charges, refusal.counters), **error.headers}
     return error
 
 

@@ -30,7 +30,7 @@ class Origin(NamedTuple):
     """Where a request comes from: its id, and how many seconds its client will wait, if it says so."""
 
     request_id: str
-    patience: float | None = None
+    max_wait: float | None = None
 
 
 class MeteringRules(NamedTuple):
@@ -68,7 +68,7 @@ class Inference:
             raise ModelNotFound(request.model)
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
-        granted = await self._admission.admit(principal, request, origin.patience)
+        granted = await self._admission.admit(principal, request, origin.max_wait)
         held = principal.held
         whose = Whose(
             origin.request_id,

@@ -12,10 +12,10 @@ from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable, U
 from gateway.core.json_body import JsonObject
 from gateway.core.money import usd
 from gateway.limits import presentation
-from gateway.limits.algorithms import Money
+from gateway.limits.algorithms import BudgetWindow
 from gateway.limits.limiter import Limiter
-from gateway.limits.matching import actual_amounts
-from gateway.limits.store import CountersDown, Reservation
+from gateway.limits.matching import actual_charges
+from gateway.limits.store import CounterStoreUnavailable, Reservation
 from gateway.providers.base import EVENT_STREAM, Answer, BackendRequest
 from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
@@ -79,7 +79,7 @@ class Ticket:
     def headers(self) -> dict[str, str]:
         """``x-ratelimit-*``, as things stand."""
         held = self._reservation
-        return {} if held is None else presentation.headers(held.demands, held.levels)
+        return {} if held is None else presentation.headers(held.charges, held.counters)
 
     def sent(self) -> None:
         """From here on the upstream may be at work."""
@@ -165,7 +165,7 @@ class Ticket:
 
     def _has_budget(self) -> bool:
         held = self._reservation
-        return held is not None and any(isinstance(demand.limit, Money) for demand in held.demands)
+        return held is not None and any(isinstance(charge.limit, BudgetWindow) for charge in held.charges)
 
     async def _pieces_within_budget(self, counter: extraction.StreamMeter) -> int:
         """How many more pieces may pass before this has to be asked again. Money for them is reserved before they come; where
@@ -177,14 +177,14 @@ class Ticket:
         so_far = counter.usage or Usage(found.least_prompt, counter.pieces)
         ahead = Usage(max(found.prompt, so_far.prompt_tokens), so_far.completion_tokens + _LOOK_EVERY)
         pieces = _LOOK_EVERY
-        for place, demand in enumerate(held.demands):
-            if not isinstance(demand.limit, Money):
+        for place, charge in enumerate(held.charges):
+            if not isinstance(charge.limit, BudgetWindow):
                 continue
             missing = price.cost(ahead) - held.amounts[place]
             if missing <= 0 or await self._is_extended(held, place, missing):
                 continue
             if price.cost(so_far) > held.amounts[place]:
-                limit = demand.limit
+                limit = charge.limit
                 per = f" per {limit.per}" if limit.per else ""
                 raise QuotaExceeded(
                     f"The budget of token {limit.holder} ran out while it was answered: Limit ${usd(limit.size)}{per}."
@@ -195,7 +195,7 @@ class Ticket:
     async def _is_extended(self, held: Reservation, place: int, amount: int) -> bool:
         try:
             return await self._limiter.extend(held, place, amount)
-        except CountersDown:
+        except CounterStoreUnavailable:
             raise StoreUnavailable("What this token has used cannot be read at the moment.") from None
 
     def _settle(self, reported: Usage | None, pieces: int) -> None:
@@ -223,8 +223,8 @@ class Ticket:
         self.is_estimated = is_estimated
         self.cost = 0 if self._price is None or usage is NOTHING_USED else self._price.cost(usage)
         if self._reservation is not None:
-            demands = self._reservation.demands
-            self._limiter.settle(self._reservation, actual_amounts(demands, usage.total_tokens, self.cost))
+            charges = self._reservation.charges
+            self._limiter.settle(self._reservation, actual_charges(charges, usage.total_tokens, self.cost))
 
     def _entry(self) -> LedgerEntry:
         whose, first = self._whose, self.first_byte_seconds

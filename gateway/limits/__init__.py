@@ -1,7 +1,7 @@
 """How much a token may use. The nouns, in the order in which a request meets them:
 
 * a ``LimitSet`` (``policy``) is what a token's record says;
-* a ``Demand`` (``demands``) is what one request wants of one counter, for one limit of one token of its line;
-* ``Counters`` (``counters``, with ``memory`` and ``sqlite``) grant all demands of a request or none: a ``Reservation``;
+* a ``Charge`` (``charges``) is what one request wants of one counter, for one limit of one token of its line;
+* ``CounterStore`` (``counters``, with ``memory`` and ``sqlite``) grant all demands of a request or none: a ``Reservation``;
 * the ``Limiter`` (``limiter``) lets requests wait for each other, fairly, and sees that each reservation is settled once.
 """

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     BUDGET = "budget"
 
 
-class Level(msgspec.Struct, array_like=True):
+class Counter(msgspec.Struct, array_like=True):
     """A counter, changed in place. ``used`` is debt in sixty-thousandths for a rate, micro-dollars for a budget; ``at`` is
     when that held, in milliseconds since the epoch."""
 
@@ -43,9 +43,9 @@ class Amounts(NamedTuple):
     """What one request may use. Each floor is the least that it can be expected to use; money in micro-dollars."""
 
     tokens: int = 0
-    token_floor: int = 0
+    token_minimum: int = 0
     money: int = 0
-    money_floor: int = 0
+    cost_minimum: int = 0
 
 
 class Limit:
@@ -70,38 +70,38 @@ class Limit:
         self.name = f"{model or ''}|{self.kind}"
         """Of the counter, among those of the token."""
 
-    def demand(self, amounts: Amounts) -> "Demand":
+    def charge(self, amounts: Amounts) -> "Charge":
         """Of one request."""
-        return Demand(self, 1, 1)
+        return Charge(self, 1, 1)
 
     def actual(self, tokens: int, money: int) -> int:
         """What the demand of a request that used this has turned out to be."""
         return 0
 
-    def refresh(self, level: Level, now: int) -> None:
+    def refresh(self, level: Counter, now: int) -> None:
         """Bring the level to the present."""
 
-    def left(self, level: Level) -> int:
+    def left(self, level: Counter) -> int:
         """What is neither used nor reserved; below 0 where more was used than the limit allows."""
         return self.size - level.used - level.reserved
 
-    def take(self, level: Level, amount: int) -> None:
+    def take(self, level: Counter, amount: int) -> None:
         """Reserve."""
         level.reserved += amount
 
-    def settle(self, level: Level, amount: int, actual: int) -> None:
+    def settle(self, level: Counter, amount: int, actual: int) -> None:
         """What was reserved has turned out to be ``actual``. The level need not be of now."""
         level.reserved = max(0, level.reserved - amount)
 
-    def is_held(self, level: Level, floor: int) -> bool:
+    def is_waiting_for_others(self, level: Counter, minimum: int) -> bool:
         """Whether it would fit if others took nothing of what they have reserved: it is worth waiting for them."""
-        return level.reserved > 0 and floor <= self.left(level) + level.reserved
+        return level.reserved > 0 and minimum <= self.left(level) + level.reserved
 
-    def wait(self, level: Level, floor: int, now: int) -> int | None:
+    def wait(self, level: Counter, minimum: int, now: int) -> int | None:
         """Milliseconds until what does not fit may fit, if nobody takes anything meanwhile. None: never."""
         return PER_MINUTE // 60
 
-    def used(self, level: Level) -> int:
+    def used(self, level: Counter) -> int:
         """What was used, without what is only reserved: in the unit of ``size``."""
         return level.used
 
@@ -109,21 +109,21 @@ class Limit:
 class _Rate(Limit):
     __slots__ = ()
 
-    def refresh(self, level: Level, now: int) -> None:
+    def refresh(self, level: Counter, now: int) -> None:
         if now > level.at:
             paid = self.size * (now - level.at)
             level.used = level.used - paid if level.used > paid else 0
         level.at = now  # also back: after a restart the clock may be right again
 
-    def left(self, level: Level) -> int:
+    def left(self, level: Counter) -> int:
         return (self.size * PER_MINUTE - level.used) // PER_MINUTE - level.reserved
 
-    def wait(self, level: Level, floor: int, now: int) -> int | None:
-        if floor > self.size:
+    def wait(self, level: Counter, minimum: int, now: int) -> int | None:
+        if minimum > self.size:
             return None
-        return max(1, -(-(level.used + (floor - self.size) * PER_MINUTE) // self.size))
+        return max(1, -(-(level.used + (minimum - self.size) * PER_MINUTE) // self.size))
 
-    def used(self, level: Level) -> int:
+    def used(self, level: Counter) -> int:
         return -(-level.used // PER_MINUTE)
 
     def _owed(self, debt: int) -> int:
@@ -131,7 +131,7 @@ class _Rate(Limit):
         return min(max(0, debt), self.size * PER_MINUTE * LONGEST_DEBT_MINUTES, LARGEST)
 
 
-class RequestRate(_Rate):
+class RequestsPerMinute(_Rate):
     """Nothing of it is called reserved: a request that is made is made."""
 
     __slots__ = ()
@@ -141,14 +141,14 @@ class RequestRate(_Rate):
     def actual(self, tokens: int, money: int) -> int:
         return 1
 
-    def take(self, level: Level, amount: int) -> None:
+    def take(self, level: Counter, amount: int) -> None:
         level.used += amount * PER_MINUTE
 
-    def settle(self, level: Level, amount: int, actual: int) -> None:
+    def settle(self, level: Counter, amount: int, actual: int) -> None:
         level.used = self._owed(level.used + (actual - amount) * PER_MINUTE)
 
 
-class TokenRate(_Rate):
+class TokensPerMinute(_Rate):
     """What is reserved is no debt yet: nothing of it is paid back before it is known."""
 
     __slots__ = ()
@@ -156,69 +156,69 @@ class TokenRate(_Rate):
     headers = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
     is_of_amounts = True
 
-    def demand(self, amounts: Amounts) -> "Demand":
-        tokens, floor, _, _ = amounts
+    def charge(self, amounts: Amounts) -> "Charge":
+        tokens, minimum, _, _ = amounts
         # A guess never asks for more than there can be; what is known to be too much is not cut to fit.
-        return Demand(self, tokens if floor > self.size else min(tokens, self.size), floor)
+        return Charge(self, tokens if minimum > self.size else min(tokens, self.size), minimum)
 
     def actual(self, tokens: int, money: int) -> int:
         return tokens
 
-    def settle(self, level: Level, amount: int, actual: int) -> None:
+    def settle(self, level: Counter, amount: int, actual: int) -> None:
         level.used = self._owed(level.used + actual * PER_MINUTE)
         level.reserved = max(0, level.reserved - amount)
 
 
-class Parallelism(Limit):
+class Concurrency(Limit):
     __slots__ = ()
     kind = Kind.PARALLEL
 
 
-class Money(Limit):
+class BudgetWindow(Limit):
     """For one window, which the name of the counter holds."""
 
     __slots__ = ()
     kind = Kind.BUDGET
     is_of_amounts = True
 
-    def demand(self, amounts: Amounts) -> "Demand":
-        _, _, money, floor = amounts
-        return Demand(self, money, floor)
+    def charge(self, amounts: Amounts) -> "Charge":
+        _, _, money, minimum = amounts
+        return Charge(self, money, minimum)
 
     def actual(self, tokens: int, money: int) -> int:
         return money
 
-    def for_window(self, per: str | None, window: str, ends_at: int | None) -> "Money":
+    def for_window(self, per: str | None, window: str, ends_at: int | None) -> "BudgetWindow":
         self.per, self.ends_at = per, ends_at
         self.name = f"{self.name}|{per or ''}|{window}"
         return self
 
-    def settle(self, level: Level, amount: int, actual: int) -> None:
+    def settle(self, level: Counter, amount: int, actual: int) -> None:
         level.used = min(LARGEST, level.used + actual)
         level.reserved = max(0, level.reserved - amount)
 
-    def wait(self, level: Level, floor: int, now: int) -> int | None:
-        if self.ends_at is None or floor > self.size:
+    def wait(self, level: Counter, minimum: int, now: int) -> int | None:
+        if self.ends_at is None or minimum > self.size:
             return None
         return max(1, self.ends_at - now)
 
 
-class Demand(NamedTuple):
+class Charge(NamedTuple):
     """What one request wants under one limit."""
 
     limit: Limit
     amount: int
     """What to reserve: for tokens and money an estimate that the truth replaces later."""
-    floor: int
+    minimum: int
     """The least that will do where nothing else is reserved: an estimate must not refuse what may well fit."""
 
 
-def granted(demand: Demand, level: Level) -> int | None:
+def reservable_amount(charge: Charge, level: Counter) -> int | None:
     """How much may be reserved, of a level that is of now. None: it does not fit.
 
     Where nothing is reserved by anybody, an estimate is cut to what is left.
     """
-    left = demand.limit.left(level)
-    if demand.amount <= left:
-        return demand.amount
-    return left if level.reserved == 0 and demand.floor <= left else None
+    left = charge.limit.left(level)
+    if charge.amount <= left:
+        return charge.amount
+    return left if level.reserved == 0 and charge.minimum <= left else None

@@ -7,8 +7,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.limits.algorithms import Demand
-from gateway.limits.store import Counters, CountersDown, Refusal, Reservation
+from gateway.limits.algorithms import Charge
+from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation
 
 LOOK_SECONDS = 0.02
 """Between two looks at what other workers may have given back."""
@@ -19,15 +19,15 @@ TURN_MS = 1000
 _Place = tuple[str, str]
 """Where one waits: whose request it is, and what it waits for."""
 
-Plan = Callable[[int], Sequence[Demand]]
+Plan = Callable[[int], Sequence[Charge]]
 """The demands of a request at an instant in milliseconds: windows end while somebody waits."""
 
 
-class LimitReached(Exception):
+class ReservationRefused(Exception):
     """A request may not pass. ``is_queue_full``: it may not even wait."""
 
-    def __init__(self, refusal: Refusal, is_queue_full: bool = False) -> None:
-        super().__init__(refusal.demand.limit.name)
+    def __init__(self, refusal: LimitExceeded, is_queue_full: bool = False) -> None:
+        super().__init__(refusal.charge.limit.name)
         self.refusal = refusal
         self.is_queue_full = is_queue_full
 
@@ -35,9 +35,9 @@ class LimitReached(Exception):
 @dataclass(slots=True, eq=False)
 class _Waiter:
     plan: Plan
-    refusal: Refusal
+    refusal: LimitExceeded
     """What stood in its way last."""
-    answer: "asyncio.Future[Reservation | Refusal]"
+    answer: "asyncio.Future[Reservation | LimitExceeded]"
 
 
 class Limiter:
@@ -45,7 +45,7 @@ class Limiter:
 
     def __init__(
         self,
-        counters: Counters,
+        counters: CounterStore,
         clock: Callable[[], float],
         queue_size: int,
         note_waiting: Callable[[int], None] = lambda count: None,
@@ -62,25 +62,25 @@ class Limiter:
         """Milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
-    async def reserve(self, token_id: str, plan: Plan, patience: float) -> Reservation:
-        """Wait for at most ``patience`` seconds for what others hold. Raises LimitReached, CountersDown."""
+    async def reserve(self, token_id: str, plan: Plan, max_wait: float) -> Reservation:
+        """Wait for at most ``max_wait`` seconds for what others hold. Raises ReservationRefused, CounterStoreUnavailable."""
         now = self.now()
-        demands = plan(now)
-        refusal = await self._behind_others(demands, now) if self._wanted else None
+        charges = plan(now)
+        refusal = await self._behind_others(charges, now) if self._wanted else None
         if refusal is None:
-            outcome = await self._counters.reserve(demands, now)
+            outcome = await self._counters.reserve(charges, now)
             if isinstance(outcome, Reservation):
                 return outcome
             refusal = outcome
-        if not refusal.is_held or patience <= 0:
-            raise LimitReached(refusal)
-        place = (token_id, _key(refusal.demand))
+        if not refusal.is_waiting_for_others or max_wait <= 0:
+            raise ReservationRefused(refusal)
+        place = (token_id, _key(refusal.charge))
         if len(self._queues.get(place, ())) >= self._queue_size:
-            raise LimitReached(refusal, is_queue_full=True)
-        return await self._queued(place, _Waiter(plan, refusal, asyncio.get_running_loop().create_future()), patience)
+            raise ReservationRefused(refusal, is_queue_full=True)
+        return await self._queued(place, _Waiter(plan, refusal, asyncio.get_running_loop().create_future()), max_wait)
 
     async def extend(self, reservation: Reservation, place: int, amount: int) -> bool:
-        """Raises CountersDown."""
+        """Raises CounterStoreUnavailable."""
         return await self._counters.extend(reservation, place, amount, self.now())
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
@@ -100,33 +100,33 @@ class Limiter:
             except TimeoutError:
                 continue
 
-    async def _behind_others(self, demands: Sequence[Demand], now: int) -> Refusal | None:
+    async def _behind_others(self, charges: Sequence[Charge], now: int) -> LimitExceeded | None:
         """Who waits under one of these limits goes first: what is there is theirs."""
-        for place, demand in enumerate(demands):
-            if _key(demand) in self._wanted:
-                found = await self._counters.levels(demands, now)
-                return Refusal(demand, found[place], TURN_MS, True, demands, found)
+        for place, charge in enumerate(charges):
+            if _key(charge) in self._wanted:
+                found = await self._counters.counters(charges, now)
+                return LimitExceeded(charge, found[place], TURN_MS, True, charges, found)
         return None
 
-    async def _queued(self, place: _Place, waiter: _Waiter, patience: float) -> Reservation:
+    async def _queued(self, place: _Place, waiter: _Waiter, max_wait: float) -> Reservation:
         self._queues.setdefault(place, deque()).append(waiter)
         self._wanted[place[1]] += 1
         self._changed()
         self._given_back.set()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max_wait):
                 outcome = await waiter.answer
         except TimeoutError:
             if not waiter.answer.done() or waiter.answer.cancelled():
-                raise LimitReached(waiter.refusal) from None
+                raise ReservationRefused(waiter.refusal) from None
             outcome = waiter.answer.result()  # granted in the last moment
         except asyncio.CancelledError:
             self._undo_if_granted(waiter)
             raise
         finally:
             self._leave(place, waiter)
-        if isinstance(outcome, Refusal):
-            raise LimitReached(outcome)
+        if isinstance(outcome, LimitExceeded):
+            raise ReservationRefused(outcome)
         return outcome
 
     def _undo_if_granted(self, waiter: _Waiter) -> None:
@@ -135,10 +135,10 @@ class Limiter:
             self._undo(answer.result())
         answer.cancel()
 
-    def _undo(self, outcome: Reservation | Refusal) -> None:
+    def _undo(self, outcome: Reservation | LimitExceeded) -> None:
         """Nobody is there any more to take it: not even a request was made."""
         if isinstance(outcome, Reservation):
-            self.settle(outcome, [0] * len(outcome.demands))
+            self.settle(outcome, [0] * len(outcome.charges))
 
     def _leave(self, place: _Place, waiter: _Waiter) -> None:
         queue = self._queues.get(place)
@@ -171,14 +171,14 @@ class Limiter:
         now = self.now()
         try:
             outcome = await self._counters.reserve(waiter.plan(now), now)
-        except CountersDown as error:
+        except CounterStoreUnavailable as error:
             if not waiter.answer.done():
                 waiter.answer.set_exception(error)
             return True
         if waiter.answer.done():  # gone meanwhile
             self._undo(outcome)
             return True
-        if isinstance(outcome, Refusal) and outcome.is_held:
+        if isinstance(outcome, LimitExceeded) and outcome.is_waiting_for_others:
             waiter.refusal = outcome
             return False
         waiter.answer.set_result(outcome)
@@ -187,5 +187,5 @@ class Limiter:
         return True
 
 
-def _key(demand: Demand) -> str:
-    return f"{demand.limit.holder}|{demand.limit.name}"
+def _key(charge: Charge) -> str:
+    return f"{charge.limit.holder}|{charge.limit.name}"

@@ -4,12 +4,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from gateway.core import wildcards
-from gateway.limits.algorithms import Amounts, Demand, Limit, Money, Parallelism, RequestRate, TokenRate
+from gateway.limits.algorithms import (
+    Amounts,
+    BudgetWindow,
+    Charge,
+    Concurrency,
+    Limit,
+    RequestsPerMinute,
+    TokensPerMinute,
+)
 from gateway.limits.config import LimitSet
 from gateway.limits.windows import DAY_MS, window
 
 
-class Line:
+class LimitChain:
     """Ids of tokens and their limits, from the caller upwards. Known by itself, not by what it holds: it is asked for its
     limits again and again."""
 
@@ -22,19 +30,19 @@ class Line:
         return bool(self.sets)
 
 
-NO_LIMITS = Line(())
+NO_LIMITS = LimitChain(())
 
 Models = tuple[str, ...]
 """The names of one model: the client's, and the upstream's where that is another one. Empty where none is named."""
 
 
-def limits_on(line: Line, models: Models, now: int) -> tuple[Limit, ...]:
+def applicable_limits(line: LimitChain, models: Models, now: int) -> tuple[Limit, ...]:
     """Every limit that a request for a model falls under; ``now`` in milliseconds since the epoch."""
-    return _limits_on(line, models, now // DAY_MS)
+    return _applicable_limits(line, models, now // DAY_MS)
 
 
 @lru_cache(maxsize=4096)
-def _limits_on(line: Line, models: Models, day: int) -> tuple[Limit, ...]:
+def _applicable_limits(line: LimitChain, models: Models, day: int) -> tuple[Limit, ...]:
     return tuple(limit for holder, limits in line.sets for limit in _of_token(holder, limits, models, day))
 
 
@@ -48,21 +56,21 @@ def _of_token(holder: str, limits: LimitSet, models: Models, day: int) -> Iterat
 
 def _of_set(holder: str, pattern: str | None, limits: LimitSet, day: int) -> Iterator[Limit]:
     if limits.rpm is not None:
-        yield RequestRate(holder, pattern, limits.rpm)
+        yield RequestsPerMinute(holder, pattern, limits.rpm)
     if limits.tpm is not None:
-        yield TokenRate(holder, pattern, limits.tpm)
+        yield TokensPerMinute(holder, pattern, limits.tpm)
     if limits.max_parallel is not None:
-        yield Parallelism(holder, pattern, limits.max_parallel)
+        yield Concurrency(holder, pattern, limits.max_parallel)
     if limits.budget is not None:
         budget = limits.budget
-        yield Money(holder, pattern, budget.micro_usd).for_window(budget.per, *window(budget.per, day * DAY_MS))
+        yield BudgetWindow(holder, pattern, budget.micro_usd).for_window(budget.per, *window(budget.per, day * DAY_MS))
 
 
-def demands(limits: Sequence[Limit], amounts: Amounts) -> list[Demand]:
+def charges(limits: Sequence[Limit], amounts: Amounts) -> list[Charge]:
     """For one request."""
-    return [limit.demand(amounts) for limit in limits]
+    return [limit.charge(amounts) for limit in limits]
 
 
-def actual_amounts(wanted: Sequence[Demand], tokens: int, money: int) -> list[int]:
+def actual_charges(wanted: Sequence[Charge], tokens: int, money: int) -> list[int]:
     """What each demand has turned out to be."""
     return [limit.actual(tokens, money) for limit, _, _ in wanted]

@@ -8,8 +8,8 @@ import msgspec
 from gateway.core.clock import to_iso
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
 from gateway.core.money import usd
-from gateway.limits.algorithms import PER_MINUTE, Demand, Kind, Level, Limit
-from gateway.limits.store import Refusal
+from gateway.limits.algorithms import PER_MINUTE, Charge, Counter, Kind, Limit
+from gateway.limits.store import LimitExceeded
 
 _ON = {
     Kind.REQUESTS: "requests per min (RPM)",
@@ -18,10 +18,10 @@ _ON = {
 }
 
 
-def error(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool = False) -> GatewayError:
+def error(refusal: LimitExceeded, names: Mapping[str, str], is_queue_full: bool = False) -> GatewayError:
     """What a client is told. ``names`` of tokens by their ids: the caller's own first, then its parents'."""
-    demand, level = refusal.demand, refusal.level
-    limit = demand.limit
+    charge, level = refusal.charge, refusal.level
+    limit = charge.limit
     whose = _whose(limit, names)
     wait = None if refusal.wait is None else refusal.wait / 1000
     if limit.kind is Kind.BUDGET:
@@ -31,7 +31,7 @@ def error(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool = Fals
         said += f", Reserved {level.reserved}"
     if limit.kind is Kind.PARALLEL:
         said = f"Limit {limit.size}, Used {level.reserved}"
-    message = f"Rate limit reached for {whose} on {_ON[limit.kind]}: {said}, Requested {demand.floor}."
+    message = f"Rate limit reached for {whose} on {_ON[limit.kind]}: {said}, Requested {charge.minimum}."
     if wait is None:
         message += " The request is larger than the limit: send a shorter prompt or a smaller max_tokens."
     elif is_queue_full:
@@ -42,13 +42,13 @@ def error(refusal: Refusal, names: Mapping[str, str], is_queue_full: bool = Fals
     return kind(message, wait)
 
 
-def _money_message(refusal: Refusal, whose: str) -> str:
-    demand, level = refusal.demand, refusal.level
-    limit = demand.limit
+def _money_message(refusal: LimitExceeded, whose: str) -> str:
+    charge, level = refusal.charge, refusal.level
+    limit = charge.limit
     per = f" per {limit.per}" if limit.per else ""
     message = (
         f"The budget of {whose} does not allow this request: Limit ${usd(limit.size)}{per}, Used ${usd(level.used)}, "
-        f"Reserved ${usd(level.reserved)}, Requested ${usd(demand.floor)} at least."
+        f"Reserved ${usd(level.reserved)}, Requested ${usd(charge.minimum)} at least."
     )
     if limit.ends_at is not None:
         return f"{message} The next {limit.per} begins at {to_iso(limit.ends_at // 1000)}."
@@ -62,10 +62,10 @@ def _whose(limit: Limit, names: Mapping[str, str]) -> str:
     return f"{kind} {names.get(limit.holder, '')!r} ({limit.holder}){model}"
 
 
-def headers(demands: Sequence[Demand], levels: Sequence[Level]) -> dict[str, str]:
+def headers(charges: Sequence[Charge], counters: Sequence[Counter]) -> dict[str, str]:
     """``x-ratelimit-*`` of the tightest limits. Resets tell when the whole limit is there again."""
-    tightest: dict[tuple[str, str, str], tuple[int, Limit, Level]] = {}
-    for (limit, _, _), level in zip(demands, levels, strict=True):
+    tightest: dict[tuple[str, str, str], tuple[int, Limit, Counter]] = {}
+    for (limit, _, _), level in zip(charges, counters, strict=True):
         names = limit.headers
         if names is not None:
             there = limit.left(level)
@@ -79,12 +79,12 @@ def headers(demands: Sequence[Demand], levels: Sequence[Level]) -> dict[str, str
     return found
 
 
-def _full_again(limit: Limit, level: Level) -> int:
+def _full_again(limit: Limit, level: Counter) -> int:
     """Milliseconds until the whole of a rate is there again, if what is reserved is used."""
     return -(-(level.used + level.reserved * PER_MINUTE) // limit.size)
 
 
-def left(limit: Limit, level: Level, now: int) -> dict[str, Any]:
+def left(limit: Limit, level: Counter, now: int) -> dict[str, Any]:
     """What is left of one limit, for ``/api/me``; ``now`` in milliseconds since the epoch. Money in USD."""
     is_money = limit.kind is Kind.BUDGET
     shown = {

@@ -4,56 +4,56 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from gateway.limits.algorithms import Demand, Level, granted
+from gateway.limits.algorithms import Charge, Counter, reservable_amount
 
 
 @dataclass(slots=True)
 class Reservation:
-    """What a request holds until it is settled. ``levels`` are those after what happened to it last.
+    """What a request holds until it is settled. ``counters`` are those after what happened to it last.
 
     ``worker`` is who has reserved, where several do.
     """
 
     worker: int
-    demands: Sequence[Demand]
+    charges: Sequence[Charge]
     amounts: list[int]
-    levels: Sequence[Level]
+    counters: Sequence[Counter]
 
 
-class Refusal(NamedTuple):
+class LimitExceeded(NamedTuple):
     """The demand that stands in the way. ``wait`` in milliseconds, None where no waiting helps.
 
-    ``is_held``: everything that stands in the way is reserved by other requests, which may give it back.
+    ``is_waiting_for_others``: everything that stands in the way is reserved by other requests, which may give it back.
     """
 
-    demand: Demand
-    level: Level
+    charge: Charge
+    level: Counter
     wait: int | None
-    is_held: bool
-    demands: Sequence[Demand]
-    levels: Sequence[Level]
+    is_waiting_for_others: bool
+    charges: Sequence[Charge]
+    counters: Sequence[Counter]
 
 
-class CountersDown(Exception):
+class CounterStoreUnavailable(Exception):
     """The counters cannot be reached: nobody knows what is left."""
 
 
-class Counters(Protocol):
+class CounterStore(Protocol):
     """Levels by token and name. ``now`` is in milliseconds since the epoch, and never runs backwards."""
 
     name: str
 
-    async def reserve(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
-        """Atomic. Cancelled, it has reserved nothing. Raises CountersDown."""
+    async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
+        """Atomic. Cancelled, it has reserved nothing. Raises CounterStoreUnavailable."""
 
     async def extend(self, reservation: Reservation, place: int, amount: int, now: int) -> bool:
-        """Reserve more for one of the demands; False where it does not fit. Raises CountersDown."""
+        """Reserve more for one of the demands; False where it does not fit. Raises CounterStoreUnavailable."""
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
         """Replace what was reserved by what was used, for each demand. Once; nothing keeps it from counting."""
 
-    async def levels(self, demands: Sequence[Demand], now: int) -> list[Level]:
-        """As they are. Raises CountersDown."""
+    async def counters(self, charges: Sequence[Charge], now: int) -> list[Counter]:
+        """As they are. Raises CounterStoreUnavailable."""
 
     @property
     def is_up(self) -> bool: ...
@@ -69,28 +69,28 @@ class Counters(Protocol):
         """Write what waits."""
 
 
-def decide(demands: Sequence[Demand], found: Sequence[Level], now: int) -> list[int] | Refusal:
+def decide(charges: Sequence[Charge], found: Sequence[Counter], now: int) -> list[int] | LimitExceeded:
     """The amounts to reserve, for levels that are of now; or the refusal that lasts longest."""
     amounts: list[int] = []
-    for demand, level in zip(demands, found, strict=True):
-        amount = granted(demand, level)
+    for charge, level in zip(charges, found, strict=True):
+        amount = reservable_amount(charge, level)
         if amount is None:
-            return _refusal(demands, found, now)
+            return _refusal(charges, found, now)
         amounts.append(amount)
     return amounts
 
 
-def _refusal(demands: Sequence[Demand], found: Sequence[Level], now: int) -> Refusal:
+def _refusal(charges: Sequence[Charge], found: Sequence[Counter], now: int) -> LimitExceeded:
     refusals = [
-        Refusal(
-            demand,
+        LimitExceeded(
+            charge,
             level,
-            demand.limit.wait(level, demand.floor, now),
-            demand.limit.is_held(level, demand.floor),
-            demands,
+            charge.limit.wait(level, charge.minimum, now),
+            charge.limit.is_waiting_for_others(level, charge.minimum),
+            charges,
             found,
         )
-        for demand, level in zip(demands, found, strict=True)
-        if granted(demand, level) is None
+        for charge, level in zip(charges, found, strict=True)
+        if reservable_amount(charge, level) is None
     ]
-    return max(refusals, key=lambda one: (not one.is_held, one.wait is None, one.wait or 0))
+    return max(refusals, key=lambda one: (not one.is_waiting_for_others, one.wait is None, one.wait or 0))

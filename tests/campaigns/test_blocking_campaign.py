@@ -4,7 +4,8 @@ after the write-ahead log has been emptied. It prints figures: how long a disk t
 Full length: GATEWAY_TEST_CAMPAIGN=full, 30 seconds instead of 2.
 
 ``python -m tests.campaigns.test_blocking_campaign FILE SECONDS`` is one of the processes. It times each step that
-SqliteCounters takes on the loop, and tells why a step took long: the kernel counts apart how often a thread gave the processor
+SqliteCounterStore takes on the loop, and tells why a step took long: the kernel counts apart how often a thread gave the
+processor
 up of its own accord, because it waited for a lock, the disk or another thread, and how often it was made to by the scheduler.
 Without a busy timeout SQLite would still nap, ever longer, where others write between its two looks at the head of the log: so
 whose turn it is, a lock beside it says.
@@ -26,9 +27,9 @@ import pytest
 
 from gateway.limits.store import Reservation
 from gateway.limits.stores import sqlite_file
-from gateway.limits.stores.sqlite import SqliteCounters
+from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from gateway.limits.stores.sqlite_transactions import TRANSACTIONS_BETWEEN_CHECKPOINTS, HeldByOthers, Transactions
+from gateway.limits.stores.sqlite_transactions import TRANSACTIONS_BETWEEN_CHECKPOINTS, DatabaseBusy, SqliteTransactions
 from tests.support.gateway import ROOT, environment
 from tests.support.limits import wanted
 
@@ -58,7 +59,7 @@ class Step(NamedTuple):
     """Others held the file: a thread does it instead."""
 
 
-class Measured(Transactions):
+class Measured(SqliteTransactions):
     """Takes the time of each step."""
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +71,7 @@ class Measured(Transactions):
         is_refused = False
         try:
             return super().now(work)
-        except HeldByOthers:
+        except DatabaseBusy:
             is_refused = True
             raise
         finally:
@@ -89,7 +90,7 @@ class Measured(Transactions):
 
 async def hammer(path: Path, seconds: float) -> dict[str, Any]:
     """What one process has measured."""
-    counters, file = SqliteCounters(path, time.time), Measured(path)
+    counters, file = SqliteCounterStore(path, time.time), Measured(path)
     counters._file = file
     house = asyncio.create_task(counters.run())
     deadline, done = time.monotonic() + seconds, [0] * HANDS

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.algorithms import LARGEST, Demand, Level, Limit, Money, Parallelism, RequestRate, TokenRate, granted
+from gateway.limits.algorithms import (
+    LARGEST,
+    BudgetWindow,
+    Charge,
+    Concurrency,
+    Counter,
+    Limit,
+    RequestsPerMinute,
+    TokensPerMinute,
+    reservable_amount,
+)
 from gateway.limits.windows import window
 from tests.support.limits import NOW
 
@@ -16,14 +26,14 @@ STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(1, 50), st.intege
 @given(st.integers(1, 40), STEPS)
 def test_a_rate_is_what_the_exact_bucket_allows(size: int, steps: list[tuple[int, int, int]]) -> None:
     """A bucket of fractions that fills continuously: every request that fits is granted, and no other."""
-    limit, level, now = TokenRate("t", None, size), Level(at=NOW), NOW
+    limit, level, now = TokensPerMinute("t", None, size), Counter(at=NOW), NOW
     there = Fraction(size)
     for elapsed, amount, actual in steps:
         now += elapsed
         limit.refresh(level, now)
         there = min(Fraction(size), there + Fraction(size * elapsed, 60_000))
         fits = amount <= there
-        assert (granted(Demand(limit, amount, amount), level) is not None) == fits
+        assert (reservable_amount(Charge(limit, amount, amount), level) is not None) == fits
         if fits:
             limit.take(level, amount)
             limit.settle(level, amount, actual)
@@ -34,12 +44,12 @@ def test_a_rate_is_what_the_exact_bucket_allows(size: int, steps: list[tuple[int
 
 @given(st.integers(1, 40), st.lists(st.integers(0, 30_000), min_size=1, max_size=200))
 def test_no_minute_sees_more_than_a_full_bucket_and_what_flows_in(size: int, gaps: list[int]) -> None:
-    limit, level, now = RequestRate("t", None, size), Level(), NOW
+    limit, level, now = RequestsPerMinute("t", None, size), Counter(), NOW
     passed: list[int] = []
     for gap in gaps:
         now += gap
         limit.refresh(level, now)
-        if granted(Demand(limit, 1, 1), level):
+        if reservable_amount(Charge(limit, 1, 1), level):
             limit.take(level, 1)
             passed.append(now)
     for start in passed:
@@ -47,24 +57,24 @@ def test_no_minute_sees_more_than_a_full_bucket_and_what_flows_in(size: int, gap
 
 
 @given(st.integers(1, 10**12), st.integers(0, 10**9), st.integers(1, 10**6))
-def test_whoever_waits_as_told_may_pass(size: int, used: int, floor: int) -> None:
-    limit, level = TokenRate("t", None, size), Level(used=used * 60_000, at=NOW)
-    if floor <= limit.left(level):
+def test_whoever_waits_as_told_may_pass(size: int, used: int, minimum: int) -> None:
+    limit, level = TokensPerMinute("t", None, size), Counter(used=used * 60_000, at=NOW)
+    if minimum <= limit.left(level):
         return
-    wait = limit.wait(level, floor, NOW)
+    wait = limit.wait(level, minimum, NOW)
     if wait is None:
-        assert floor > size
+        assert minimum > size
         return
     limit.refresh(level, NOW + wait)
-    assert floor <= limit.left(level)
-    early = Level(used=used * 60_000, at=NOW)
+    assert minimum <= limit.left(level)
+    early = Counter(used=used * 60_000, at=NOW)
     limit.refresh(early, NOW + wait - 1)
-    assert floor > limit.left(early)
+    assert minimum > limit.left(early)
 
 
-@given(st.sampled_from([TokenRate, Parallelism, Money]), st.integers(0, 10**6), st.integers(0, 10**30))
+@given(st.sampled_from([TokensPerMinute, Concurrency, BudgetWindow]), st.integers(0, 10**6), st.integers(0, 10**30))
 def test_no_report_breaks_a_counter(kind: type[Limit], amount: int, actual: int) -> None:
-    level = Level()
+    level = Counter()
     limit = kind("t", None, 10**12)
     limit.take(level, amount)
     limit.settle(level, amount, actual)
@@ -74,7 +84,7 @@ def test_no_report_breaks_a_counter(kind: type[Limit], amount: int, actual: int)
 
 def test_a_clock_that_stands_still_or_falls_back_pays_nothing() -> None:
     """And from where it has fallen back to, it goes on: a restart with the right time does not lock anybody out."""
-    limit, level = RequestRate("t", None, 1), Level(used=60_000, at=NOW)
+    limit, level = RequestsPerMinute("t", None, 1), Counter(used=60_000, at=NOW)
     for now in (NOW, NOW - 10**9):
         limit.refresh(level, now)
         assert level.used == 60_000
@@ -84,10 +94,10 @@ def test_a_clock_that_stands_still_or_falls_back_pays_nothing() -> None:
 
 def test_what_is_reserved_is_not_paid_back_before_it_is_known() -> None:
     """Slow requests that turn out small must not pile up into one large burst."""
-    limit, level, now = TokenRate("t", None, 1000), Level(at=NOW), NOW
+    limit, level, now = TokensPerMinute("t", None, 1000), Counter(at=NOW), NOW
     held = 0
     for _ in range(10):
-        if granted(Demand(limit, 990, 990), level) is not None:
+        if reservable_amount(Charge(limit, 990, 990), level) is not None:
             limit.take(level, 990)
             held += 1
         now += 60_000
@@ -98,7 +108,7 @@ def test_what_is_reserved_is_not_paid_back_before_it_is_known() -> None:
 
 
 def test_one_absurd_report_locks_nobody_out_for_longer_than_an_hour() -> None:
-    limit, level = TokenRate("t", None, 1000), Level(at=NOW)
+    limit, level = TokensPerMinute("t", None, 1000), Counter(at=NOW)
     limit.settle(level, 0, 10**8)
     wait = limit.wait(level, 1, NOW)
     assert wait is not None
@@ -106,7 +116,7 @@ def test_one_absurd_report_locks_nobody_out_for_longer_than_an_hour() -> None:
 
 
 def test_a_million_additions_of_money_are_exact() -> None:
-    limit, level = Money("t", None, 10**15), Level()
+    limit, level = BudgetWindow("t", None, 10**15), Counter()
     for number in range(10**6):
         limit.settle(level, 0, 100_001 + number % 7)
     assert level.used == sum(100_001 + number % 7 for number in range(10**6))

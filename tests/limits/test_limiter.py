@@ -1,7 +1,7 @@
 """Waiting in turn: nothing is granted beyond the limits, nothing is lost when somebody gives up, nobody starves."""
 
 import asyncio
-from collections import Counter
+import collections
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.limits.algorithms import Demand, Level
-from gateway.limits.limiter import Limiter, LimitReached
-from gateway.limits.store import CountersDown, Refusal, Reservation
-from gateway.limits.stores.memory import MemoryCounters
+from gateway.limits.algorithms import Charge, Counter
+from gateway.limits.limiter import Limiter, ReservationRefused
+from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation
+from gateway.limits.stores.memory import MemoryCounterStore
 from tests.support.limits import wanted
 from tests.support.tokens import Clock
 
 PARENT = "tok_parent"
 
 
-class SlowCounters(MemoryCounters):
+class SlowCounters(MemoryCounterStore):
     """Memory that lets others run before and after each reservation, as a file or a server does."""
 
     def __init__(self) -> None:
@@ -28,24 +28,24 @@ class SlowCounters(MemoryCounters):
         self.pauses = 1
         self.is_broken = False
 
-    async def reserve(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
+    async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         for _ in range(self.pauses):
             await asyncio.sleep(0)
         if self.is_broken:
-            raise CountersDown("broken for a test")
-        outcome = await super().reserve(demands, now)
+            raise CounterStoreUnavailable("broken for a test")
+        outcome = await super().reserve(charges, now)
         try:
             for _ in range(self.pauses):
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             if isinstance(outcome, Reservation):
-                self.settle(outcome, [0] * len(demands))
+                self.settle(outcome, [0] * len(charges))
             raise
         return outcome
 
 
 @asynccontextmanager
-async def limiting(counters: MemoryCounters, queue_size: int = 1000) -> AsyncIterator[Limiter]:
+async def limiting(counters: MemoryCounterStore, queue_size: int = 1000) -> AsyncIterator[Limiter]:
     limiter = Limiter(counters, Clock(), queue_size)
     running = asyncio.create_task(limiter.run())
     try:
@@ -55,7 +55,7 @@ async def limiting(counters: MemoryCounters, queue_size: int = 1000) -> AsyncIte
         await asyncio.gather(running, return_exceptions=True)
 
 
-def plan(limits: dict[str, Any], holder: str = "tok_a", **more: Any) -> Callable[[int], Sequence[Demand]]:
+def plan(limits: dict[str, Any], holder: str = "tok_a", **more: Any) -> Callable[[int], Sequence[Charge]]:
     return lambda now: wanted(limits, holder=holder, now=now, **more)
 
 
@@ -91,7 +91,7 @@ async def test_whatever_the_order_no_limit_is_passed_and_nothing_leaks(
                 tasks[number % len(tasks)].cancel()
             elif verb == "finish" and running:
                 done = running.pop(number % len(running))
-                limiter.settle(done, [0 if d.limit.kind == "parallel" else 10 for d in done.demands])
+                limiter.settle(done, [0 if d.limit.kind == "parallel" else 10 for d in done.charges])
                 spent += 10
             for _ in range(number if verb == "run" else 1):
                 await asyncio.sleep(0)
@@ -101,7 +101,7 @@ async def test_whatever_the_order_no_limit_is_passed_and_nothing_leaks(
             running += [outcome for outcome in outcomes if isinstance(outcome, Reservation)]
             assert len(running) <= most
             assert not is_money or spent + 10 * len(running) <= 30
-            unexpected = (Reservation, LimitReached, asyncio.CancelledError)
+            unexpected = (Reservation, ReservationRefused, asyncio.CancelledError)
             assert all(isinstance(outcome, unexpected) for outcome in outcomes), outcomes
         for task in tasks:
             task.cancel()
@@ -109,7 +109,7 @@ async def test_whatever_the_order_no_limit_is_passed_and_nothing_leaks(
             if isinstance(outcome, Reservation):
                 running.append(outcome)
         for done in running:
-            limiter.settle(done, [0] * len(done.demands))
+            limiter.settle(done, [0] * len(done.charges))
         await settle_all()
         assert all(level.reserved == 0 for levels in counters._tokens.values() for level in levels.values())
         assert not limiter._queues
@@ -153,44 +153,44 @@ async def test_one_token_with_many_waiting_does_not_starve_another() -> None:
         limiter.settle(running, [0])
         await asyncio.gather(*noisy, *quiet)
         assert all(served.index(f"tok_{number}") <= 6 for number in range(5))
-        assert Counter(served)["tok_noisy"] == 100
+        assert collections.Counter(served)["tok_noisy"] == 100
 
 
 async def test_newcomers_do_not_pass_those_who_wait() -> None:
-    counters = MemoryCounters(Clock())
+    counters = MemoryCounterStore(Clock())
     async with limiting(counters) as limiter:
         first = await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
         waiting = asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60))
         await settle_all(3)
         limiter.settle(first, [0])
-        with pytest.raises(LimitReached):
+        with pytest.raises(ReservationRefused):
             await limiter.reserve("tok_a", plan({"max_parallel": 1}), 0)
         assert isinstance(await waiting, Reservation)
 
 
 async def test_who_waits_for_too_long_is_told_why() -> None:
-    async with limiting(MemoryCounters(Clock())) as limiter:
+    async with limiting(MemoryCounterStore(Clock())) as limiter:
         await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
-        with pytest.raises(LimitReached) as caught:
+        with pytest.raises(ReservationRefused) as caught:
             await limiter.reserve("tok_a", plan({"max_parallel": 1}), 0.001)
-        assert caught.value.refusal.demand.limit.kind == "parallel"
+        assert caught.value.refusal.charge.limit.kind == "parallel"
         assert not limiter._queues
 
 
 async def test_what_no_waiting_can_mend_is_refused_at_once() -> None:
-    async with limiting(MemoryCounters(Clock())) as limiter:
+    async with limiting(MemoryCounterStore(Clock())) as limiter:
         await limiter.reserve("tok_a", plan({"rpm": 1, "max_parallel": 1}), 60)
-        with pytest.raises(LimitReached) as caught:
+        with pytest.raises(ReservationRefused) as caught:
             await limiter.reserve("tok_a", plan({"rpm": 1, "max_parallel": 1}), 60)
-        assert caught.value.refusal.demand.limit.kind == "requests"
+        assert caught.value.refusal.charge.limit.kind == "requests"
 
 
 async def test_a_full_queue_refuses_at_once() -> None:
-    async with limiting(MemoryCounters(Clock()), queue_size=2) as limiter:
+    async with limiting(MemoryCounterStore(Clock()), queue_size=2) as limiter:
         first = await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
         waiting = [asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)) for _ in range(2)]
         await settle_all(3)
-        with pytest.raises(LimitReached) as caught:
+        with pytest.raises(ReservationRefused) as caught:
             await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
         assert caught.value.is_queue_full
         limiter.settle(first, [0])
@@ -206,29 +206,29 @@ async def test_those_who_wait_learn_that_the_counters_are_down() -> None:
         await settle_all(5)
         counters.is_broken = True
         limiter.settle(first, [0])
-        with pytest.raises(CountersDown):
+        with pytest.raises(CounterStoreUnavailable):
             await waiting
 
 
 async def test_others_are_looked_at_even_if_nobody_here_gives_anything_back() -> None:
-    counters = MemoryCounters(Clock())
+    counters = MemoryCounterStore(Clock())
     async with limiting(counters) as limiter:
         await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
         waiting = asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60))
         await settle_all(5)
-        counters._tokens["tok_a"]["|parallel"] = Level()  # as another worker would do it
+        counters._tokens["tok_a"]["|parallel"] = Counter()  # as another worker would do it
         assert isinstance(await waiting, Reservation)
 
 
 async def test_who_waits_for_one_model_keeps_nobody_from_another() -> None:
     limits = {"rpm": 1000, "models": {"slow": {"max_parallel": 1}}}
-    async with limiting(MemoryCounters(Clock())) as limiter:
+    async with limiting(MemoryCounterStore(Clock())) as limiter:
         first = await limiter.reserve("tok_a", plan(limits, model="slow"), 60)
         waiting = asyncio.create_task(limiter.reserve("tok_a", plan(limits, model="slow"), 60))
         await settle_all(5)
         await limiter.reserve("tok_a", plan(limits, model="fast"), 0)
-        with pytest.raises(LimitReached) as caught:
+        with pytest.raises(ReservationRefused) as caught:
             await limiter.reserve("tok_a", plan(limits, model="slow"), 0)
-        assert caught.value.refusal.demand.limit.kind == "parallel"
+        assert caught.value.refusal.charge.limit.kind == "parallel"
         limiter.settle(first, [1, 0])
         assert isinstance(await waiting, Reservation)

@@ -4,8 +4,8 @@ import pytest
 
 from gateway.core.errors import QuotaExceeded, TokensLimited
 from gateway.limits import presentation
-from gateway.limits.store import Refusal
-from gateway.limits.stores.memory import MemoryCounters
+from gateway.limits.store import LimitExceeded
+from gateway.limits.stores.memory import MemoryCounterStore
 from tests.support.limits import NOW, held, wanted
 from tests.support.tokens import Clock
 
@@ -31,13 +31,13 @@ def test_durations_are_written_as_openai_does(milliseconds: int, text: str) -> N
     assert presentation.duration(milliseconds) == text
 
 
-async def refused(limits: dict[str, object], count: int = 1, **more: object) -> Refusal:
-    counters = MemoryCounters(Clock())
-    demands = wanted(limits, **more)  # type: ignore[arg-type]
+async def refused(limits: dict[str, object], count: int = 1, **more: object) -> LimitExceeded:
+    counters = MemoryCounterStore(Clock())
+    charges = wanted(limits, **more)  # type: ignore[arg-type]
     for _ in range(count):
-        counters.settle(held(await counters.reserve(demands, NOW)), [demand.amount for demand in demands])
-    refusal = await counters.reserve(demands, NOW)
-    assert isinstance(refusal, Refusal)
+        counters.settle(held(await counters.reserve(charges, NOW)), [charge.amount for charge in charges])
+    refusal = await counters.reserve(charges, NOW)
+    assert isinstance(refusal, LimitExceeded)
     return refusal
 
 
@@ -64,11 +64,11 @@ async def test_what_can_never_fit_is_not_asked_to_come_back() -> None:
 
 
 async def test_a_wait_that_clients_do_not_keep_to_is_not_retried() -> None:
-    counters = MemoryCounters(Clock())
-    demands = wanted({"tpm": 100}, tokens=100)
-    counters.settle(held(await counters.reserve(demands, NOW)), [250])
-    refusal = await counters.reserve(demands, NOW)
-    assert isinstance(refusal, Refusal)
+    counters = MemoryCounterStore(Clock())
+    charges = wanted({"tpm": 100}, tokens=100)
+    counters.settle(held(await counters.reserve(charges, NOW)), [250])
+    refusal = await counters.reserve(charges, NOW)
+    assert isinstance(refusal, LimitExceeded)
     headers = presentation.error(refusal, NAMES).headers
     assert headers == {"Retry-After": "150", "retry-after-ms": "150000", "x-should-retry": "false"}
 
@@ -90,10 +90,10 @@ async def test_money_that_does_not_come_back_has_no_time() -> None:
 
 
 async def test_the_headers_are_of_the_tightest_limits() -> None:
-    counters = MemoryCounters(Clock())
+    counters = MemoryCounterStore(Clock())
     limits = {"rpm": 60, "tpm": 6000, "models": {"gpt-4o": {"rpm": 5}}}
     reservation = held(await counters.reserve(wanted(limits, tokens=100), NOW))
-    assert presentation.headers(reservation.demands, reservation.levels) == {
+    assert presentation.headers(reservation.charges, reservation.counters) == {
         "x-ratelimit-limit-requests": "5",
         "x-ratelimit-remaining-requests": "4",
         "x-ratelimit-reset-requests": "12s",
@@ -102,16 +102,16 @@ async def test_the_headers_are_of_the_tightest_limits() -> None:
         "x-ratelimit-reset-tokens": "1s",
     }
     counters.settle(reservation, [1, 10, 1])
-    assert presentation.headers(reservation.demands, reservation.levels)["x-ratelimit-remaining-tokens"] == "5990"
+    assert presentation.headers(reservation.charges, reservation.counters)["x-ratelimit-remaining-tokens"] == "5990"
 
 
 async def test_what_is_left_keeps_spent_and_reserved_apart() -> None:
-    counters = MemoryCounters(Clock())
-    demands = wanted({"tpm": 1000, "max_parallel": 3, "budget": "1/week"}, tokens=100, money=250_000)
-    counters.settle(held(await counters.reserve(demands, NOW)), [50, 0, 100_000])
-    held(await counters.reserve(demands, NOW))
-    levels = await counters.levels(demands, NOW)
-    shown = [presentation.left(demand.limit, level, NOW) for demand, level in zip(demands, levels, strict=True)]
+    counters = MemoryCounterStore(Clock())
+    charges = wanted({"tpm": 1000, "max_parallel": 3, "budget": "1/week"}, tokens=100, money=250_000)
+    counters.settle(held(await counters.reserve(charges, NOW)), [50, 0, 100_000])
+    held(await counters.reserve(charges, NOW))
+    levels = await counters.counters(charges, NOW)
+    shown = [presentation.left(charge.limit, level, NOW) for charge, level in zip(charges, levels, strict=True)]
     numbers = [(one["kind"], one["used"], one["reserved"], one["remaining"]) for one in shown[:2]]
     assert numbers == [("tokens", 50, 100, 850), ("parallel", 1, 0, 2)]
     names = ("limit", "used", "reserved", "remaining")

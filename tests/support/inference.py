@@ -7,7 +7,7 @@ from gateway.auth.principal import Principal
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.limiter import Limiter
-from gateway.limits.stores.memory import MemoryCounters
+from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.providers.base import Answer, Backend, BackendRequest
 from gateway.usage.models import LedgerEntry
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
@@ -30,7 +30,7 @@ class World:
     """An inference and everything behind it."""
 
     inference: Inference
-    counters: MemoryCounters
+    counters: MemoryCounterStore
     ledger: ListLedger
     refusals: list[str]
     clock: Clock
@@ -45,7 +45,7 @@ def world(
     real: Backend, test: Backend, aliases: Mapping[str, str] | None = None, *, prices: object = None, asks: bool = True
 ) -> World:
     clock = Clock()
-    counters = MemoryCounters(clock)
+    counters = MemoryCounterStore(clock)
     ledger = ListLedger()
     refusals: list[str] = []
     admission = Admission(

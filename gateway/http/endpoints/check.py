@@ -36,7 +36,7 @@ class CheckRoutes:
             return response.json(call, 200, _refused(unpriced, None))
         now = self._admission.limiter.now()
         if outlook.refusal is not None:
-            binding = presentation.left(outlook.refusal.demand.limit, outlook.refusal.level, now)
+            binding = presentation.left(outlook.refusal.charge.limit, outlook.refusal.level, now)
             return response.json(call, 200, _refused(presentation.error(outlook.refusal, call.caller.names), binding))
         tightest = presentation.left(*outlook.tightest, now) if outlook.tightest else None
         return response.json(call, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})

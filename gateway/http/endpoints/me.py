@@ -26,11 +26,11 @@ class MeRoutes:
     async def read(self, call: Call) -> web.StreamResponse:
         params.read_query(call, {})
         may = await self._management.authority(call.caller)
-        standing = await self._admission.standing(call.caller.limits)
+        usage = await self._admission.current_usage(call.caller.limits)
         now = int(may.now * 1000)
         told = _told(may, is_open=call.caller is ANYBODY)
         return response.json(
-            call, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in standing]}
+            call, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in usage]}
         )
 
 

@@ -12,7 +12,7 @@ from gateway.http import params, response
 from gateway.http.context import Call
 from gateway.inference.admission import Admission
 from gateway.limits.algorithms import Kind
-from gateway.limits.matching import Line
+from gateway.limits.matching import LimitChain
 from gateway.tokens import validation
 from gateway.tokens.models import TokenRecord
 
@@ -57,8 +57,8 @@ class UserKeyRoutes:
     async def _balance(self, record: TokenRecord) -> int:
         """What its budgets leave it, in micro-dollars; 0 where it has none."""
         line = () if record.limits is None else ((record.id, record.limits),)
-        standing = await self._admission.standing(Line(line))
-        left = [limit.left(level) for limit, level in standing if limit.kind is Kind.BUDGET and limit.model is None]
+        usage = await self._admission.current_usage(LimitChain(line))
+        left = [limit.left(level) for limit, level in usage if limit.kind is Kind.BUDGET and limit.model is None]
         return max(0, min(left, default=0))
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.tasks import await_uncancelled
-from gateway.limits.algorithms import Demand, Level, Money
-from gateway.limits.store import CountersDown, Refusal, Reservation, decide
+from gateway.limits.algorithms import BudgetWindow, Charge, Counter
+from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.limits.stores import sqlite_file
-from gateway.limits.stores.sqlite_file import Levels
+from gateway.limits.stores.sqlite_file import Counters
 from gateway.storage import sqlite
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 WRITE_SECONDS = 0.8
 
 
-class MemoryCounters:
+class MemoryCounterStore:
     """For one worker. ``clock`` in seconds; without a ``path`` nothing outlives the process."""
 
     name = "memory"
@@ -31,26 +31,26 @@ class MemoryCounters:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._tokens: dict[str, Levels] = {}
+        self._tokens: dict[str, Counters] = {}
         self._unwritten: set[str] = set()
         self.is_up = True
         self._is_loaded = path is None
         if path is not None:
             self._take_over(self._read())
 
-    async def reserve(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
-        if not self._is_loaded and any(isinstance(demand.limit, Money) for demand in demands):
-            raise CountersDown("nobody knows what was spent")
-        found = self._found(demands, now)
-        amounts = decide(demands, found, now)
-        if isinstance(amounts, Refusal):
+    async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
+        if not self._is_loaded and any(isinstance(charge.limit, BudgetWindow) for charge in charges):
+            raise CounterStoreUnavailable("nobody knows what was spent")
+        found = self._found(charges, now)
+        amounts = decide(charges, found, now)
+        if isinstance(amounts, LimitExceeded):
             return amounts
-        for demand, level, amount in zip(demands, found, amounts, strict=True):
-            demand.limit.take(level, amount)
-        return Reservation(0, demands, amounts, found)
+        for charge, level, amount in zip(charges, found, amounts, strict=True):
+            charge.limit.take(level, amount)
+        return Reservation(0, charges, amounts, found)
 
     async def extend(self, reservation: Reservation, place: int, amount: int, now: int) -> bool:
-        limit, level = reservation.demands[place].limit, reservation.levels[place]
+        limit, level = reservation.charges[place].limit, reservation.counters[place]
         limit.refresh(level, now)
         if amount > limit.left(level):
             return False
@@ -59,14 +59,14 @@ class MemoryCounters:
         return True
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
-        levels, amounts = reservation.levels, reservation.amounts
-        for demand, level, amount, used in zip(reservation.demands, levels, amounts, actual, strict=True):
-            demand.limit.settle(level, amount, used)
+        counters, amounts = reservation.counters, reservation.amounts
+        for charge, level, amount, used in zip(reservation.charges, counters, amounts, actual, strict=True):
+            charge.limit.settle(level, amount, used)
             if used:
-                self._unwritten.add(demand.limit.holder)
+                self._unwritten.add(charge.limit.holder)
 
-    async def levels(self, demands: Sequence[Demand], now: int) -> list[Level]:
-        return [msgspec.structs.replace(level) for level in self._found(demands, now)]
+    async def counters(self, charges: Sequence[Charge], now: int) -> list[Counter]:
+        return [msgspec.structs.replace(level) for level in self._found(charges, now)]
 
     @property
     def waiting(self) -> int:
@@ -87,16 +87,16 @@ class MemoryCounters:
         if self._connection is not None:
             self._connection.close()
 
-    def _found(self, demands: Sequence[Demand], now: int) -> list[Level]:
+    def _found(self, charges: Sequence[Charge], now: int) -> list[Counter]:
         found = []
-        for limit, _, _ in demands:
-            levels = self._tokens.get(limit.holder)
-            if levels is None:
-                levels = self._tokens[limit.holder] = {}
-            level = levels.get(limit.name)
+        for limit, _, _ in charges:
+            counters = self._tokens.get(limit.holder)
+            if counters is None:
+                counters = self._tokens[limit.holder] = {}
+            level = counters.get(limit.name)
             if level is None:
-                sqlite_file.forget(levels, now)
-                level = levels[limit.name] = Level(ends_at=limit.ends_at)
+                sqlite_file.forget(counters, now)
+                level = counters[limit.name] = Counter(ends_at=limit.ends_at)
             limit.refresh(level, now)
             found.append(level)
         return found
@@ -122,30 +122,30 @@ class MemoryCounters:
             self._connection = None
             self._unwritten |= set(self._tokens)
 
-    def _read(self) -> dict[str, Levels] | None:
+    def _read(self) -> dict[str, Counters] | None:
         try:
             return sqlite_file.read_all(self._opened())
         except (sqlite3.Error, OSError) as error:
             self._failed(error)
             return None
 
-    def _take_over(self, found: dict[str, Levels] | None) -> None:
+    def _take_over(self, found: dict[str, Counters] | None) -> None:
         """What was used before. Who reserved something then is gone; what runs now is not touched."""
         if found is None:
             return
-        for holder, levels in found.items():
+        for holder, counters in found.items():
             here = self._tokens.setdefault(holder, {})
-            for name, level in levels.items():
+            for name, level in counters.items():
                 level.reserved, level.shares = 0, None
                 here.setdefault(name, level)
         self._is_loaded = self.is_up = True
 
-    def _put(self, rows: Mapping[str, Mapping[str, Level]]) -> bool:
+    def _put(self, rows: Mapping[str, Mapping[str, Counter]]) -> bool:
         try:
             with self._opened() as connection:
                 connection.execute("BEGIN IMMEDIATE")
-                for holder, levels in rows.items():
-                    sqlite_file.put(connection, holder, levels)
+                for holder, counters in rows.items():
+                    sqlite_file.put(connection, holder, counters)
         except (sqlite3.Error, OSError) as error:
             return self._failed(error)
         self.is_up = True
@@ -166,6 +166,6 @@ class MemoryCounters:
         return False
 
 
-def _settled_alone(levels: Levels) -> dict[str, Level]:
+def _settled_alone(counters: Counters) -> dict[str, Counter]:
     """Without what is reserved, which ends with this process."""
-    return {name: msgspec.structs.replace(level, reserved=0) for name, level in levels.items() if level.used}
+    return {name: msgspec.structs.replace(level, reserved=0) for name, level in counters.items() if level.used}

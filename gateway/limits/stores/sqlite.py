@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.limits.algorithms import LARGEST, Demand, Level, RequestRate
-from gateway.limits.store import CountersDown, Refusal, Reservation, decide
+from gateway.limits.algorithms import LARGEST, Charge, Counter, RequestsPerMinute
+from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite_rows import Rows
-from gateway.limits.stores.sqlite_transactions import HeldByOthers, Transactions
+from gateway.limits.stores.sqlite_transactions import DatabaseBusy, SqliteTransactions
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 Settlement = tuple[Reservation, Sequence[int]]
 
 
-class SqliteCounters:
+class SqliteCounterStore:
     """For one worker of several. Used from the event loop; ``clock`` in seconds, the same for all workers."""
 
     name = "sqlite"
@@ -41,20 +41,20 @@ class SqliteCounters:
         self._clock = clock
         self._path = path
         self._worker = random.getrandbits(62)
-        self._file = Transactions(path)
+        self._file = SqliteTransactions(path)
         self._late: list[Settlement] = []
         self._is_settling_soon = False
         self._must_settle = asyncio.Event()
         self._is_known = False
         self.is_up = True
 
-    async def reserve(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
+    async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         taken, self._late = self._late, []
         try:
-            outcome = self._file.now(lambda connection: self._reserve(connection, taken, demands, now))
-        except HeldByOthers:
+            outcome = self._file.now(lambda connection: self._reserve(connection, taken, charges, now))
+        except DatabaseBusy:
             self._late = taken + self._late
-            return await self._reserve_soon(demands, now)
+            return await self._reserve_soon(charges, now)
         except (sqlite3.Error, OSError) as error:
             self._late = taken + self._late
             raise self._down(error) from None
@@ -62,24 +62,24 @@ class SqliteCounters:
         return outcome
 
     async def extend(self, reservation: Reservation, place: int, amount: int, now: int) -> bool:
-        demand, worker = reservation.demands[place], reservation.worker
+        charge, worker = reservation.charges[place], reservation.worker
 
         def work(connection: sqlite3.Connection) -> bool:
             rows = Rows(connection)
-            level = rows.level(demand.limit, now)
-            if amount > demand.limit.left(level):
+            level = rows.level(charge.limit, now)
+            if amount > charge.limit.left(level):
                 return False
-            _take(demand, level, amount, worker)
+            _take(charge, level, amount, worker)
             rows.write()
             return True
 
         def undo(done: "Future[bool]") -> None:
             if done.exception() is None and done.result():
-                self._later((Reservation(worker, [demand], [amount], [Level()]), [0]))
+                self._later((Reservation(worker, [charge], [amount], [Counter()]), [0]))
 
         try:
             is_extended = self._file.now(work)
-        except HeldByOthers:
+        except DatabaseBusy:
             is_extended = await self._soon(work, undo)
         except (sqlite3.Error, OSError) as error:
             raise self._down(error) from None
@@ -88,16 +88,16 @@ class SqliteCounters:
         return is_extended
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
-        known = zip(reservation.demands, reservation.levels, reservation.amounts, actual, strict=True)
-        for demand, level, amount, used in known:
-            demand.limit.settle(level, amount, used)  # what the request's own answer tells of
+        known = zip(reservation.charges, reservation.counters, reservation.amounts, actual, strict=True)
+        for charge, level, amount, used in known:
+            charge.limit.settle(level, amount, used)  # what the request's own answer tells of
         if not _is_settled_already(reservation, actual):
             self._later((reservation, actual))
 
-    async def levels(self, demands: Sequence[Demand], now: int) -> list[Level]:
+    async def counters(self, charges: Sequence[Charge], now: int) -> list[Counter]:
         try:
             rows = _settled(Rows(self._file.reader()), self._late)
-            return [rows.level(demand.limit, now) for demand in demands]
+            return [rows.level(charge.limit, now) for charge in charges]
         except (sqlite3.Error, OSError) as error:
             raise self._down(error) from None
 
@@ -125,12 +125,12 @@ class SqliteCounters:
         await self._kept(lambda connection: connection.execute("DELETE FROM workers WHERE id = ?", (self._worker,)))
         self._file.close()
 
-    async def _reserve_soon(self, demands: Sequence[Demand], now: int) -> Reservation | Refusal:
-        def undo(done: "Future[Reservation | Refusal]") -> None:
+    async def _reserve_soon(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
+        def undo(done: "Future[Reservation | LimitExceeded]") -> None:
             if done.exception() is None and isinstance(reservation := done.result(), Reservation):
-                self._later((reservation, [0] * len(demands)))
+                self._later((reservation, [0] * len(charges)))
 
-        return await self._soon(lambda connection: self._reserve(connection, (), demands, now), undo)
+        return await self._soon(lambda connection: self._reserve(connection, (), charges, now), undo)
 
     async def _soon(self, work: Callable[[sqlite3.Connection], T], undo: "Callable[[Future[T]], None]") -> T:
         try:
@@ -139,21 +139,21 @@ class SqliteCounters:
             raise self._down(error) from None
 
     def _reserve(
-        self, connection: sqlite3.Connection, late: Sequence[Settlement], demands: Sequence[Demand], now: int
-    ) -> Reservation | Refusal:
+        self, connection: sqlite3.Connection, late: Sequence[Settlement], charges: Sequence[Charge], now: int
+    ) -> Reservation | LimitExceeded:
         if not self._is_known:
             self._keep_house(connection)
         rows = _settled(Rows(connection), late)
-        found = [rows.level(demand.limit, now) for demand in demands]
-        amounts = decide(demands, found, now)
-        if isinstance(amounts, Refusal):
+        found = [rows.level(charge.limit, now) for charge in charges]
+        amounts = decide(charges, found, now)
+        if isinstance(amounts, LimitExceeded):
             if late:
                 rows.write()
             return amounts
-        for demand, level, amount in zip(demands, found, amounts, strict=True):
-            _take(demand, level, amount, self._worker)
+        for charge, level, amount in zip(charges, found, amounts, strict=True):
+            _take(charge, level, amount, self._worker)
         rows.write()
-        return Reservation(self._worker, demands, amounts, found)
+        return Reservation(self._worker, charges, amounts, found)
 
     def _later(self, settlement: Settlement) -> None:
         self._late.append(settlement)
@@ -167,7 +167,7 @@ class SqliteCounters:
         try:
             if taken:
                 self._file.now(lambda connection: _settled(Rows(connection), taken).write())
-        except HeldByOthers:
+        except DatabaseBusy:
             self._keep_for_thread(taken)
         except (sqlite3.Error, OSError) as error:
             self._down(error)
@@ -209,16 +209,16 @@ class SqliteCounters:
             _give_back_lost(connection)
         self._is_known = True
 
-    def _down(self, error: BaseException) -> CountersDown:
+    def _down(self, error: BaseException) -> CounterStoreUnavailable:
         if self.is_up:
             log.error("the counters cannot be reached", extra={"file": self._path, "problem": str(error)})
         self.is_up = False
-        return CountersDown(str(error))
+        return CounterStoreUnavailable(str(error))
 
 
-def _take(demand: Demand, level: Level, amount: int, worker: int) -> None:
-    demand.limit.take(level, amount)
-    if not isinstance(demand.limit, RequestRate):
+def _take(charge: Charge, level: Counter, amount: int, worker: int) -> None:
+    charge.limit.take(level, amount)
+    if not isinstance(charge.limit, RequestsPerMinute):
         if level.shares is None:
             level.shares = {}
         level.shares[worker] = level.shares.get(worker, 0) + amount
@@ -226,9 +226,9 @@ def _take(demand: Demand, level: Level, amount: int, worker: int) -> None:
 
 def _settled(rows: Rows, settlements: Iterable[Settlement]) -> Rows:
     for reservation, actual in settlements:
-        for demand, amount, used in zip(reservation.demands, reservation.amounts, actual, strict=True):
-            limit = demand.limit
-            is_of_requests = isinstance(limit, RequestRate)
+        for charge, amount, used in zip(reservation.charges, reservation.amounts, actual, strict=True):
+            limit = charge.limit
+            is_of_requests = isinstance(limit, RequestsPerMinute)
             if is_of_requests and used == amount:
                 continue
             level = rows.level(limit, None)
@@ -237,7 +237,7 @@ def _settled(rows: Rows, settlements: Iterable[Settlement]) -> Rows:
     return rows
 
 
-def _let_go(level: Level, amount: int, worker: int) -> int:
+def _let_go(level: Counter, amount: int, worker: int) -> int:
     """How much of it is still held: nothing any more by a worker that was taken for dead."""
     shares = level.shares or {}
     share = shares.pop(worker, 0)
@@ -250,19 +250,19 @@ def _let_go(level: Level, amount: int, worker: int) -> int:
 def _give_back_lost(connection: sqlite3.Connection) -> None:
     """What is reserved by workers that are not there any more."""
     alive = {number for (number,) in connection.execute("SELECT id FROM workers")}
-    for holder, levels in sqlite_file.read_all(connection).items():
+    for holder, counters in sqlite_file.read_all(connection).items():
         is_changed = False
-        for level in levels.values():
+        for level in counters.values():
             for worker in set(level.shares or ()) - alive:
                 is_changed = True
                 level.reserved = max(0, level.reserved - _let_go(level, LARGEST, worker))
         if is_changed:
-            sqlite_file.put(connection, holder, levels)
+            sqlite_file.put(connection, holder, counters)
 
 
 def _is_settled_already(reservation: Reservation, actual: Sequence[int]) -> bool:
     """Requests are counted once for all when they are reserved."""
     return all(
-        isinstance(demand.limit, RequestRate) and used == amount
-        for demand, amount, used in zip(reservation.demands, reservation.amounts, actual, strict=True)
+        isinstance(charge.limit, RequestsPerMinute) and used == amount
+        for charge, amount, used in zip(reservation.charges, reservation.amounts, actual, strict=True)
     )

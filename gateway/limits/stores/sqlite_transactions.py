@@ -28,11 +28,11 @@ TRANSACTIONS_BETWEEN_CHECKPOINTS = 1000
 _NAP_SECONDS = 0.0003
 
 
-class HeldByOthers(Exception):
+class DatabaseBusy(Exception):
     """Another process, or the thread, is in the middle of a transaction."""
 
 
-class Transactions:
+class SqliteTransactions:
     """Two connections: a transaction on the loop must not get into one of the thread."""
 
     def __init__(self, path: Path) -> None:
@@ -42,8 +42,8 @@ class Transactions:
         self._here_inode = self._there_inode = 0
         self._newest_inode = 0
         """Of the file that the path leads to: the thread looks, and the loop minds it."""
-        self._turn_here = _Turn(path)
-        self._turn_there = _Turn(path)
+        self._turn_here = _FileLock(path)
+        self._turn_there = _FileLock(path)
         self._since_checkpoint = 0
         self._thread = ThreadPoolExecutor(1, "counters")
 
@@ -60,7 +60,7 @@ class Transactions:
         return self._here
 
     def now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """On the event loop. Raises HeldByOthers, OSError, sqlite3.Error; then nothing was done."""
+        """On the event loop. Raises DatabaseBusy, OSError, sqlite3.Error; then nothing was done."""
         with self._turn_here.taken():
             self._since_checkpoint += 1
             return _transaction(self.reader(), work)
@@ -119,13 +119,13 @@ class Transactions:
                     if is_checkpoint_due:
                         self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                     return _transaction(self._there, work)
-            except HeldByOthers:
+            except DatabaseBusy:
                 if time.monotonic() > deadline:
                     raise OSError(f"{self._path} is held by another process for too long") from None
             time.sleep(_NAP_SECONDS)
 
 
-class _Turn:
+class _FileLock:
     """A lock of whoever has this file open: two of one process are strangers to each other."""
 
     def __init__(self, path: Path) -> None:
@@ -134,20 +134,20 @@ class _Turn:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Raises HeldByOthers at once where somebody else has it, or has the database itself; OSError."""
+        """Raises DatabaseBusy at once where somebody else has it, or has the database itself; OSError."""
         if self._descriptor is None:
             files.make_folder(self._path.parent)
             self._descriptor = files.make_file(self._path, os.O_RDWR)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HeldByOthers from None
+            raise DatabaseBusy from None
         try:
             yield
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise
-            raise HeldByOthers from None  # somebody looks into the file by hand
+            raise DatabaseBusy from None  # somebody looks into the file by hand
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.limits.store import CountersDown, Refusal
+from gateway.limits.store import CounterStoreUnavailable, LimitExceeded
 from gateway.limits.stores import sqlite_transactions
-from gateway.limits.stores.sqlite import DEAD_SECONDS, SqliteCounters
+from gateway.limits.stores.sqlite import DEAD_SECONDS, SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from tests.support.limits import NOW, held, wanted
 from tests.support.tokens import Clock
@@ -23,11 +23,11 @@ INCREMENTS = 10_000
 
 def _add(path: Path) -> None:
     async def work() -> None:
-        counters = SqliteCounters(path, time.time)
+        counters = SqliteCounterStore(path, time.time)
         running = asyncio.create_task(counters.run())
-        demands = wanted({"rpm": 10**9, "budget": "999999999"}, money=5)
+        charges = wanted({"rpm": 10**9, "budget": "999999999"}, money=5)
         for _ in range(INCREMENTS):
-            counters.settle(held(await counters.reserve(demands, NOW)), [1, 3])
+            counters.settle(held(await counters.reserve(charges, NOW)), [1, 3])
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await counters.aclose()
@@ -44,8 +44,8 @@ async def test_eight_processes_add_up(tmp_path: Path) -> None:
     for process in processes:
         await asyncio.to_thread(process.join, 110)
     assert [process.exitcode for process in processes] == [0] * PROCESSES
-    counters = SqliteCounters(path, Clock())
-    rpm, budget = await counters.levels(wanted({"rpm": 10**9, "budget": "999999999"}), NOW)
+    counters = SqliteCounterStore(path, Clock())
+    rpm, budget = await counters.counters(wanted({"rpm": 10**9, "budget": "999999999"}), NOW)
     assert rpm.used == PROCESSES * INCREMENTS * 60_000
     assert (budget.used, budget.reserved, budget.shares) == (PROCESSES * INCREMENTS * 3, 0, None)
     await counters.aclose()
@@ -54,21 +54,21 @@ async def test_eight_processes_add_up(tmp_path: Path) -> None:
 async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
     clock = Clock()
     path = tmp_path / COUNTERS_FILE
-    dead, alive = SqliteCounters(path, clock), SqliteCounters(path, clock)
-    demands = wanted({"tpm": 100, "max_parallel": 1, "budget": "1"}, tokens=80, money=900_000)
-    kept = held(await dead.reserve(demands, NOW))
-    outcome = await alive.reserve(demands, NOW)
-    assert isinstance(outcome, Refusal)
-    assert outcome.is_held
+    dead, alive = SqliteCounterStore(path, clock), SqliteCounterStore(path, clock)
+    charges = wanted({"tpm": 100, "max_parallel": 1, "budget": "1"}, tokens=80, money=900_000)
+    kept = held(await dead.reserve(charges, NOW))
+    outcome = await alive.reserve(charges, NOW)
+    assert isinstance(outcome, LimitExceeded)
+    assert outcome.is_waiting_for_others
     clock.now += DEAD_SECONDS
     await _house(alive)
-    assert isinstance(await alive.reserve(demands, NOW), Refusal)
+    assert isinstance(await alive.reserve(charges, NOW), LimitExceeded)
     clock.now += 1
     await _house(alive)
-    again = held(await alive.reserve(demands, NOW))
+    again = held(await alive.reserve(charges, NOW))
     dead.settle(kept, [50, 0, 400_000])  # it was only asleep: what it used counts, what it held is not given back twice
     await dead._settle_there()
-    levels = await alive.levels(demands, NOW)
+    levels = await alive.counters(charges, NOW)
     assert [level.reserved for level in levels] == [80, 1, 900_000]
     assert [levels[0].used, levels[2].used] == [50 * 60_000, 400_000]
     await _house(dead)
@@ -78,7 +78,7 @@ async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
     await dead.aclose()
 
 
-async def _house(counters: SqliteCounters) -> None:
+async def _house(counters: SqliteCounterStore) -> None:
     assert await counters._kept(counters._keep_house)
 
 
@@ -97,14 +97,14 @@ def somebody_looking(path: Path) -> Iterator[None]:
 async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
     """Cancelled while the thread waits for the file, while it works, and after."""
     path = tmp_path / COUNTERS_FILE
-    counters = SqliteCounters(path, Clock())
+    counters = SqliteCounterStore(path, Clock())
     running = asyncio.create_task(counters.run())
-    demands = wanted({"max_parallel": 1})
-    counters.settle(held(await counters.reserve(demands, NOW)), [0])
+    charges = wanted({"max_parallel": 1})
+    counters.settle(held(await counters.reserve(charges, NOW)), [0])
     await counters._settle_there()
     for steps in range(40):
         with somebody_looking(path):
-            request = asyncio.create_task(counters.reserve(demands, NOW))
+            request = asyncio.create_task(counters.reserve(charges, NOW))
             await asyncio.sleep(0)
         for _ in range(steps * 10):
             await asyncio.sleep(0)
@@ -115,7 +115,7 @@ async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
         await asyncio.to_thread(lambda: counters._file._thread.submit(int).result())
         await asyncio.sleep(0)
         await counters._settle_there()
-        [level] = await counters.levels(demands, NOW)
+        [level] = await counters.counters(charges, NOW)
         assert (level.reserved, level.shares) == (0, None)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -126,16 +126,16 @@ MONEY = {"budget": "0.0001"}
 
 
 async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_path: Path) -> None:
-    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
-    demands = wanted(MONEY, money=30)
-    reservation = held(await counters.reserve(demands, NOW))
+    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
+    charges = wanted(MONEY, money=30)
+    reservation = held(await counters.reserve(charges, NOW))
     counters._file.reader().close()
     for attempt in (
-        counters.reserve(demands, NOW),
+        counters.reserve(charges, NOW),
         counters.extend(reservation, 0, 10, NOW),
-        counters.levels(demands, NOW),
+        counters.counters(charges, NOW),
     ):
-        with pytest.raises(CountersDown):
+        with pytest.raises(CounterStoreUnavailable):
             await attempt
     assert not counters.is_up
     counters.settle(reservation, [20])
@@ -143,23 +143,23 @@ async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_p
     assert counters.waiting == 1
     counters._file._here = None
     await counters._settle_there()
-    [budget] = await counters.levels(demands, NOW)
+    [budget] = await counters.counters(charges, NOW)
     assert (budget.used, budget.reserved, counters.is_up) == (20, 0, True)
     await counters.aclose()
 
 
 async def test_a_row_that_is_not_ours_lets_nobody_pass(tmp_path: Path) -> None:
-    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     held(await counters.reserve(wanted(MONEY, money=1), NOW))
     counters._file.reader().execute("UPDATE counters SET levels = x'ff00'")
-    with pytest.raises(CountersDown):
+    with pytest.raises(CounterStoreUnavailable):
         await counters.reserve(wanted(MONEY, money=1), NOW)
     held(await counters.reserve(wanted(MONEY, money=1, holder="tok_b"), NOW))
     await counters.aclose()
 
 
 async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> None:
-    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
     with somebody_looking(tmp_path / COUNTERS_FILE):
         more = asyncio.create_task(counters.extend(reservation, 0, 50, NOW))
@@ -179,18 +179,18 @@ async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> N
     await asyncio.sleep(0)
     counters.settle(reservation, [70])
     await counters._settle_there()
-    [budget] = await counters.levels(wanted(MONEY), NOW)
+    [budget] = await counters.counters(wanted(MONEY), NOW)
     assert (budget.used, budget.reserved) == (70, 0)
     await counters.aclose()
 
 
 async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_transactions, "LONGEST_WAIT_SECONDS", 0.02)
-    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
     counters.settle(reservation, [10])
     with somebody_looking(tmp_path / COUNTERS_FILE):
-        with pytest.raises(CountersDown, match="held by another process for too long"):
+        with pytest.raises(CounterStoreUnavailable, match="held by another process for too long"):
             await counters.reserve(wanted(MONEY, money=30), NOW)
         counters._settle_here()
         running = asyncio.create_task(counters.run())
@@ -201,23 +201,23 @@ async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: py
         await asyncio.gather(running, return_exceptions=True)
         assert counters.waiting == 1
     await counters.aclose()
-    again = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
-    [budget] = await again.levels(wanted(MONEY), NOW)
+    again = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
+    [budget] = await again.counters(wanted(MONEY), NOW)
     assert (budget.used, budget.reserved) == (10, 0)
     await again.aclose()
 
 
 async def test_the_loop_does_not_go_on_with_a_file_that_only_it_had_open(tmp_path: Path) -> None:
-    counters = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     counters.settle(held(await counters.reserve(wanted(MONEY, money=60), NOW)), [60])
     counters._settle_here()
     for path in tmp_path.iterdir():
         path.unlink()
     await _house(counters)  # the thread's first look
-    other = SqliteCounters(tmp_path / COUNTERS_FILE, Clock())
+    other = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     other.settle(held(await other.reserve(wanted(MONEY, money=70), NOW)), [70])
     other._settle_here()
-    [budget] = await counters.levels(wanted(MONEY), NOW)
+    [budget] = await counters.counters(wanted(MONEY), NOW)
     assert budget.used == 70
     await counters.aclose()
     await other.aclose()
