@@ -27,7 +27,7 @@ from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.observability.metrics import Metrics
 from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices
@@ -201,7 +201,7 @@ def _request_id(number: int) -> str:
 
 
 def _principal(line: tuple[TokenRecord, ...]) -> Principal:
-    return Principal("bench", Role.MEMBER, Held(line[0], None), line[1:])
+    return Principal("bench", Role.MEMBER, SecretMatch(line[0], None), line[1:])
 
 
 async def _bare(stub: Stub, body: bytes, line: tuple[TokenRecord, ...], count: int) -> None:

@@ -48,12 +48,12 @@ from gateway.observability.shared_metrics import SharedMetrics
 from gateway.providers import registry
 from gateway.providers.base import Backend, BackendConfig
 from gateway.storage.shared_memory import SharedLatch
-from gateway.tokens.cache import FileState, TokenWatcher
-from gateway.tokens.hierarchy import TokenView
-from gateway.tokens.last_used import Used, UseRecorder
+from gateway.tokens.cache import FileState, TokenCache
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.last_used import LastUsedWriter, UseKey
 from gateway.tokens.models import Status
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.usage.accounting import UsageReports
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
@@ -96,13 +96,13 @@ class App:
         self._clock = clock or shared.clock
         self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
         self._tasks = BackgroundTasks()
-        file = TokenFile(settings.tokens_file, LOCK_SECONDS)
-        self._watcher = TokenWatcher(file)
-        self._watcher.load()
+        file = JsonTokenFile(settings.tokens_file, LOCK_SECONDS)
+        self._token_cache = TokenCache(file)
+        self._token_cache.load()
         audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
-        self._management = TokenManagement(TokenService(file, audit, self._clock), self._watcher, self._clock)
+        self._management = TokenManagement(TokenService(file, audit, self._clock), self._token_cache, self._clock)
         self._throttle = shared.throttle
-        self._recorder = UseRecorder(file, self._metrics)
+        self._last_used = LastUsedWriter(file, self._metrics)
         self._counters = _counters(settings, self._clock)
         self._limiter = Limiter(self._counters, self._clock, settings.queue_size, self._metrics.queued.set)
         self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE)
@@ -112,13 +112,13 @@ class App:
         self._test_backend = registry.find("echo")(config)
         self._authenticator = Authenticator(
             settings.environment_key,
-            self._watcher,
+            self._token_cache,
             self._clock,
             shared.enforcement,
             settings.allow_open,
         )
-        self._watcher.subscribe(self._authenticator.on_tokens_changed)
-        self._watcher.subscribe(self._cut_dead_tokens)
+        self._token_cache.subscribe(self._authenticator.on_tokens_changed)
+        self._token_cache.subscribe(self._cut_dead_tokens)
         self._counters_up, self._ledger_up = self._metrics.store_up("counters"), self._metrics.store_up("ledger")
         self._active = ActiveCalls(self._metrics.in_flight.set)
         self.entrance = self._entrance(settings)
@@ -148,7 +148,7 @@ class App:
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
         observer = Observer(self._metrics, lines, redactor, wants_json(settings.log_format, sys.stderr))
         return Entrance(
-            gate, self._watcher.look, observer, self._active, EntranceRules(settings.cors_origins, redactor)
+            gate, self._token_cache.refresh, observer, self._active, EntranceRules(settings.cors_origins, redactor)
         )
 
     def _admission(self, settings: Settings) -> Admission:
@@ -167,13 +167,15 @@ class App:
 
     def health(self) -> Health:
         problem = "draining" if self.entrance.draining else None
-        if self._watcher.state is not FileState.CURRENT:
-            problem = "the token file is gone" if self._watcher.state is FileState.GONE else "the token file is damaged"
+        if self._token_cache.state is not FileState.CURRENT:
+            problem = (
+                "the token file is gone" if self._token_cache.state is FileState.GONE else "the token file is damaged"
+            )
         return Health(self.mode.value, self.backend_name, problem)
 
     async def start(self) -> None:
-        self._tasks.keep(self._watcher.run, "watch the token file")
-        self._tasks.keep(self._recorder.run, "write last-used times")
+        self._tasks.keep(self._token_cache.run, "watch the token file")
+        self._tasks.keep(self._last_used.run, "write last-used times")
         self._tasks.keep(partial(watch_clients, self._active), "notice clients that have gone")
         self._tasks.keep(self._counters.run, "keep the counters")
         self._tasks.keep(self._limiter.run, "serve waiting requests")
@@ -182,7 +184,7 @@ class App:
 
     def look_at_tokens(self) -> None:
         """Read the token file now instead of at the next look."""
-        self._tasks.start(self._watcher.look(), "look at the token file")
+        self._tasks.start(self._token_cache.refresh(), "look at the token file")
 
     async def drain(self, seconds: float) -> None:
         """Take no new requests, let the running ones end, and after ``seconds`` end them."""
@@ -195,7 +197,7 @@ class App:
     async def stop(self) -> None:
         """Write what waits and close what is open."""
         await self._tasks.aclose()
-        await self._recorder.drain()
+        await self._last_used.drain()
         await self._counters.aclose()
         await self._ledger.drain()
         await self._backend.aclose()
@@ -208,7 +210,7 @@ class App:
             await asyncio.sleep(STORE_LOOK_SECONDS)
 
     def _tell_of_stores(self) -> None:
-        self._metrics.token_store_up.set(self._watcher.state is FileState.CURRENT)
+        self._metrics.token_store_up.set(self._token_cache.state is FileState.CURRENT)
         self._counters_up.set(self._counters.is_up)
         self._ledger_up.set(self._ledger.is_up)
         self._metrics.settlements_waiting.set(self._counters.waiting)
@@ -218,15 +220,15 @@ class App:
         return self._metrics.page()
 
     def _note_use(self, principal: Principal, client: Client) -> None:
-        held = principal.held
-        if held is None:
+        match = principal.secret_match
+        if match is None:
             return
-        if held.previous is None:
-            self._recorder.note(Used(held.record.id), self._clock())
+        if match.previous is None:
+            self._last_used.note(UseKey(match.record.id), self._clock())
         else:
-            self._recorder.note(Used(held.record.id, held.previous.hash), self._clock(), client.address)
+            self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), client.address)
 
-    def _cut_dead_tokens(self, view: TokenView) -> None:
+    def _cut_dead_tokens(self, view: TokenHierarchy) -> None:
         """What runs on a secret that has been revoked or deleted ends now; expiry lets what has begun go on. Managing
         tokens is over in a moment, and a token may revoke itself."""
 
@@ -234,8 +236,8 @@ class App:
             secret_hash = call.principal.secret_hash if call.principal else ""
             if not secret_hash or call.route is None or call.route.access is not Access.INFERENCE:
                 return False
-            held = view.by_hash(secret_hash)
-            return held is None or view.secret_status(held, self._clock()) is Status.REVOKED
+            match = view.find_by_digest(secret_hash)
+            return match is None or view.secret_status(match, self._clock()) is Status.REVOKED
 
         error = Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")
         self._active.cut(error, is_dead)

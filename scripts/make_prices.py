@@ -70,12 +70,12 @@ class Made(NamedTuple):
 
 def make(as_of: datetime.date) -> Made:
     """The same package and day make the same bytes."""
-    by_id = {provider.id: provider for provider in genai_prices.data.providers}
+    find_by_id = {provider.id: provider for provider in genai_prices.data.providers}
     skipped: Counter[str] = Counter()
     providers = tuple(
-        Provider(name, tuple(read_model(model, as_of, skipped) for model in by_id[name].models)) for name in ORDER
+        Provider(name, tuple(read_model(model, as_of, skipped) for model in find_by_id[name].models)) for name in ORDER
     )
-    for name, provider in by_id.items():
+    for name, provider in find_by_id.items():
         if name not in ORDER:
             skipped["of a provider that is not taken in"] += len(provider.models)
     source = f"genai-prices {version('genai-prices')}"

@@ -3,7 +3,7 @@
 from enum import Enum
 
 from gateway.auth.principal import Principal
-from gateway.auth.roles import ROLES, Reach, Verb
+from gateway.auth.roles import ROLES, Action, Scope
 from gateway.core.errors import Forbidden
 
 
@@ -24,15 +24,15 @@ class Access(Enum):
 
 
 _TAKES = {
-    Access.ANY: Verb.READ,
-    Access.INFERENCE: Verb.INFER,
-    Access.MANAGE: Verb.CREATE,
-    Access.ADMIN: Verb.ADMINISTER,
-    Access.ADMIN_OR_LOOPBACK: Verb.ADMINISTER,
+    Access.ANY: Action.READ,
+    Access.INFERENCE: Action.INFER,
+    Access.MANAGE: Action.CREATE,
+    Access.ADMIN: Action.ADMINISTER,
+    Access.ADMIN_OR_LOOPBACK: Action.ADMINISTER,
 }
 _ROLES = {
-    access: frozenset(role for role, row in ROLES.items() if row[verb] is not Reach.NOTHING)
-    for access, verb in _TAKES.items()
+    access: frozenset(role for role, row in ROLES.items() if row[action] is not Scope.NOTHING)
+    for access, action in _TAKES.items()
 }
 
 

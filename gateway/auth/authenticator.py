@@ -6,20 +6,20 @@ from typing import Protocol
 
 from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
-from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
+from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
 from gateway.observability.redaction import redact_secret
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret as secrets_room
 from gateway.tokens.cache import FileState
-from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status
 
 
 class Tokens(Protocol):
     """The newest view of the stored tokens."""
 
-    view: TokenView
+    view: TokenHierarchy
     state: FileState
 
 
@@ -44,7 +44,7 @@ class Authenticator:
         self._known_of = tokens.view
         self.on_tokens_changed(tokens.view)
 
-    def on_tokens_changed(self, view: TokenView) -> None:
+    def on_tokens_changed(self, view: TokenHierarchy) -> None:
         """Called with each new view: the first token that appears ends openness for good, even if nobody asks meanwhile."""
         if self._environment_digest is not None or len(view) > 0:
             self._enforcement.set()
@@ -67,7 +67,7 @@ class Authenticator:
             raise _invalid("***", "it is not printable ASCII of at most 512 characters behind `Bearer`")
         digest = secrets_room.digest(credential.secret)
         if self._is_environment(digest):
-            return ENVIRONMENT
+            return ENVIRONMENT_KEY
         return self._find(credential.secret, digest)
 
     def is_environment_key(self, secret: str) -> bool:
@@ -77,24 +77,24 @@ class Authenticator:
         return self._environment_digest is not None and hmac.compare_digest(digest, self._environment_digest)
 
     def _find(self, secret: str, digest: str) -> Principal:
-        if secrets_room.is_mistyped(secret):
+        if secrets_room.has_bad_checksum(secret):
             raise _invalid(redact_secret(secret), "its checksum is wrong, so a character is missing or mistyped")
         view = self._tokens.view
-        held = view.by_hash(digest)
-        if held is None:
+        match = view.find_by_digest(digest)
+        if match is None:
             raise UnknownCredential(
                 f"Invalid API key provided: {redact_secret(secret)} (it is not known here).", code="invalid_api_key"
             )
-        status = view.secret_status(held, self._clock())
+        status = view.secret_status(match, self._clock())
         if status is not Status.ACTIVE:
             raise _invalid(redact_secret(secret), f"it is {status}")
         if view is not self._known_of:
             self._known_of, self._known = view, {}
         principal = self._known.get(digest)
         if principal is None:
-            record = held.record
+            record = match.record
             parents = view.parents(record) or ()
-            principal = self._known[digest] = Principal(record.name, view.role(record), held, parents, digest)
+            principal = self._known[digest] = Principal(record.name, view.role(record), match, parents, digest)
         return principal
 
     def _admit_anybody(self, client: Client) -> Principal:
@@ -106,7 +106,7 @@ class Authenticator:
                 "This gateway has no keys yet, so it serves only clients on its own machine. To serve others, create a "
                 "token (python token_manager.py create NAME), or set FREEGPT_API_KEY, or set GATEWAY_ALLOW_OPEN=on."
             )
-        return ANYBODY
+        return ANONYMOUS
 
 
 def _no_credential() -> Unauthenticated:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from gateway.limits.matching import NO_LIMITS, LimitChain
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
 
@@ -21,14 +21,14 @@ class Mode(Enum):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """An authenticated caller. ``held`` is None for the environment key and in open mode.
+    """An authenticated caller. ``match`` is None for the environment key and in open mode.
 
     What depends on the whole line of its token is found once: a principal is kept for as long as the tokens do not change.
     """
 
     name: str
     role: Role
-    held: Held | None = None
+    secret_match: SecretMatch | None = None
     parents: tuple[TokenRecord, ...] = ()
     """What its rights depend on, too."""
     secret_hash: str = ""
@@ -54,7 +54,7 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def token_id(self) -> str | None:
-        return self.held.record.id if self.held else None
+        return self.secret_match.record.id if self.secret_match else None
 
     @property
     def names(self) -> dict[str, str]:
@@ -65,8 +65,8 @@ class Principal(msgspec.Struct, frozen=True):
         return not self.is_limited or all(allows_model(record.models, model) for record in self._line())
 
     def _line(self) -> tuple[TokenRecord, ...]:
-        return () if self.held is None else (self.held.record, *self.parents)
+        return () if self.secret_match is None else (self.secret_match.record, *self.parents)
 
 
-ANYBODY = Principal("open", Role.ADMIN)
-ENVIRONMENT = Principal("environment", Role.ADMIN)
+ANONYMOUS = Principal("open", Role.ADMIN)
+ENVIRONMENT_KEY = Principal("environment", Role.ADMIN)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from types import MappingProxyType
 
-from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Role, TokenRecord
 
 
-class Verb(StrEnum):
+class Action(StrEnum):
     INFER = "inference"
     READ = "read"
     CREATE = "create"
@@ -20,7 +20,7 @@ class Verb(StrEnum):
     """What concerns the gateway itself."""
 
 
-class Reach(StrEnum):
+class Scope(StrEnum):
     """How far a verb goes, from the least to the most."""
 
     NOTHING = "nothing"
@@ -30,22 +30,22 @@ class Reach(StrEnum):
     ALL = "all"
 
 
-def _row(**verbs: Reach) -> Mapping[Verb, Reach]:
-    return MappingProxyType({verb: verbs.get(verb.name.lower(), Reach.NOTHING) for verb in Verb})
+def _row(**verbs: Scope) -> Mapping[Action, Scope]:
+    return MappingProxyType({action: verbs.get(action.name.lower(), Scope.NOTHING) for action in Action})
 
 
-_OWN, _ALL = Reach.OWN, Reach.ALL
+_OWN, _ALL = Scope.OWN, Scope.ALL
 
-ROLES: Mapping[Role, Mapping[Verb, Reach]] = MappingProxyType(
+ROLES: Mapping[Role, Mapping[Action, Scope]] = MappingProxyType(
     {
-        Role.ADMIN: MappingProxyType(dict.fromkeys(Verb, _ALL)),
+        Role.ADMIN: MappingProxyType(dict.fromkeys(Action, _ALL)),
         Role.MEMBER: _row(infer=_ALL, read=_OWN, create=_OWN, update=_OWN, rotate=_OWN, revoke=_OWN, delete=_OWN),
-        Role.SERVICE: _row(infer=_ALL, read=Reach.SELF),
+        Role.SERVICE: _row(infer=_ALL, read=Scope.SELF),
     }
 )
 
 
-class Kinship(Enum):
+class Relation(Enum):
     """What a token is to whoever asks."""
 
     ITSELF = "itself"
@@ -55,25 +55,25 @@ class Kinship(Enum):
 
 _REACHED = MappingProxyType(
     {
-        Reach.NOTHING: frozenset[Kinship](),
-        Reach.SELF: frozenset({Kinship.ITSELF}),
-        Reach.OWN: frozenset({Kinship.ITSELF, Kinship.OWN}),
-        Reach.ALL: frozenset(Kinship),
+        Scope.NOTHING: frozenset[Relation](),
+        Scope.SELF: frozenset({Relation.ITSELF}),
+        Scope.OWN: frozenset({Relation.ITSELF, Relation.OWN}),
+        Scope.ALL: frozenset(Relation),
     }
 )
 
 
-def kinship(view: TokenView, caller: TokenRecord | None, other: TokenRecord) -> Kinship:
+def relation(view: TokenHierarchy, caller: TokenRecord | None, other: TokenRecord) -> Relation:
     """Two tokens without an owner are strangers: nobody owns them both. ``caller`` is None for who holds no token."""
     if caller is None:
-        return Kinship.STRANGER
+        return Relation.STRANGER
     if caller.id == other.id:
-        return Kinship.ITSELF
+        return Relation.ITSELF
     if caller.owner is not None and caller.owner == other.owner:
-        return Kinship.OWN
+        return Relation.OWN
     is_below = any(parent.id == caller.id for parent in view.parents(other) or ())
-    return Kinship.OWN if is_below else Kinship.STRANGER
+    return Relation.OWN if is_below else Relation.STRANGER
 
 
-def reaches(role: Role, verb: Verb, kin: Kinship) -> bool:
-    return kin in _REACHED[ROLES[role][verb]]
+def allows(role: Role, action: Action, relation: Relation) -> bool:
+    return relation in _REACHED[ROLES[role][action]]

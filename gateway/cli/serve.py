@@ -20,7 +20,7 @@ from gateway.providers import registry
 from gateway.server import worker
 from gateway.server.aiohttp_server import ParserMissing, require_c_parser
 from gateway.server.supervisor import Supervisor
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenFileError
 from gateway.usage.pricing.prices import read_price_table
 
@@ -99,7 +99,7 @@ def _problems_with_tokens(path: Path) -> list[Problem]:
         # Perhaps a volume that is not mounted yet: no reason to be open.
         return [Problem("GATEWAY_TOKENS_FILE", f"{path} is a link that leads nowhere")]
     try:
-        TokenFile(path).read()
+        JsonTokenFile(path).read()
     except TokenFileError as error:
         return [Problem("GATEWAY_TOKENS_FILE", str(error))]
     except OSError as error:

@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.admin.tokens import Caller
 from gateway.audit.hash_chain import Actor
 from gateway.auth.client_address import Client
-from gateway.auth.principal import ANYBODY, Principal
+from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.core.errors import GatewayError
 from gateway.inference.usage_tracker import Ticket
 
@@ -73,7 +73,7 @@ class Call:
     def as_caller(self) -> Caller:
         """Who asks for a change, and how that is logged."""
         principal = self.caller
-        kind = "token" if principal.held else "open" if principal is ANYBODY else "environment"
+        kind = "token" if principal.secret_match else "open" if principal is ANONYMOUS else "environment"
         actor = Actor(kind, principal.name, principal.token_id, self.client.address, self.id)
         return Caller(principal, actor)
 

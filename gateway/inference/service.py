@@ -69,7 +69,7 @@ class Inference:
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
         granted = await self._admission.admit(principal, request, origin.max_wait)
-        held = principal.held
+        held = principal.secret_match
         whose = Whose(
             origin.request_id,
             principal.token_id or principal.name,

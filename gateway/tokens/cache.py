@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from gateway.tokens.hierarchy import TokenView
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 
 log = logging.getLogger(__name__)
@@ -25,26 +25,26 @@ class FileState(Enum):
     DAMAGED = "damaged"  # the last good view goes on serving
 
 
-Listener = Callable[[TokenView], None]
+Listener = Callable[[TokenHierarchy], None]
 EMPTY = TokenDocument()
 
 
-class TokenWatcher:
+class TokenCache:
     """Polls the file: four looks a second give a bound for every kind of change on every file system."""
 
-    def __init__(self, file: TokenFile, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: JsonTokenFile, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._file = file
         self._monotonic = monotonic
         self._missing_since: float | None = None
         self._listeners: list[Listener] = []
         self._looking = asyncio.Lock()
         self._began = -math.inf
-        self.view = TokenView(EMPTY)
+        self.view = TokenHierarchy(EMPTY)
         self.state = FileState.CURRENT
         self.problem: str | None = None
 
     @property
-    def may_begin(self) -> bool:
+    def may_create_file(self) -> bool:
         """Whether a file may be made: not where there was one, which may come back any moment."""
         return self.state is FileState.CURRENT and len(self.view) == 0
 
@@ -55,16 +55,16 @@ class TokenWatcher:
     def load(self) -> None:
         """The first look, at start-up. Raises TokenFileError or OSError: a server must not start on a damaged file."""
         document = self._file.read()
-        self.view = TokenView(document or EMPTY)
+        self.view = TokenHierarchy(document or EMPTY)
         self.state = FileState.CURRENT
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            await self.look()
+            await self.refresh()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """One look that begins from now on, whoever takes it. A damaged or missing file never raises; it is a state."""
         asked = self._monotonic()
         async with self._looking:  # an older look must not be published behind a newer one
@@ -81,14 +81,14 @@ class TokenWatcher:
                 else:
                     self._good(view)
 
-    def _read(self) -> TokenView | None:
+    def _read(self) -> TokenHierarchy | None:
         """In a thread: of many tokens a view takes its time, too."""
         document = self._file.read()
         if document is None:
             return None
-        return self.view if document is self.view.document else TokenView(document)
+        return self.view if document is self.view.document else TokenHierarchy(document)
 
-    def _good(self, view: TokenView) -> None:
+    def _good(self, view: TokenHierarchy) -> None:
         self._missing_since = None
         if self.state is not FileState.CURRENT:
             log.info("token file readable again", extra={"tokens": len(view)})
@@ -114,9 +114,9 @@ class TokenWatcher:
             log.error("token file gone, no token is valid until it is back")
             self.state = FileState.GONE
             self.problem = "the token file is gone"
-            self._publish(TokenView(EMPTY))
+            self._publish(TokenHierarchy(EMPTY))
 
-    def _publish(self, view: TokenView) -> None:
+    def _publish(self, view: TokenHierarchy) -> None:
         if view is self.view:
             return
         self.view = view

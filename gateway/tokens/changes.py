@@ -11,9 +11,9 @@ from msgspec import UNSET, UnsetType
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret as secrets_room
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
-from gateway.tokens.rights import Grant, grant_along
+from gateway.tokens.rights import Rights, rights_of_chain
 from gateway.tokens.stores.json_format import TokenDocument
 
 MAX_PREVIOUS_SECRETS = 5
@@ -31,7 +31,7 @@ class ChangeRefused(Exception):
         self.field = field
 
 
-class Touch(NamedTuple):
+class RecordChange(NamedTuple):
     """One record before and after. ``before`` is None for a new one, ``after`` for a deleted one."""
 
     action: str
@@ -47,14 +47,14 @@ class Touch(NamedTuple):
         return found
 
 
-class NewToken(NamedTuple):
+class CreatedToken(NamedTuple):
     """A token and its secret, which exists nowhere else."""
 
     record: TokenRecord
     secret: str
 
 
-class TokenWish(msgspec.Struct, frozen=True, kw_only=True):
+class TokenSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a new token shall be. What is unset it takes from its giver. ``expires_at`` in seconds since the epoch."""
 
     name: str
@@ -68,41 +68,43 @@ class TokenWish(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str | UnsetType = UNSET
 
 
-def new_token(wish: TokenWish, giver: Grant, owner: str | None, now: float) -> NewToken:
+def new_token(spec: TokenSpec, defaults: Rights, owner: str | None, now: float) -> CreatedToken:
     """A record for the wish, with a fresh secret. ``owner`` is for a wish that names none."""
-    secret = secrets_room.generate(_or(wish.prefix, secrets_room.TEST if giver.is_test else secrets_room.PLAIN))
+    secret = secrets_room.generate(_or(spec.prefix, secrets_room.TEST if defaults.is_test else secrets_room.PLAIN))
     record = TokenRecord(
         id=f"tok_{secrets_room.random_text(_ID_LENGTH)}",
-        name=wish.name,
+        name=spec.name,
         prefix=secrets_room.display_prefix(secret),
         hash=secrets_room.digest(secret),
-        owner=_or(wish.owner, owner),
-        role=_or(wish.role, min(Role.MEMBER, giver.role, key=lambda role: role.rank)),
-        parent_id=wish.parent_id,
+        owner=_or(spec.owner, owner),
+        role=_or(spec.role, min(Role.MEMBER, defaults.role, key=lambda role: role.rank)),
+        parent_id=spec.parent_id,
         created_at=int(now),
-        expires_at=_or(wish.expires_at, giver.expires_at),
-        models=_or(wish.models, giver.common_models),
-        limits=_or(wish.limits, giver.tightest_limits),
-        metadata=wish.metadata,
+        expires_at=_or(spec.expires_at, defaults.expires_at),
+        models=_or(spec.models, defaults.common_models),
+        limits=_or(spec.limits, defaults.tightest_limits),
+        metadata=spec.metadata,
     )
-    return NewToken(record, secret)
+    return CreatedToken(record, secret)
 
 
 def _or(wished: T | UnsetType, otherwise: T) -> T:
     return otherwise if isinstance(wished, UnsetType) else wished
 
 
-def created(view: TokenView, record: TokenRecord, now: float) -> tuple[Touch, ...]:
+def created(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
     """Raises ChangeRefused for a child that exceeds its parent, or whose parent has ended."""
     if record.parent_id is not None:
         parent = parent_of(view, record.parent_id, now)
         if record.owner != parent.owner:
             raise ChangeRefused("A child has the owner of its parent.", "owner")
         _refuse_excess(view, record, frozenset(TokenRecord.__struct_fields__) | {"prefix"})
-    return (Touch("token.create", None, record),)
+    return (RecordChange("token.create", None, record),)
 
 
-def giver(view: TokenView, parent_id: str | None, caller: Grant, now: float) -> tuple[Grant, str | None]:
+def inherited_defaults(
+    view: TokenHierarchy, parent_id: str | None, caller: Rights, now: float
+) -> tuple[Rights, str | None]:
     """What a new token takes from where its wish says nothing, and its owner: a parent's, else the caller's grant.
 
     Raises ChangeRefused where there is no such parent.
@@ -110,64 +112,64 @@ def giver(view: TokenView, parent_id: str | None, caller: Grant, now: float) -> 
     if parent_id is None:
         return caller, None
     parent = parent_of(view, parent_id, now)
-    return grant_along((parent, *(view.parents(parent) or ()))), parent.owner
+    return rights_of_chain((parent, *(view.parents(parent) or ()))), parent.owner
 
 
-def parent_of(view: TokenView, parent_id: str, now: float) -> TokenRecord:
+def parent_of(view: TokenHierarchy, parent_id: str, now: float) -> TokenRecord:
     """A token that may have children. Raises ChangeRefused."""
-    parent = view.by_id(parent_id)
+    parent = view.find_by_id(parent_id)
     if parent is None or view.status(parent, now) is not Status.ACTIVE:
         raise ChangeRefused("There is no active token with this id.", "parent_id")
     return parent
 
 
-def _refuse_excess(view: TokenView, record: TokenRecord, changed: Container[str]) -> None:
+def _refuse_excess(view: TokenHierarchy, record: TokenRecord, changed: Container[str]) -> None:
     above = view.parents(record)
     if above:
-        excess = grant_along((record,)).excess(grant_along(above))
+        excess = rights_of_chain((record,)).fields_exceeding(rights_of_chain(above))
         if found := next((field for field in excess if field in changed), None):
             raise ChangeRefused("A child may not have more than its parent.", found)
 
 
-def revoked(view: TokenView, record: TokenRecord, now: float) -> tuple[Touch, ...]:
+def revoked(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
     """It and all below it. Revoked is for ever: what is revoked already keeps its time."""
     line = (record, *view.descendants(record))
     return tuple(
-        Touch("token.revoke", one, msgspec.structs.replace(one, revoked_at=int(now)))
+        RecordChange("token.revoke", one, msgspec.structs.replace(one, revoked_at=int(now)))
         for one in line
         if one.revoked_at is None
     )
 
 
-def ended(view: TokenView, held: Held, now: float) -> tuple[Touch, ...]:
+def ended(view: TokenHierarchy, match: SecretMatch, now: float) -> tuple[RecordChange, ...]:
     """What was meant: the token and all below it, or only a secret of it that has been replaced."""
-    if held.previous is not None:
-        return secret_ended(held.record, held.previous, now)
-    return revoked(view, held.record, now)
+    if match.previous is not None:
+        return secret_ended(match.record, match.previous, now)
+    return revoked(view, match.record, now)
 
 
-def deleted(view: TokenView, record: TokenRecord, now: float) -> tuple[Touch, ...]:
+def deleted(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
     """The record goes; what is below it stays as a record, revoked."""
-    below = (touch for touch in revoked(view, record, now) if touch.record.id != record.id)
-    return (*below, Touch("token.delete", record, None))
+    below = (change for change in revoked(view, record, now) if change.record.id != record.id)
+    return (*below, RecordChange("token.delete", record, None))
 
 
-def patched(view: TokenView, record: TokenRecord, values: Mapping[str, Any]) -> tuple[Touch, ...]:
+def patched(view: TokenHierarchy, record: TokenRecord, values: Mapping[str, Any]) -> tuple[RecordChange, ...]:
     """Set fields. A new owner also gets what is below. Raises ChangeRefused where a child would exceed its parent."""
     after = msgspec.structs.replace(record, **values)
     _refuse_excess(view, after, values)
-    touches = [Touch("token.update", record, after)]
+    record_changes = [RecordChange("token.update", record, after)]
     if after.owner != record.owner:
         if record.parent_id is not None:
             raise ChangeRefused("A child has the owner of its parent.", "owner")
-        touches += [
-            Touch("token.update", child, msgspec.structs.replace(child, owner=after.owner))
+        record_changes += [
+            RecordChange("token.update", child, msgspec.structs.replace(child, owner=after.owner))
             for child in view.descendants(record)
         ]
-    return tuple(touch for touch in touches if touch.before != touch.after)
+    return tuple(change for change in record_changes if change.before != change.after)
 
 
-def rotated(view: TokenView, record: TokenRecord, secret: str, grace: int, now: float) -> tuple[Touch, ...]:
+def rotated(view: TokenHierarchy, record: TokenRecord, secret: str, grace: int, now: float) -> tuple[RecordChange, ...]:
     """The secret is replaced; the old one works for ``grace`` seconds more, never beyond the token's own end.
 
     Without grace every older secret ends now: that is what a leak takes. Raises ChangeRefused.
@@ -199,33 +201,33 @@ def rotated(view: TokenView, record: TokenRecord, secret: str, grace: int, now: 
         hash=secrets_room.digest(secret),
         previous_secrets=(*older, replaced),
     )
-    return (Touch("token.rotate", record, after),)
+    return (RecordChange("token.rotate", record, after),)
 
 
-def secret_ended(record: TokenRecord, previous: PreviousSecret, now: float) -> tuple[Touch, ...]:
+def secret_ended(record: TokenRecord, previous: PreviousSecret, now: float) -> tuple[RecordChange, ...]:
     """End a replaced secret before its time; the token and its newer secrets go on."""
     if previous.status(now) is not Status.ACTIVE:
         return ()
     ended = tuple(
         msgspec.structs.replace(old, revoked_at=int(now)) if old is previous else old for old in record.previous_secrets
     )
-    return (Touch("token.end_secret", record, msgspec.structs.replace(record, previous_secrets=ended)),)
+    return (RecordChange("token.end_secret", record, msgspec.structs.replace(record, previous_secrets=ended)),)
 
 
-def imported(view: TokenView, offered: Iterable[TokenRecord]) -> tuple[Touch, ...]:
+def imported(view: TokenHierarchy, offered: Iterable[TokenRecord]) -> tuple[RecordChange, ...]:
     """Those whose id and secrets are not here yet."""
     new = (
         record
         for record in offered
-        if view.by_id(record.id) is None
-        and not any(view.by_hash(one) for one in (record.hash, *(old.hash for old in record.previous_secrets)))
+        if view.find_by_id(record.id) is None
+        and not any(view.find_by_digest(one) for one in (record.hash, *(old.hash for old in record.previous_secrets)))
     )
-    return tuple(Touch("token.import", None, record) for record in new)
+    return tuple(RecordChange("token.import", None, record) for record in new)
 
 
-def applied(before: TokenDocument, touches: Sequence[Touch]) -> TokenDocument:
+def applied(before: TokenDocument, record_changes: Sequence[RecordChange]) -> TokenDocument:
     """The document with every touch in it; what is new comes last."""
-    after = {touch.before.id: touch.after for touch in touches if touch.before is not None}
+    after = {change.before.id: change.after for change in record_changes if change.before is not None}
     kept = [after.get(record.id, record) for record in before.tokens]
-    new = [touch.after for touch in touches if touch.before is None]
+    new = [change.after for change in record_changes if change.before is None]
     return TokenDocument(tuple(record for record in (*kept, *new) if record is not None), before.unknown)

@@ -11,27 +11,27 @@ from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
 from gateway.tokens.stores.json_format import TokenDocument
 
 
-class Held(NamedTuple):
+class SecretMatch(NamedTuple):
     """Whose secret it is. ``previous`` is set where a rotation has replaced that secret."""
 
     record: TokenRecord
     previous: PreviousSecret | None
 
 
-class TokenView:
+class TokenHierarchy:
     """The tokens of a document, found by id and by the digest of their secret."""
 
     def __init__(self, document: TokenDocument) -> None:
         self.document = document
         self._by_id = {record.id: record for record in document.tokens}
-        self._by_hash = {record.hash: Held(record, None) for record in document.tokens}
+        self._by_hash = {record.hash: SecretMatch(record, None) for record in document.tokens}
         for record in document.tokens:
-            self._by_hash.update({old.hash: Held(record, old) for old in record.previous_secrets})
+            self._by_hash.update({old.hash: SecretMatch(record, old) for old in record.previous_secrets})
 
-    def by_hash(self, digest: str) -> Held | None:
+    def find_by_digest(self, digest: str) -> SecretMatch | None:
         return self._by_hash.get(digest)
 
-    def by_id(self, token_id: str) -> TokenRecord | None:
+    def find_by_id(self, token_id: str) -> TokenRecord | None:
         return self._by_id.get(token_id)
 
     def parents(self, record: TokenRecord) -> tuple[TokenRecord, ...] | None:
@@ -58,12 +58,12 @@ class TokenView:
         ended = (status for parent in line if (status := parent.status(now)) is not Status.ACTIVE)
         return next(ended, Status.ACTIVE)
 
-    def secret_status(self, held: Held, now: float) -> Status:
+    def secret_status(self, match: SecretMatch, now: float) -> Status:
         """The status of that very secret: a replaced one may end before its token does."""
-        status = self.status(held.record, now)
-        if status is not Status.ACTIVE or held.previous is None:
+        status = self.status(match.record, now)
+        if status is not Status.ACTIVE or match.previous is None:
             return status
-        return held.previous.status(now)
+        return match.previous.status(now)
 
     def role(self, record: TokenRecord) -> Role:
         """Its role, or the lowest among its parents'."""

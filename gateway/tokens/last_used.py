@@ -15,7 +15,7 @@ import msgspec
 from gateway.core.tasks import await_uncancelled
 from gateway.observability.metrics import Metrics
 from gateway.tokens.models import PreviousSecret, TokenRecord
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ DUTY_CYCLE = 20
 LONGEST_PAUSE = 30.0
 
 
-class Used(NamedTuple):
+class UseKey(NamedTuple):
     """Whose use it is. ``previous_hash`` is set where a secret was used that a rotation has replaced."""
 
     token_id: str
@@ -46,23 +46,23 @@ class Use(NamedTuple):
         return Use(self.times + later.times, newest.at, newest.address)
 
 
-class UseRecorder:
+class LastUsedWriter:
     """Collects uses and writes them into the token file."""
 
     def __init__(
         self,
-        file: TokenFile,
+        file: JsonTokenFile,
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = file
         self._metrics = metrics
         self._monotonic = monotonic
-        self._waiting: dict[Used, Use] = {}
+        self._waiting: dict[UseKey, Use] = {}
         self._failing = False
         self._pause = FLUSH_SECONDS
 
-    def note(self, used: Used, now: float, address: str | None = None) -> None:
+    def note(self, used: UseKey, now: float, address: str | None = None) -> None:
         """Synchronous and cheap: it stands in the way of every request."""
         before = self._waiting.get(used)
         self._waiting[used] = Use(before.times + 1 if before else 1, int(now), address)
@@ -85,11 +85,11 @@ class UseRecorder:
         self._pause = min(max(FLUSH_SECONDS, busy), LONGEST_PAUSE)
         self._metrics.uses_waiting.set(len(self._waiting))
 
-    def _write(self, taken: dict[Used, Use]) -> None:
+    def _write(self, taken: dict[UseKey, Use]) -> None:
         """A file that is away for a moment must not be taken for an empty one."""
         self._file.update(lambda before: apply_uses(before, taken), create=False)
 
-    def _settle(self, write: "asyncio.Future[None]", taken: dict[Used, Use]) -> bool:
+    def _settle(self, write: "asyncio.Future[None]", taken: dict[UseKey, Use]) -> bool:
         """Whether the uses are in the file; if not, whatever the reason, they wait again."""
         error = write.exception()
         if error is None:
@@ -102,7 +102,7 @@ class UseRecorder:
         self._failing = True
         return False
 
-    def _put_back(self, taken: dict[Used, Use]) -> None:
+    def _put_back(self, taken: dict[UseKey, Use]) -> None:
         for used, use in taken.items():
             newer = self._waiting.get(used)
             self._waiting[used] = use if newer is None else use.and_then(newer)
@@ -114,7 +114,7 @@ class UseRecorder:
             log.error("last-used times lost at shutdown", extra={"tokens": len(self._waiting)})
 
 
-def apply_uses(before: TokenDocument, uses: Mapping[Used, Use]) -> TokenDocument:
+def apply_uses(before: TokenDocument, uses: Mapping[UseKey, Use]) -> TokenDocument:
     """Add the uses. A token deleted meanwhile is passed over; without any change the very same document is answered."""
     by_token: dict[str, dict[str | None, Use]] = {}
     for used, use in uses.items():

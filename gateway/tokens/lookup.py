@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.observability.redaction import redact_secret
 from gateway.tokens import secret as secrets_room
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import TokenRecord
 
 
@@ -28,7 +28,7 @@ def find(tokens: Sequence[TokenRecord], reference: str) -> TokenRecord:
     return find_secret(tokens, reference).record
 
 
-def find_secret(tokens: Sequence[TokenRecord], reference: str) -> Held:
+def find_secret(tokens: Sequence[TokenRecord], reference: str) -> SecretMatch:
     """The same, and which of its secrets was meant, if it was one that has been replaced."""
     matches = _matches(tokens, reference)
     if not matches:
@@ -38,15 +38,15 @@ def find_secret(tokens: Sequence[TokenRecord], reference: str) -> Held:
     return matches[0]
 
 
-def _matches(tokens: Sequence[TokenRecord], reference: str) -> list[Held]:
-    if exact := [Held(record, None) for record in tokens if record.id == reference]:
+def _matches(tokens: Sequence[TokenRecord], reference: str) -> list[SecretMatch]:
+    if exact := [SecretMatch(record, None) for record in tokens if record.id == reference]:
         return exact
     digest = secrets_room.digest(reference)
     if whole := _holders(tokens, lambda _, hashed: hashed == digest):
         return whole
     # "sk-a1b2c3d4e5f..." is how `list` prints it, and so how it gets pasted.
     beginning = reference.strip().removesuffix("...")
-    named = [Held(record, None) for record in tokens if record.name == reference]
+    named = [SecretMatch(record, None) for record in tokens if record.name == reference]
     if secrets_room.has_our_form(beginning):
         return named  # a whole secret that is nobody's must not fall back to the token with the same beginning
     known = {match.record.id for match in named}
@@ -54,16 +54,16 @@ def _matches(tokens: Sequence[TokenRecord], reference: str) -> list[Held]:
     return named + [match for match in begun if match.record.id not in known]
 
 
-def _holders(tokens: Sequence[TokenRecord], fits: Callable[[str, str], bool]) -> list[Held]:
+def _holders(tokens: Sequence[TokenRecord], fits: Callable[[str, str], bool]) -> list[SecretMatch]:
     """Tokens with a secret, by its display prefix and hash, that fits: the present one before those it replaced."""
     found = []
     for record in tokens:
         if fits(record.prefix, record.hash):
-            found.append(Held(record, None))
+            found.append(SecretMatch(record, None))
         else:
             old = next((old for old in reversed(record.previous_secrets) if fits(old.prefix, old.hash)), None)
             if old is not None:
-                found.append(Held(record, old))
+                found.append(SecretMatch(record, old))
     return found
 
 

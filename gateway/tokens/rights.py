@@ -10,11 +10,11 @@ import msgspec
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, TokenRecord, allows_model
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Rights(msgspec.Struct, frozen=True):
     """What follows from a line of records: every list of models has to allow a model, every set of limits holds."""
 
     role: Role
@@ -23,7 +23,7 @@ class Grant(msgspec.Struct, frozen=True):
     expires_at: int | None = None
     is_test: bool = False
 
-    def excess(self, other: "Grant") -> list[str]:
+    def fields_exceeding(self, other: "Rights") -> list[str]:
         """The fields in which this goes beyond the other, by the names that requests have for them."""
         found = []
         if self.role.rank > other.role.rank:
@@ -49,15 +49,15 @@ class Grant(msgspec.Struct, frozen=True):
         return reduce(_shared, self.models) if self.models else None
 
 
-EVERYTHING = Grant(Role.ADMIN)
+EVERYTHING = Rights(Role.ADMIN)
 
 
-def grant_along(line: Sequence[TokenRecord], previous: PreviousSecret | None = None) -> Grant:
+def rights_of_chain(line: Sequence[TokenRecord], previous: PreviousSecret | None = None) -> Rights:
     """Of a record and its parents. A secret that has been replaced gives nothing that outlasts it."""
     ends = [record.expires_at for record in line if record.expires_at is not None]
     if previous is not None:
         ends.append(previous.valid_until)
-    return Grant(
+    return Rights(
         role=min((record.role for record in line), key=lambda role: role.rank),
         models=tuple(record.models for record in line if record.models is not None),
         limits=tuple(record.limits for record in line if record.limits is not None),
@@ -66,9 +66,9 @@ def grant_along(line: Sequence[TokenRecord], previous: PreviousSecret | None = N
     )
 
 
-def grant_of(view: TokenView, held: Held) -> Grant:
+def rights_of(view: TokenHierarchy, match: SecretMatch) -> Rights:
     """Of whoever holds that secret."""
-    return grant_along((held.record, *(view.parents(held.record) or ())), held.previous)
+    return rights_of_chain((match.record, *(view.parents(match.record) or ())), match.previous)
 
 
 def _shared(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:

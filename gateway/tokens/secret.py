@@ -41,7 +41,7 @@ def has_our_form(secret: str) -> bool:
     return _OUR_FORM.fullmatch(secret) is not None
 
 
-def is_mistyped(secret: str) -> bool:
+def has_bad_checksum(secret: str) -> bool:
     """Whether this has our form but not our checksum. Secrets of any other form come from elsewhere: False."""
     return has_our_form(secret) and _checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]
 

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 from gateway.audit.hash_chain import Actor, AuditEvent
 from gateway.tokens import changes, lookup, validation
 from gateway.tokens import secret as secrets_room
-from gateway.tokens.changes import NewToken, TokenWish, Touch
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.changes import CreatedToken, RecordChange, TokenSpec
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.rights import EVERYTHING
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument
 
-Plan = Callable[[TokenView, float], Sequence[Touch]]
+Plan = Callable[[TokenHierarchy, float], Sequence[RecordChange]]
 """From the newest tokens and the time to what shall change. Raises to refuse; then nothing is written."""
 
 _NOT_LOGGED = frozenset({"hash"})
@@ -36,94 +36,96 @@ class Log(Protocol):
 class TokenService:
     """Changes to one token file. Every method may raise TokenFileError and OSError; then nothing has changed."""
 
-    def __init__(self, file: TokenFile, log: Log, clock: Callable[[], float]) -> None:
+    def __init__(self, file: JsonTokenFile, log: Log, clock: Callable[[], float]) -> None:
         self._file = file
         self._log = log
         self._clock = clock
 
-    def view(self) -> TokenView:
-        return TokenView(self._file.read() or TokenDocument())
+    def view(self) -> TokenHierarchy:
+        return TokenHierarchy(self._file.read() or TokenDocument())
 
     def find(self, reference: str) -> TokenRecord:
         """Raises NoSuchToken, AmbiguousToken."""
         return lookup.find(self.view().document.tokens, reference)
 
-    def change(self, by: Actor, plan: Plan, *, create: bool = True) -> tuple[Touch, ...]:
+    def change(self, by: Actor, plan: Plan, *, create: bool = True) -> tuple[RecordChange, ...]:
         """Plan and make a change. Answers what it touched. Raises what ``plan`` raises.
 
         Without ``create``, a file that is not there is an error: it may only be away for a moment.
         """
-        touches: list[Touch] = []
+        changes_made: list[RecordChange] = []
 
         def changed(before: TokenDocument) -> TokenDocument:
-            planned = plan(TokenView(before), self._clock())
+            planned = plan(TokenHierarchy(before), self._clock())
             if not planned:
                 return before
             self._log.append([_entry(by, touch) for touch in planned])
-            touches.extend(planned)
+            changes_made.extend(planned)
             return changes.applied(before, planned)
 
         try:
             self._file.update(changed, create=create)
         except BaseException:
-            if touches:
+            if changes_made:
                 with contextlib.suppress(OSError):  # the disk that refused the change may refuse this, too
-                    self._log.append([_entry(by, touch, ".failed") for touch in touches])
+                    self._log.append([_entry(by, touch, ".failed") for touch in changes_made])
             raise
-        return tuple(touches)
+        return tuple(changes_made)
 
-    def create(self, by: Actor, wish: TokenWish) -> NewToken:
+    def create(self, by: Actor, spec: TokenSpec) -> CreatedToken:
         """On behalf of somebody who may do everything. Raises ChangeRefused where a child would exceed its parent."""
-        made: list[NewToken] = []
+        made: list[CreatedToken] = []
 
-        def plan(view: TokenView, now: float) -> Sequence[Touch]:
-            made.append(changes.new_token(wish, *changes.giver(view, wish.parent_id, EVERYTHING, now), now))
+        def plan(view: TokenHierarchy, now: float) -> Sequence[RecordChange]:
+            made.append(
+                changes.new_token(spec, *changes.inherited_defaults(view, spec.parent_id, EVERYTHING, now), now)
+            )
             return changes.created(view, made[-1].record, now)
 
         self.change(by, plan)
         return made[-1]
 
-    def revoke(self, by: Actor, reference: str) -> Touch:
+    def revoke(self, by: Actor, reference: str) -> RecordChange:
         """End what the reference means: a token and all below it, or one replaced secret. Raises as ``find``."""
         return self._change_found(by, reference, changes.ended)
 
-    def delete(self, by: Actor, reference: str) -> Touch:
+    def delete(self, by: Actor, reference: str) -> RecordChange:
         """Raises NoSuchToken, AmbiguousToken."""
         return self._change_found(by, reference, lambda view, found, now: changes.deleted(view, found.record, now))
 
-    def rotate(self, by: Actor, reference: str, grace: int) -> NewToken:
+    def rotate(self, by: Actor, reference: str, grace: int) -> CreatedToken:
         """``grace`` in seconds. Raises NoSuchToken, AmbiguousToken, ChangeRefused."""
         secrets: list[str] = []
 
-        def plan(view: TokenView, found: Held, now: float) -> tuple[Touch, ...]:
+        def plan(view: TokenHierarchy, found: SecretMatch, now: float) -> tuple[RecordChange, ...]:
             secrets.append(secrets_room.generate(secrets_room.kind(found.record.prefix)))
             return changes.rotated(view, found.record, secrets[-1], grace, now)
 
-        return NewToken(self._change_found(by, reference, plan).record, secrets[-1])
+        return CreatedToken(self._change_found(by, reference, plan).record, secrets[-1])
 
     def import_file(self, by: Actor, data: bytes) -> tuple[TokenRecord, ...]:
         """Add the tokens of another file, in either form, that are not here yet. Answers those added."""
         offered = codec.decode(data).tokens
-        touches = self.change(by, lambda view, now: changes.imported(view, offered))
-        return tuple(touch.record for touch in touches)
+        changes_made = self.change(by, lambda view, now: changes.imported(view, offered))
+        return tuple(touch.record for touch in changes_made)
 
     def _change_found(
-        self, by: Actor, reference: str, plan: Callable[[TokenView, Held, float], Sequence[Touch]]
-    ) -> Touch:
+        self, by: Actor, reference: str, plan: Callable[[TokenHierarchy, SecretMatch, float], Sequence[RecordChange]]
+    ) -> RecordChange:
         """The touch of what was found itself; where nothing was left to change, one that changes nothing."""
         found: list[TokenRecord] = []
 
-        def planned(view: TokenView, now: float) -> Sequence[Touch]:
+        def planned(view: TokenHierarchy, now: float) -> Sequence[RecordChange]:
             one = lookup.find_secret(view.document.tokens, reference)
             found.append(one.record)
             return plan(view, one, now)
 
-        touches = self.change(by, planned)
-        unchanged = Touch("", found[-1], found[-1])
-        return next((touch for touch in touches if touch.record.id == found[-1].id), unchanged)
+        changes_made = self.change(by, planned)
+        unchanged = RecordChange("", found[-1], found[-1])
+        return next((touch for touch in changes_made if touch.record.id == found[-1].id), unchanged)
 
 
-def _entry(by: Actor, touch: Touch, suffix: str = "") -> AuditEvent:
+def _entry(by: Actor, touch: RecordChange, suffix: str = "") -> AuditEvent:
     return AuditEvent(
         actor=by,
         action=touch.action + suffix,

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gateway.admin.authorizer import Authority, authority_of
-from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
-from gateway.auth.roles import ROLES, Kinship, Reach, Verb, kinship, reaches
+from gateway.admin.authorizer import Authorizer, authorizer_for
+from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
+from gateway.auth.roles import ROLES, Action, Relation, Scope, allows
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role, TokenRecord
 from tests.support.tokens import NOW
 from tests.tokens.test_changes import rotate
@@ -15,16 +15,16 @@ from tests.tokens.test_hierarchy import token, view
 ANN, BOB = "ann@example.com", "bob@example.com"
 
 
-def caller(family: TokenView, record: TokenRecord, now: float = NOW) -> Authority:
-    return authority_of(family, Principal(record.name, record.role, Held(record, None), (), record.hash), now)
+def caller(family: TokenHierarchy, record: TokenRecord, now: float = NOW) -> Authorizer:
+    return authorizer_for(family, Principal(record.name, record.role, SecretMatch(record, None), (), record.hash), now)
 
 
 def test_every_role_has_a_word_on_every_verb() -> None:
-    assert {role: set(row) for role, row in ROLES.items()} == {role: set(Verb) for role in Role}
-    assert set(ROLES[Role.ADMIN].values()) == {Reach.ALL}
-    assert {verb for verb, reach in ROLES[Role.SERVICE].items() if reach is not Reach.NOTHING} == {
-        Verb.INFER,
-        Verb.READ,
+    assert {role: set(row) for role, row in ROLES.items()} == {role: set(Action) for role in Role}
+    assert set(ROLES[Role.ADMIN].values()) == {Scope.ALL}
+    assert {action for action, scope in ROLES[Role.SERVICE].items() if scope is not Scope.NOTHING} == {
+        Action.INFER,
+        Action.READ,
     }
 
 
@@ -33,34 +33,34 @@ FAMILY = view(
     token("free"), token("free_too"), token("kid", "free"), token("grandkid", "kid"),
 )  # fmt: skip
 KIN = [
-    ("a", "a", Kinship.ITSELF),
-    ("a", "sister", Kinship.OWN),
-    ("a", "child", Kinship.OWN),
-    ("child", "a", Kinship.OWN),
-    ("a", "bob", Kinship.STRANGER),
-    ("a", "free", Kinship.STRANGER),
-    ("free", "free_too", Kinship.STRANGER),
-    ("free", "kid", Kinship.OWN),
-    ("free", "grandkid", Kinship.OWN),
-    ("kid", "free", Kinship.STRANGER),
-    ("free_too", "kid", Kinship.STRANGER),
+    ("a", "a", Relation.ITSELF),
+    ("a", "sister", Relation.OWN),
+    ("a", "child", Relation.OWN),
+    ("child", "a", Relation.OWN),
+    ("a", "bob", Relation.STRANGER),
+    ("a", "free", Relation.STRANGER),
+    ("free", "free_too", Relation.STRANGER),
+    ("free", "kid", Relation.OWN),
+    ("free", "grandkid", Relation.OWN),
+    ("kid", "free", Relation.STRANGER),
+    ("free_too", "kid", Relation.STRANGER),
 ]
 
 
 @pytest.mark.parametrize(("one", "other", "kin"), KIN)
-def test_kinship(one: str, other: str, kin: Kinship) -> None:
+def test_kinship(one: str, other: str, relation: Relation) -> None:
     records = {record.name: record for record in FAMILY.document.tokens}
-    assert kinship(FAMILY, records[one], records[other]) is kin
-    assert kinship(FAMILY, None, records[other]) is Kinship.STRANGER
+    assert relation(FAMILY, records[one], records[other]) is relation
+    assert relation(FAMILY, None, records[other]) is Relation.STRANGER
 
 
-@pytest.mark.parametrize("verb", Verb)
-def test_reach_by_kinship(verb: Verb) -> None:
-    assert all(reaches(Role.ADMIN, verb, kin) for kin in Kinship)
-    assert reaches(Role.SERVICE, verb, Kinship.ITSELF) == (verb in (Verb.READ, Verb.INFER))
-    assert reaches(Role.SERVICE, verb, Kinship.OWN) == (verb is Verb.INFER)
-    assert reaches(Role.MEMBER, verb, Kinship.OWN) == (verb is not Verb.ADMINISTER)
-    assert reaches(Role.MEMBER, verb, Kinship.STRANGER) == (verb is Verb.INFER)
+@pytest.mark.parametrize("verb", Action)
+def test_reach_by_kinship(action: Action) -> None:
+    assert all(allows(Role.ADMIN, action, relation) for relation in Relation)
+    assert allows(Role.SERVICE, action, Relation.ITSELF) == (action in (Action.READ, Action.INFER))
+    assert allows(Role.SERVICE, action, Relation.OWN) == (action is Action.INFER)
+    assert allows(Role.MEMBER, action, Relation.OWN) == (action is not Action.ADMINISTER)
+    assert allows(Role.MEMBER, action, Relation.STRANGER) == (action is Action.INFER)
 
 
 def test_what_cannot_be_seen_is_not_there() -> None:
@@ -68,7 +68,7 @@ def test_what_cannot_be_seen_is_not_there() -> None:
     messages = set()
     for token_id in ("tok_bob", "tok_nowhere"):
         with pytest.raises(NotFound) as caught:
-            may.find(Verb.READ, token_id)
+            may.find(Action.READ, token_id)
         messages.add(caught.value.body())
     assert len(messages) == 1
 
@@ -77,28 +77,28 @@ def test_a_mightier_token_can_only_be_seen_and_revoked() -> None:
     family = view(token("a", owner=ANN, models=["x"]), token("wide", owner=ANN), token("boss", owner=ANN, role="admin"))
     may = caller(family, family.document.tokens[0])
     for mightier in ("tok_wide", "tok_boss"):
-        for verb in (Verb.UPDATE, Verb.ROTATE, Verb.DELETE):
+        for action in (Action.UPDATE, Action.ROTATE, Action.DELETE):
             with pytest.raises(Forbidden):
-                may.find(verb, mightier)
-        for verb in (Verb.READ, Verb.REVOKE):
-            assert may.find(verb, mightier).id == mightier
+                may.find(action, mightier)
+        for action in (Action.READ, Action.REVOKE):
+            assert may.find(action, mightier).id == mightier
 
 
 def test_a_service_is_told_what_it_may_not_do_to_itself() -> None:
     family = view(token("s", role="service"))
     with pytest.raises(Forbidden, match="`service` may not rotate"):
-        caller(family, family.document.tokens[0]).find(Verb.ROTATE, "tok_s")
+        caller(family, family.document.tokens[0]).find(Action.ROTATE, "tok_s")
 
 
 @pytest.mark.parametrize("now", [NOW, NOW + 59.9])
 def test_a_replaced_secret_is_told_to_use_the_new_one(now: float) -> None:
     current = rotate(token("a"), 60)
-    principal = Principal("a", Role.MEMBER, Held(current, current.previous_secrets[0]), (), token("a").hash)
-    may = authority_of(view(current), principal, now)
+    principal = Principal("a", Role.MEMBER, SecretMatch(current, current.previous_secrets[0]), (), token("a").hash)
+    may = authorizer_for(view(current), principal, now)
     with pytest.raises(Forbidden, match="has been replaced: send the new one") as caught:
-        may.find(Verb.ROTATE, "tok_a")
+        may.find(Action.ROTATE, "tok_a")
     assert caught.value.param == "expires_at"
-    assert may.find(Verb.REVOKE, "tok_a") is current
+    assert may.find(Action.REVOKE, "tok_a") is current
 
 
 def test_whoever_has_ended_meanwhile_has_no_authority() -> None:
@@ -109,16 +109,16 @@ def test_whoever_has_ended_meanwhile_has_no_authority() -> None:
 
 
 def test_open_mode_is_over_with_the_first_token() -> None:
-    assert authority_of(view(), ANYBODY, NOW).reach(Verb.CREATE) is Reach.ALL
+    assert authorizer_for(view(), ANONYMOUS, NOW).scope(Action.CREATE) is Scope.ALL
     with pytest.raises(Unauthenticated, match="the first token"):
-        authority_of(view(token("a")), ANYBODY, NOW)
-    assert authority_of(view(token("a")), ENVIRONMENT, NOW).may(Verb.DELETE, token("a"))
+        authorizer_for(view(token("a")), ANONYMOUS, NOW)
+    assert authorizer_for(view(token("a")), ENVIRONMENT_KEY, NOW).allows(Action.DELETE, token("a"))
 
 
 def test_only_who_creates_everywhere_picks_an_owner() -> None:
     member = caller(FAMILY, token("a", owner=ANN))
-    member.refuse_owner(ANN, ANN)
+    member.require_owner(ANN, ANN)
     with pytest.raises(Forbidden) as caught:
-        member.refuse_owner(BOB, ANN)
+        member.require_owner(BOB, ANN)
     assert caught.value.param == "owner"
-    authority_of(FAMILY, ENVIRONMENT, NOW).refuse_owner(BOB, ANN)
+    authorizer_for(FAMILY, ENVIRONMENT_KEY, NOW).require_owner(BOB, ANN)

@@ -3,9 +3,9 @@
 import pytest
 
 from gateway.auth.access import Access, authorize
-from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
+from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
 from gateway.core.errors import Forbidden
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role
 from tests.support.tokens import record
 
@@ -34,11 +34,11 @@ def test_every_role_on_every_access(role: Role, access: Access) -> None:
 
 def test_a_public_route_asks_for_no_caller_so_asking_is_a_mistake() -> None:
     with pytest.raises(KeyError):
-        authorize(ENVIRONMENT, Access.PUBLIC)
+        authorize(ENVIRONMENT_KEY, Access.PUBLIC)
 
 
 def test_the_environment_key_and_anybody_have_no_token() -> None:
-    for principal in (ENVIRONMENT, ANYBODY):
+    for principal in (ENVIRONMENT_KEY, ANONYMOUS):
         assert principal.token_id is None
         assert not principal.is_test
         assert principal.may_use("anything")
@@ -46,9 +46,9 @@ def test_the_environment_key_and_anybody_have_no_token() -> None:
 
 def test_a_token_brings_its_own_limits() -> None:
     token = record("sk_test_made-up-test-secret", models=["gpt-*"])
-    principal = Principal("x", Role.MEMBER, Held(token, None))
+    principal = Principal("x", Role.MEMBER, SecretMatch(token, None))
     assert principal.token_id == record("sk_test_made-up-test-secret").id
     assert principal.is_test
     assert principal.may_use("gpt-4o")
     assert not principal.may_use("o1")
-    assert not Principal("x", Role.MEMBER, Held(record(), None)).is_test
+    assert not Principal("x", Role.MEMBER, SecretMatch(record(), None)).is_test

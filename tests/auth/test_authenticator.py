@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
-from gateway.auth.principal import ANYBODY, ENVIRONMENT, Mode, Principal
+from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret
 from gateway.tokens.cache import FileState
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role
 from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.gateway import running_gateway
@@ -34,11 +34,11 @@ TOKENS = (
 class Tokens:
     def __init__(self, *tokens: object) -> None:
         self.state = FileState.CURRENT
-        self.listeners: list[Callable[[TokenView], None]] = []
+        self.listeners: list[Callable[[TokenHierarchy], None]] = []
         self.hold(*tokens)
 
     def hold(self, *tokens: object) -> None:
-        self.view = TokenView(TokenDocument(tokens))  # type: ignore[arg-type]
+        self.view = TokenHierarchy(TokenDocument(tokens))  # type: ignore[arg-type]
         for listener in self.listeners:
             listener(self.view)
 
@@ -73,15 +73,15 @@ def test_the_mode_follows_from_key_and_file(key: str | None, tokens: tuple[objec
 
 def test_open_mode_admits_this_machine_as_admin_whatever_it_sends() -> None:
     gateway = make(Tokens())
-    assert gateway.authenticate(None, LOCAL) is ANYBODY
-    assert gateway.authenticate(Credential(None), LOCAL) is ANYBODY
+    assert gateway.authenticate(None, LOCAL) is ANONYMOUS
+    assert gateway.authenticate(Credential(None), LOCAL) is ANONYMOUS
     assert gateway.authenticate(Credential("anything"), LOCAL).role is Role.ADMIN
 
 
 def test_open_mode_tells_others_the_mend() -> None:
     with pytest.raises(Forbidden, match=r"token_manager\.py create NAME.*FREEGPT_API_KEY.*GATEWAY_ALLOW_OPEN"):
         make(Tokens()).authenticate(None, REMOTE)
-    assert make(Tokens(), allow_open=True).authenticate(None, REMOTE) is ANYBODY
+    assert make(Tokens(), allow_open=True).authenticate(None, REMOTE) is ANONYMOUS
 
 
 def test_open_mode_over_a_damaged_file_serves_nobody() -> None:
@@ -96,22 +96,22 @@ def test_open_mode_over_a_damaged_file_serves_nobody() -> None:
 
 def test_the_environment_key_is_an_admin_and_the_only_one_beside_no_file() -> None:
     gateway = make(Tokens(), KEY)
-    assert admitted(gateway, KEY) is ENVIRONMENT
-    assert ENVIRONMENT.role is Role.ADMIN
+    assert admitted(gateway, KEY) is ENVIRONMENT_KEY
+    assert ENVIRONMENT_KEY.role is Role.ADMIN
     assert admitted(gateway, None) is admitted(gateway, KEY + "x") is admitted(gateway, ACTIVE) is None
 
 
 @pytest.mark.parametrize("key", [None, KEY])
 def test_of_the_file_only_active_tokens_get_in(key: str | None) -> None:
     gateway = make(Tokens(*TOKENS), key)
-    held = Held(TOKENS[0], None)
+    held = SecretMatch(TOKENS[0], None)
     assert admitted(gateway, ACTIVE, REMOTE) == Principal("good", Role.SERVICE, held, (), TOKENS[0].hash)
     assert [admitted(gateway, text) for text in (REVOKED, EXPIRED, "sk-unknown", "", None)] == [None] * 5
-    assert (admitted(gateway, KEY) is ENVIRONMENT) == (key is not None)
+    assert (admitted(gateway, KEY) is ENVIRONMENT_KEY) == (key is not None)
 
 
 def test_an_environment_key_with_our_form_needs_no_checksum() -> None:
-    assert admitted(make(Tokens(), "sk-" + "a" * 49), "sk-" + "a" * 49) is ENVIRONMENT
+    assert admitted(make(Tokens(), "sk-" + "a" * 49), "sk-" + "a" * 49) is ENVIRONMENT_KEY
 
 
 @pytest.mark.parametrize(
@@ -195,5 +195,5 @@ async def test_a_running_gateway_that_had_a_token_for_a_moment_never_opens_again
         assert gateway.app.mode is Mode.OPEN
         for data in (content(entry(REVOKED)), content(), b"{}"):
             path.write_bytes(data)
-            await gateway.app._watcher.look()
+            await gateway.app._token_cache.refresh()
         assert gateway.app.mode is Mode.FILE

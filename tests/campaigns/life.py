@@ -27,13 +27,13 @@ from gateway.core.clock import SteadyClock
 from gateway.limits.config import read_limits
 from gateway.storage import files
 from gateway.tokens import changes, secret
-from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
-from gateway.tokens.hierarchy import TokenView
-from gateway.tokens.last_used import Use, Used, apply_uses
+from gateway.tokens.changes import ChangeRefused, RecordChange, TokenSpec
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.last_used import Use, UseKey, apply_uses
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
 from gateway.tokens.models import Role, TokenRecord
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenFileError
 from tests.support.tokens import BY, Clock
 
@@ -51,7 +51,7 @@ class Hands:
 
     def __init__(self, folder: Path, wall: Callable[[], float]) -> None:
         self.clock = SteadyClock(wall)
-        self._file = TokenFile(folder / TOKENS)
+        self._file = JsonTokenFile(folder / TOKENS)
         self._service = TokenService(self._file, AuditLog(audit_path(folder), self.clock), self.clock)
 
     def tokens(self) -> tuple[TokenRecord, ...]:
@@ -68,7 +68,7 @@ class Hands:
             return {"failed": str(error)}
 
     def _create(self, order: Order) -> Order:
-        made = self._service.create(BY, TokenWish(**fields(order["wish"])))
+        made = self._service.create(BY, TokenSpec(**fields(order["wish"])))
         return {"id": made.record.id, "secret": made.secret}
 
     def _rotate(self, order: Order) -> Order:
@@ -82,8 +82,8 @@ class Hands:
         self._service.delete(BY, order["reference"])
 
     def _patch(self, order: Order) -> None:
-        def plan(view: TokenView, _now: float) -> tuple[Touch, ...]:
-            record = view.by_id(order["reference"])
+        def plan(view: TokenHierarchy, _now: float) -> tuple[RecordChange, ...]:
+            record = view.find_by_id(order["reference"])
             if record is None:
                 raise NoSuchToken
             return changes.patched(view, record, fields(order["values"]))
@@ -94,7 +94,7 @@ class Hands:
         self._service.import_file(BY, order["text"].encode())
 
     def _use(self, order: Order) -> None:
-        uses = {Used(order["id"], order["hash"]): Use(order["times"], int(self.clock()), order["address"])}
+        uses = {UseKey(order["id"], order["hash"]): Use(order["times"], int(self.clock()), order["address"])}
         self._file.update(lambda before: apply_uses(before, uses), create=False)
 
 

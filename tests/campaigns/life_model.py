@@ -190,25 +190,25 @@ class Model:
         return rights
 
     def _create(self, order: Order, now: float, made: Order, caller: Rights) -> Lines:
-        wish = order["wish"]
+        spec = order["wish"]
         parent = None
-        if wish.get("parent_id") is not None:
-            parent = self.tokens.get(wish["parent_id"])
+        if spec.get("parent_id") is not None:
+            parent = self.tokens.get(spec["parent_id"])
             if parent is None or self.status(parent, now) != "active":
                 raise Refused
         giver = self.rights(parent) if parent else caller
         owner = parent.owner if parent else None
         token = Token(
             id=made.get("id", "?"),
-            name=wish["name"],
+            name=spec["name"],
             created_at=int(now),
-            secret=Secret(made.get("secret") or wish.get("prefix") or ("sk_test_" if giver.is_test else "sk-")),
-            owner=wish.get("owner", owner),
-            role=wish.get("role", "service" if giver.role == "service" else "member"),
-            parent_id=wish.get("parent_id"),
-            expires_at=wish.get("expires_at", giver.expires_at),
-            models=wish.get("models", giver.common()),
-            rpm=wish.get("rpm", giver.rpm),
+            secret=Secret(made.get("secret") or spec.get("prefix") or ("sk_test_" if giver.is_test else "sk-")),
+            owner=spec.get("owner", owner),
+            role=spec.get("role", "service" if giver.role == "service" else "member"),
+            parent_id=spec.get("parent_id"),
+            expires_at=spec.get("expires_at", giver.expires_at),
+            models=spec.get("models", giver.common()),
+            rpm=spec.get("rpm", giver.rpm),
         )
         if rights_of([token]).beyond(caller) or (parent and (token.owner != owner or rights_of([token]).beyond(giver))):
             raise Refused

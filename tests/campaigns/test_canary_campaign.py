@@ -23,10 +23,10 @@ import pytest
 
 from gateway.core.clock import SteadyClock
 from gateway.tokens import secret
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import Role
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns.life import TOKENS, AuditLog, Needles, audit_path
 from tests.support.gateway import ROOT, Process, gateway_process, token_manager
 from tests.support.tokens import BY, freegpt
@@ -307,16 +307,16 @@ def own_text(text: str, key: str) -> Iterator[bytes]:
 
 def service_at(folder: Path) -> TokenService:
     clock = SteadyClock()
-    return TokenService(TokenFile(folder / TOKENS), AuditLog(audit_path(folder), clock), clock)
+    return TokenService(JsonTokenFile(folder / TOKENS), AuditLog(audit_path(folder), clock), clock)
 
 
 def make_secrets(folder: Path) -> Secrets:
     service = service_at(folder)
     wishes = {"living": {}, "revoked": {}, "test": {"prefix": "sk_test_"}, "service": {"role": Role.SERVICE}}
     wishes |= {"limited": {"models": ("none",)}, "expired": {"expires_at": int(time.time()) - 5}}
-    found = {name: service.create(BY, TokenWish(name=name, **wish)).secret for name, wish in wishes.items()}
+    found = {name: service.create(BY, TokenSpec(name=name, **spec)).secret for name, spec in wishes.items()}
     service.revoke(BY, found["revoked"])
-    found["replaced"] = service.create(BY, TokenWish(name="rotated", owner="ann@example.com")).secret
+    found["replaced"] = service.create(BY, TokenSpec(name="rotated", owner="ann@example.com")).secret
     found["new"] = service.rotate(BY, found["replaced"], 3600).secret
     service.import_file(BY, json.dumps(freegpt(IMPORTED)).encode())
     mistyped = secret.generate()
@@ -516,8 +516,8 @@ async def test_configured_secrets_are_masked_however_they_are_spelt(
 async def test_a_secret_for_a_name_is_masked_in_the_log(tmp_path: Path, log_format: str) -> None:
     """A name is its giver's own text: it stands in the file and in lists as it was given. A log goes to other people."""
     service, haul = service_at(tmp_path), Haul()
-    pasted = service.create(BY, TokenWish(name="living")).secret
-    named = service.create(BY, TokenWish(name=pasted)).secret
+    pasted = service.create(BY, TokenSpec(name="living")).secret
+    named = service.create(BY, TokenSpec(name=pasted)).secret
     with gateway_process(tmp_path, log_format=log_format, GATEWAY_LOG_LEVEL="debug") as gateway:
         for target in ("/api/me", "/nowhere", "/v1/models"):
             await Asker(gateway, Haul()).send(Way("GET", target).with_form(Form([("api-key", named)])))

@@ -21,9 +21,9 @@ from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import verify
 from gateway.audit.log import AuditLog
 from gateway.core.clock import SteadyClock
-from gateway.tokens.changes import NewToken, TokenWish
+from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns import life
 from tests.support.gateway import KEY, ROOT, Process, gateway_process, running_gateway, select_a_moment
 from tests.support.server import slow_upstream
@@ -123,17 +123,17 @@ class Hands:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.log = AuditLog(folder / "data" / "audit.jsonl", SteadyClock())
-        self.service = TokenService(TokenFile(folder / "api_tokens.json"), self.log, SteadyClock())
+        self.service = TokenService(JsonTokenFile(folder / "api_tokens.json"), self.log, SteadyClock())
         self._port = port
 
-    async def by_hand(self, made: NewToken) -> None:
+    async def by_hand(self, made: CreatedToken) -> None:
         await asyncio.to_thread(self.service.revoke, BY, made.record.id)
 
-    async def by_api(self, made: NewToken) -> None:
+    async def by_api(self, made: CreatedToken) -> None:
         reply = await talk(self._port, request("POST", f"/api/tokens/{made.record.id}/revoke", [BEARER]))
         assert (reply.status, reply.json()["status"]) == (200, "revoked")
 
-    async def by_secret(self, made: NewToken) -> None:
+    async def by_secret(self, made: CreatedToken) -> None:
         body = b'{"token":"%s"}' % made.secret.encode()
         assert (await talk(self._port, post("/api/tokens/revoke", body, ()))).status == 200
 
@@ -145,10 +145,10 @@ async def start_stream(client: Client, secret: str) -> None:
 
 
 async def revoked_once(
-    gateway: Process, clients: dict[int, Client], hands: Hands, revoke: Callable[[NewToken], object]
+    gateway: Process, clients: dict[int, Client], hands: Hands, revoke: Callable[[CreatedToken], object]
 ) -> tuple[float, float]:
     """Seconds from the acknowledged revocation to the last worker's 401, and to the last stream's end."""
-    made = await asyncio.to_thread(hands.service.create, BY, TokenWish(name="dying"))
+    made = await asyncio.to_thread(hands.service.create, BY, TokenSpec(name="dying"))
     for client in clients.values():
         assert await status(client, made.secret) == 400, "a new token is known to every worker at once"
     async with one_connection_to_each(gateway) as streams:
@@ -176,7 +176,7 @@ async def test_every_worker_refuses_a_revoked_token_within_a_second(tmp_path: Pa
         ) as gateway,
     ):  # fmt: skip
         hands = Hands(tmp_path, gateway.port)
-        living = hands.service.create(BY, TokenWish(name="living"))
+        living = hands.service.create(BY, TokenSpec(name="living"))
         answered: list[int] = []
         async with one_connection_to_each(gateway) as clients, asyncio.TaskGroup() as group:
             busy = [group.create_task(keep_busy(gateway, living.secret, answered)) for _ in range(WORKERS)]
@@ -201,10 +201,10 @@ async def test_an_end_is_exact_at_its_second(tmp_path: Path) -> None:
     """A token's own, its parent's, that of a secret which has been replaced; and no clock that goes back undoes it."""
     wall = Clock()
     service = service_at(tmp_path / "api_tokens.json", wall)
-    own = service.create(BY, TokenWish(name="own", expires_at=NOW + 10))
-    parent = service.create(BY, TokenWish(name="parent", expires_at=NOW + 20))
-    child = service.create(BY, TokenWish(name="child", parent_id=parent.record.id))
-    rotated = service.create(BY, TokenWish(name="rotated"))
+    own = service.create(BY, TokenSpec(name="own", expires_at=NOW + 10))
+    parent = service.create(BY, TokenSpec(name="parent", expires_at=NOW + 20))
+    child = service.create(BY, TokenSpec(name="child", parent_id=parent.record.id))
+    rotated = service.create(BY, TokenSpec(name="rotated"))
     new = service.rotate(BY, rotated.record.id, 30)
     ends = [(own.secret, 10), (parent.secret, 20), (child.secret, 20), (rotated.secret, 30)]
     async with (
@@ -234,8 +234,8 @@ async def test_a_clock_set_back_revives_nothing_even_in_a_new_worker(tmp_path: P
     moved = tmp_path / "moved"
     moved.write_text("0")
     service = service_at(tmp_path / "api_tokens.json", time.time)
-    living = service.create(BY, TokenWish(name="living"))
-    ending = service.create(BY, TokenWish(name="ending", expires_at=int(time.time()) + 1000))
+    living = service.create(BY, TokenSpec(name="living"))
+    ending = service.create(BY, TokenSpec(name="ending", expires_at=int(time.time()) + 1000))
     with gateway_process(tmp_path, GATEWAY_WORKERS=str(WORKERS), PYTHONPATH=f"{tmp_path}:{ROOT}") as gateway:
         first = set(workers_of(gateway))
         assert await asked_everywhere(gateway, ending.secret) == {400}

@@ -20,7 +20,7 @@ from gateway.tokens import secret
 from gateway.tokens.cache import FileState
 from gateway.tokens.models import Status
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.campaigns.damage import ACTIVE, GOOD, REVOKED, Damage, damages
 from tests.support.gateway import ROOT, Running, environment, load_settings, running_gateway, select_a_moment
@@ -155,7 +155,7 @@ def test_a_killed_writer_tears_nothing_and_loses_nothing(tmp_path: Path) -> None
         more = model.learn(document)
         assert more <= 1, f"kill {number}: one change at most can be done without a word"
         unacknowledged += more
-    TokenFile(path).update(lambda before: TokenDocument(before.tokens, {"swept": True}))
+    JsonTokenFile(path).update(lambda before: TokenDocument(before.tokens, {"swept": True}))
     print(
         f"\ncampaign kill -9: {kills} kills, {len(model.made)} tokens made, {sum(model.uses.values())} uses, {torn} torn, "
         f"0 lost, {strays} stray temporaries, {unacknowledged} done without a word"
@@ -184,14 +184,14 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
     states = list(damages(1 if FULL else 15))
     seen: Counter[FileState] = Counter()
     async with running_gateway(tmp_path) as gateway, aiohttp.ClientSession() as client:
-        watcher = gateway.app._watcher
+        watcher = gateway.app._token_cache
         for damage in states:
             await _damage_and_ask(client, gateway, path, damage)
             seen[watcher.state] += 1
             if watcher.state is FileState.DAMAGED:
                 assert await _status(client, gateway, ACTIVE) == 200, f"{damage[0]}: the last good state goes on"
             _mend(path)
-            await watcher.look()
+            await watcher.refresh()
             assert watcher.state is FileState.CURRENT, damage[0]
             assert await _status(client, gateway, ACTIVE) == 200, damage[0]
     told = ", ".join(f"{count} {state.value}" for state, count in seen.items())
@@ -202,7 +202,7 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
 async def _damage_and_ask(client: aiohttp.ClientSession, gateway: Running, path: Path, damage: Damage) -> None:
     name, do = damage
     do(path)
-    await gateway.app._watcher.look()
+    await gateway.app._token_cache.refresh()
     for who, key in (("nobody", None), ("a revoked token", REVOKED), ("an unknown token", STRANGE_KEY)):
         status = await _status(client, gateway, key)
         assert not 200 <= status < 300, f"{name}: {who} was let in"
@@ -244,6 +244,6 @@ def _start(settings: Settings) -> str:
     except Exception as bug:
         print(f"\n{type(bug).__name__}: {bug}")
         return "crashed"
-    held = app._watcher.view.by_hash(secret.digest(REVOKED))
+    held = app._token_cache.view.find_by_digest(secret.digest(REVOKED))
     revived = held is not None and held.record.status(0) is Status.ACTIVE
     return "open" if app.mode is Mode.OPEN or revived else "enforced"

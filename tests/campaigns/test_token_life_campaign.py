@@ -26,16 +26,16 @@ from gateway.audit.log import AuditLog
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
-from gateway.auth.principal import ANYBODY, ENVIRONMENT, Principal
+from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import GatewayError, StoreUnavailable, Unauthenticated
 from gateway.observability.metrics import Metrics
 from gateway.storage.shared_memory import SharedLatch
-from gateway.tokens.cache import TokenWatcher
-from gateway.tokens.changes import TokenWish
-from gateway.tokens.last_used import Used, UseRecorder
+from gateway.tokens.cache import TokenCache
+from gateway.tokens.changes import TokenSpec
+from gateway.tokens.last_used import LastUsedWriter, UseKey
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns.life import TOKENS, Hands, Needles, Order, Second, Trap, audit_path, fail, fields, trapped
 from tests.campaigns.life_model import (
     YEAR,
@@ -66,14 +66,14 @@ class Gateway:
     """The server's parts, put together as the composition root does."""
 
     def __init__(self, folder: Path, clock: SteadyClock, enforcement: SharedLatch, key: str | None) -> None:
-        file = TokenFile(folder / TOKENS, 2.0)
+        file = JsonTokenFile(folder / TOKENS, 2.0)
         self.clock = clock
         self.enforcement = enforcement
-        self.watcher = TokenWatcher(file)
+        self.watcher = TokenCache(file)
         self.watcher.load()
         service = TokenService(file, AuditLog(audit_path(folder), clock, 2.0), clock)
         self.management = TokenManagement(service, self.watcher, clock)
-        self.recorder = UseRecorder(file, Metrics())
+        self.recorder = LastUsedWriter(file, Metrics())
         self.authenticator = Authenticator(key, self.watcher, clock, enforcement)
         self.watcher.subscribe(self.authenticator.on_tokens_changed)
 
@@ -84,12 +84,12 @@ class Gateway:
         except Unauthenticated as error:
             said = str(error)
             return next((status for status in ("expired", "revoked") if f"it is {status}" in said), "unknown"), None
-        return ("open", None) if principal is ANYBODY else ("active", principal)
+        return ("open", None) if principal is ANONYMOUS else ("active", principal)
 
     def note_use(self, principal: Principal) -> None:
-        assert principal.held is not None
-        old = principal.held.previous
-        used = Used(principal.held.record.id, old and old.hash)
+        assert principal.secret_match is not None
+        old = principal.secret_match.previous
+        used = UseKey(principal.secret_match.record.id, old and old.hash)
         self.recorder.note(used, self.clock(), HERE.address if old else None)
 
     async def do(self, order: Order, principal: Principal) -> Order:
@@ -106,7 +106,7 @@ class Gateway:
         manage, reference = self.management, order.get("reference", "")
         match order["verb"]:
             case "create":
-                made = await manage.create(caller, TokenWish(**fields(order["wish"])))
+                made = await manage.create(caller, TokenSpec(**fields(order["wish"])))
                 return {"id": made.record.id, "secret": made.secret}
             case "rotate":
                 made = await manage.rotate(caller, reference, order["grace"])
@@ -242,8 +242,8 @@ class Life:
             self.model.tokens = {one.id: one for one in (freegpt_token(*pair) for pair in first.items())}
             self.secrets += first
         self._begin_anew()
-        for wish in wishes:
-            self._change("command line", {"verb": "create", "wish": self._dated(wish)})
+        for spec in wishes:
+            self._change("command line", {"verb": "create", "wish": self._dated(spec)})
 
     def close(self) -> None:
         self.runner.close()
@@ -251,13 +251,13 @@ class Life:
 
     # Changes
 
-    @rule(4, who=WHO, wish=WISHES, owner=one_of(None, "ann@example.com"))
-    def create(self, who: str, wish: Order, owner: str | None) -> None:
-        self._change(who, {"verb": "create", "wish": {**self._dated(wish), "owner": owner}})
+    @rule(4, who=WHO, spec=WISHES, owner=one_of(None, "ann@example.com"))
+    def create(self, who: str, spec: Order, owner: str | None) -> None:
+        self._change(who, {"verb": "create", "wish": {**self._dated(spec), "owner": owner}})
 
-    @rule(5, has_tokens, who=WHO, wish=WISHES, parent=any_number)
-    def create_below(self, who: str, wish: Order, parent: int) -> None:
-        self._change(who, {"verb": "create", "wish": {**self._dated(wish), "parent_id": self._token(parent).id}})
+    @rule(5, has_tokens, who=WHO, spec=WISHES, parent=any_number)
+    def create_below(self, who: str, spec: Order, parent: int) -> None:
+        self._change(who, {"verb": "create", "wish": {**self._dated(spec), "parent_id": self._token(parent).id}})
 
     @rule(8, has_tokens, who=WHO, which=any_number, grace=one_of(0, 1, 60, 3600, 86_400, YEAR, YEAR + 1))
     def rotate(self, who: str, which: int, grace: int) -> None:
@@ -375,14 +375,14 @@ class Life:
         lambda life: life.kept,
         which=any_number,
         verb=one_of("create", "rotate", "patch", "revoke"),
-        wish=WISHES,
+        spec=WISHES,
         grace=one_of(0, 60),
     )
-    def act_as(self, which: int, verb: str, wish: Order, grace: int) -> None:
+    def act_as(self, which: int, verb: str, spec: Order, grace: int) -> None:
         text, principal = self.kept[which % len(self.kept)]
         order = {"verb": verb, "reference": principal.token_id, "grace": grace}
-        order["wish"] = {**self._dated(wish), "parent_id": principal.token_id}
-        order["values"] = {"models": wish.get("models"), "name": wish["name"]}
+        order["wish"] = {**self._dated(spec), "parent_id": principal.token_id}
+        order["values"] = {"models": spec.get("models"), "name": spec["name"]}
         self._change("gateway", order, (text, principal))
 
     # The world around
@@ -489,7 +489,7 @@ class Life:
             return self.second.answer(), []
         with self._disk() as trap:
             if who == "gateway":
-                answer = self.runner.run(self.server.do(plain, caller[1] if caller else ENVIRONMENT))
+                answer = self.runner.run(self.server.do(plain, caller[1] if caller else ENVIRONMENT_KEY))
             else:
                 answer = self.hands.do(plain)
         return answer, trap.sprung
@@ -556,7 +556,7 @@ class Life:
         self.tally["steps"] += 1
         now = self._now("gateway")
         assert self.server.clock() == now
-        self.runner.run(self.server.watcher.look())
+        self.runner.run(self.server.watcher.refresh())
         self.has_enforced |= bool(self.model.tokens)
         found = {text: self.server.let_in(text) for text in self.secrets}
         for text, (status, principal) in found.items():
@@ -586,12 +586,15 @@ class Life:
 
     def _check_kinship(self, principals: list[Principal]) -> None:
         """Nobody may do more than the parent, even one that says so of itself; nor live longer."""
-        by_id = {principal.token_id: principal for principal in principals}
-        for child in by_id.values():
-            if child.held is None or child.held.record.parent_id is None:
+        find_by_id = {principal.token_id: principal for principal in principals}
+        for child in find_by_id.values():
+            if child.secret_match is None or child.secret_match.record.parent_id is None:
                 continue
-            assert self.model.status(self.model.tokens[child.held.record.parent_id], self.seen["gateway"]) == "active"
-            parent = by_id.get(child.held.record.parent_id)
+            assert (
+                self.model.status(self.model.tokens[child.secret_match.record.parent_id], self.seen["gateway"])
+                == "active"
+            )
+            parent = find_by_id.get(child.secret_match.record.parent_id)
             if parent is not None:
                 assert child.role.rank <= parent.role.rank
                 assert all(parent.may_use(model) for model in MODELS if child.may_use(model))

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from gateway.storage.files import LockTimeout
-from gateway.tokens.changes import TokenWish
-from gateway.tokens.last_used import Use, Used, apply_uses
+from gateway.tokens.changes import TokenSpec
+from gateway.tokens.last_used import Use, UseKey, apply_uses
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.support.tokens import BY, MemoryLog
 
 
@@ -22,7 +22,7 @@ class Writer:
     """Revokes and deletes only tokens of its own making, so that the outcome follows from what was acknowledged."""
 
     def __init__(self, path: Path, seed: int) -> None:
-        self._file = TokenFile(path)
+        self._file = JsonTokenFile(path)
         self._service = TokenService(self._file, MemoryLog(), time.time)
         self._random = random.Random(seed)
         self._mine: list[str] = []
@@ -31,10 +31,10 @@ class Writer:
         verb = self._random.choices(["create", "use", "revoke", "delete"], [4, 4, 2, 1])[0]
         if verb == "use":
             token_id = f"tok_shared_{self._random.randrange(10)}"
-            self._file.update(lambda before: apply_uses(before, {Used(token_id): Use(1, int(time.time()))}))
+            self._file.update(lambda before: apply_uses(before, {UseKey(token_id): Use(1, int(time.time()))}))
             return f"use {token_id}"
         if verb == "create" or not self._mine:
-            self._mine.append(self._service.create(BY, TokenWish(name="made")).record.id)
+            self._mine.append(self._service.create(BY, TokenSpec(name="made")).record.id)
             return f"create {self._mine[-1]}"
         token_id = self._random.choice(self._mine)
         if verb == "revoke":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.auth.roles import ROLES, Verb
+from gateway.auth.roles import ROLES, Action
 from gateway.cli.tokens import arguments
 from gateway.http.routes import Handlers, routes
 from gateway.limits.config import LimitSet
@@ -221,8 +221,8 @@ def rows(heading: str) -> list[list[str]]:
 
 def test_the_role_table_is_the_gateways_own() -> None:
     (first, *verbs), _, *lines = rows("Roles")
-    assert (first, verbs) == ("role", [verb.value for verb in Verb])
-    assert {Role(line[0].strip("`")): dict(zip(map(Verb, verbs), line[1:], strict=True)) for line in lines} == {
+    assert (first, verbs) == ("role", [verb.value for verb in Action])
+    assert {Role(line[0].strip("`")): dict(zip(map(Action, verbs), line[1:], strict=True)) for line in lines} == {
         role: {verb: reach.value for verb, reach in row.items()} for role, row in ROLES.items()
     }
 

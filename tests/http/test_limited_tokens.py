@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from tests.support.tokens import BY, Clock, service_at
 from tests.support.upstream import always, answer
 from tests.support.wire import gateway_before, request, talk
@@ -14,7 +14,7 @@ GOOD = always(answer(b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'))
 
 def limited(folder: Path) -> str:
     service = service_at(folder / "api_tokens.json", Clock())
-    return service.create(BY, TokenWish(name="limited", models=("gpt-4o*",))).secret
+    return service.create(BY, TokenSpec(name="limited", models=("gpt-4o*",))).secret
 
 
 @pytest.mark.parametrize(

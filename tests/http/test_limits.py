@@ -12,7 +12,7 @@ import pytest
 
 from gateway.limits.config import read_limits
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from tests.support.gateway import Running
 from tests.support.tokens import BY, Clock, service_at
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer
@@ -28,10 +28,10 @@ CHAT = b'{"model":"m","messages":[{"role":"user","content":"Hello there"}]}'
 COUNTERS = pytest.mark.parametrize("counters", ["memory", "sqlite"])
 
 
-def token(folder: Path, limits: dict[str, Any], **wish: Any) -> str:
+def token(folder: Path, limits: dict[str, Any], **spec: Any) -> str:
     """The secret of a new token."""
     service = service_at(folder / "api_tokens.json", Clock())
-    return service.create(BY, TokenWish(name=wish.pop("name", "limited"), limits=read_limits(limits), **wish)).secret
+    return service.create(BY, TokenSpec(name=spec.pop("name", "limited"), limits=read_limits(limits), **spec)).secret
 
 
 @asynccontextmanager

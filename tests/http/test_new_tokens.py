@@ -7,8 +7,8 @@ import pytest
 
 from gateway.core.clock import SteadyClock
 from gateway.tokens import cache
-from gateway.tokens.changes import TokenWish
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.changes import TokenSpec
+from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.support.gateway import KEY, running_gateway
 from tests.support.tokens import BY, STRANGE_KEY, service_at
 from tests.support.wire import check_error, request, talk
@@ -21,7 +21,7 @@ async def test_it_is_known_before_the_next_look_is_due(
     monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         service = service_at(tmp_path / "api_tokens.json", SteadyClock())
-        made = await asyncio.to_thread(service.create, BY, TokenWish(name="new"))
+        made = await asyncio.to_thread(service.create, BY, TokenSpec(name="new"))
         data = {
             "header": request("GET", "/v1/models", [("api-key", made.secret)]),
             "query": request("GET", f"/v1/models?token={made.secret}"),
@@ -33,8 +33,8 @@ async def test_a_mistyped_secret_costs_no_look(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         reads = []
-        read = TokenFile.read
-        monkeypatch.setattr(TokenFile, "read", lambda file: reads.append(1) or read(file))
+        read = JsonTokenFile.read
+        monkeypatch.setattr(JsonTokenFile, "read", lambda file: reads.append(1) or read(file))
         data = request("GET", "/v1/models", [("api-key", STRANGE_KEY[:-1] + "x")])
         check_error(await talk(gateway.port, data), 401, "invalid_request_error", "invalid_api_key")
         assert not reads
@@ -44,14 +44,14 @@ async def test_many_guesses_share_a_look(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         looked = [0]
-        read = TokenFile.read
+        read = JsonTokenFile.read
 
-        def counted(file: TokenFile) -> object:
+        def counted(file: JsonTokenFile) -> object:
             looked[0] += 1
             return read(file)
 
-        monkeypatch.setattr(TokenFile, "read", counted)
-        look = gateway.app._watcher.look
+        monkeypatch.setattr(JsonTokenFile, "read", counted)
+        look = gateway.app._token_cache.refresh
         await asyncio.gather(*(look() for _ in range(100)))
         assert 1 <= looked[0] <= 2
         data = request("GET", "/v1/models", [("api-key", STRANGE_KEY)])

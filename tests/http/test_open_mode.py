@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.clock import SteadyClock
 from gateway.tokens import cache
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from gateway.tokens.service import TokenService
 from tests.support.gateway import Running, running_gateway
 from tests.support.tokens import BY, service_at
@@ -108,7 +108,7 @@ def service(folder: Path) -> TokenService:
 async def test_the_first_token_closes_it_within_a_second(tmp_path: Path) -> None:
     async with running_gateway(tmp_path) as gateway:
         assert (await ask(gateway)).status == 200
-        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenWish(name="first"))
+        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
         async with asyncio.timeout(5):  # the bound is one second; a busy machine may be late itself
             while (await ask(gateway)).status != 401:
                 await asyncio.sleep(0.02)
@@ -122,8 +122,8 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Also if nobody asked for anything while the token was there."""
     monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
     async with running_gateway(tmp_path) as gateway:
-        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenWish(name="first"))
-        await gateway.app._watcher.look()
+        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
+        await gateway.app._token_cache.refresh()
         if asked:
             assert (await ask(gateway)).status == 401
         if how == "delete":
@@ -131,8 +131,8 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         else:
             (tmp_path / "api_tokens.json").unlink()
         for _ in range(3):
-            await gateway.app._watcher.look()
-        assert len(gateway.app._watcher.view) == 0
+            await gateway.app._token_cache.refresh()
+        assert len(gateway.app._token_cache.view) == 0
         check_error(await ask(gateway), 401, "invalid_request_error", None)
         assert await mode(gateway) == "file"
 
@@ -140,7 +140,7 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def test_a_damaged_file_is_not_open(tmp_path: Path) -> None:
     async with running_gateway(tmp_path) as gateway:
         (tmp_path / "api_tokens.json").write_text('{"version": 1, "tokens": [')
-        await gateway.app._watcher.look()
+        await gateway.app._token_cache.refresh()
         for path in ("/v1/models", "/v1/files", "/nowhere"):
             check_error(await ask(gateway, path=path), 503, "server_error", "store_unavailable")
         ready = await ask(gateway, path="/readyz")
@@ -153,13 +153,13 @@ async def test_files_without_tokens(tmp_path: Path, content: bytes) -> None:
     """What holds no token leaves the gateway open; what is no token file does not."""
     async with running_gateway(tmp_path) as gateway:
         (tmp_path / "api_tokens.json").write_bytes(content)
-        await gateway.app._watcher.look()
+        await gateway.app._token_cache.refresh()
         expected = 200 if content.startswith(b"{") else 503
         assert (await ask(gateway)).status == expected
 
 
 async def test_all_tokens_revoked_is_still_enforcement(tmp_path: Path) -> None:
-    made = service(tmp_path).create(BY, TokenWish(name="only"))
+    made = service(tmp_path).create(BY, TokenSpec(name="only"))
     service(tmp_path).revoke(BY, made.record.id)
     async with running_gateway(tmp_path) as gateway:
         assert await mode(gateway) == "file"

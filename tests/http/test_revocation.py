@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.clock import SteadyClock
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from tests.http.test_client_gone import EVENT, SAY, Slow, upstream_is_left
 from tests.support.gateway import Running, running_gateway
 from tests.support.tokens import BY, service_at
@@ -23,8 +23,8 @@ class Tokens:
 
     def __init__(self, folder: Path) -> None:
         self.service = service_at(folder / "api_tokens.json", SteadyClock())
-        self.dying = self.service.create(BY, TokenWish(name="dying"))
-        self.living = self.service.create(BY, TokenWish(name="living"))
+        self.dying = self.service.create(BY, TokenSpec(name="dying"))
+        self.living = self.service.create(BY, TokenSpec(name="living"))
 
     def end(self, how: str) -> None:
         if how == "revoke":
@@ -127,7 +127,7 @@ async def test_who_does_not_read_cannot_keep_the_upstream(tmp_path: Path) -> Non
 async def test_expiry_lets_a_running_stream_go_on(tmp_path: Path) -> None:
     async with scene(tmp_path) as (tokens, upstream, gateway), connected(gateway.port) as client:
         await start(client, tokens.living.secret)
-        await asyncio.to_thread(tokens.service.create, BY, TokenWish(name="another, so that the file is read again"))
+        await asyncio.to_thread(tokens.service.create, BY, TokenSpec(name="another, so that the file is read again"))
         gateway.app.look_at_tokens()
         await upstream.connections[0].chunk(b"data: [DONE]\n\n")
         assert await client.piece() == b"data: [DONE]\n\n"
@@ -138,8 +138,8 @@ async def test_a_file_that_is_away_for_a_moment_revokes_nothing(tmp_path: Path) 
     async with scene(tmp_path) as (tokens, _, gateway), connected(gateway.port) as client:
         await start(client, tokens.living.secret)
         (tmp_path / "api_tokens.json").rename(tmp_path / "away")
-        await gateway.app._recorder.flush()
-        await gateway.app._watcher.look()
+        await gateway.app._last_used.flush()
+        await gateway.app._token_cache.refresh()
         data = request("GET", "/v1/files", [("api-key", tokens.living.secret)])
         async with connected(gateway.port) as other:
             await other.send(data)

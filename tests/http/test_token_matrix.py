@@ -302,20 +302,20 @@ WISHES: list[dict[str, Any]] = [
 
 
 def creates(caller: Caller) -> Iterator[Cell]:
-    for wish in WISHES:
-        due = due_to(caller, "create", caller.key or "tok_lone") or due_to_create(caller, wish)
-        yield Cell(caller, "POST", "/api/tokens", {"name": "new", **wish}, due)
+    for spec in WISHES:
+        due = due_to(caller, "create", caller.key or "tok_lone") or due_to_create(caller, spec)
+        yield Cell(caller, "POST", "/api/tokens", {"name": "new", **spec}, due)
 
 
-def due_to_create(caller: Caller, wish: Mapping[str, Any]) -> Due:
-    parent = wish.get("parent_id") or (None if caller.is_admin else caller.key)
+def due_to_create(caller: Caller, spec: Mapping[str, Any]) -> Due:
+    parent = spec.get("parent_id") or (None if caller.is_admin else caller.key)
     is_within_reach = caller.is_admin or parent == caller.key or parent in below(caller.key or "")
     if parent is not None and (parent not in TOKENS or is_dead(parent) or not is_within_reach):
         return refused(400, "parent_id")
     due = TOKENS[parent]["owner"] if parent else None
-    owner = wish.get("owner", due)
+    owner = spec.get("owner", due)
     given = power(TOKENS, parent) if parent else caller.power
-    wanted = wished(wish, given)
+    wanted = wished(spec, given)
     if owner != due and not caller.is_admin:
         return refused(403, "owner")
     if more := excess(wanted, caller.power):
@@ -327,9 +327,9 @@ def due_to_create(caller: Caller, wish: Mapping[str, Any]) -> Due:
     return done({("new", "*")}, 201, lambda shown: (shown["parent_id"], shown["owner"]) == (parent, owner))
 
 
-def wished(wish: Mapping[str, Any], given: Power) -> Power:
+def wished(spec: Mapping[str, Any], given: Power) -> Power:
     """What the new token would have: what is not wished for comes from the giver, and a member is enough."""
-    named = dict(stored(field, value) for field, value in wish.items())
+    named = dict(stored(field, value) for field, value in spec.items())
     base = given._replace(role=min(given.role, ROLES.index("member")))
     asked = own_power({"prefix": "sk-", **named})._asdict()
     return base._replace(**{field: number for field, number in asked.items() if field in named})
@@ -426,7 +426,7 @@ class Scene:
         with files.locked(self.path, 10):
             fresh.replace(self.path)
         self.known = FILE
-        await self.gateway.app._watcher.look()
+        await self.gateway.app._token_cache.refresh()
 
     async def problems(self, cell: Cell) -> list[str]:
         """Everything that is wrong with the answer to this cell, and with what it did."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.principal import ENVIRONMENT, Principal
+from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.errors import ModelNotFound
 from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from tests.support.inference import World, world
 
@@ -39,7 +39,7 @@ def caller(models: tuple[str, ...] | None = None, prefix: str = "sk-abcdefghijk"
     record = TokenRecord(
         id="tok_1", name="t", prefix=prefix, hash="0" * 64, created_at=0, models=models, role=Role.MEMBER
     )
-    return Principal("t", Role.MEMBER, Held(record, None))
+    return Principal("t", Role.MEMBER, SecretMatch(record, None))
 
 
 def chat(model: str, body: bytes | None = None) -> BackendRequest:
@@ -55,7 +55,7 @@ def made(real: Recorder, **aliases: str) -> tuple[World, Recorder]:
 async def test_the_name_is_changed_both_ways() -> None:
     real = Recorder("real", b'{"id":1, "model":"real"}')
     inference, _ = made(real, alias="real")
-    answer = await inference.run(ENVIRONMENT, chat("alias"))
+    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
     assert real.requests[0].body == b'{"model":"real"}'
     assert (real.requests[0].model, real.requests[0].fields) == ("real", {"model": "real"})
     assert answer.body == b'{"id":1,"model":"alias"}'
@@ -67,7 +67,7 @@ async def test_the_name_is_changed_both_ways() -> None:
 )  # fmt: skip
 async def test_what_names_no_model_stays(said: bytes) -> None:
     inference, _ = made(Recorder("real", said), alias="real")
-    assert (await inference.run(ENVIRONMENT, chat("alias"))).body == said
+    assert (await inference.run(ENVIRONMENT_KEY, chat("alias"))).body == said
 
 
 @pytest.mark.parametrize("name", ["real", "real-2024-07-18", "another"])
@@ -75,7 +75,7 @@ async def test_whatever_the_upstream_calls_it(name: str) -> None:
     """OpenAI answers with dated names."""
     said = f'{{"x":{{"model":"{name}"}},"response":{{"model":"{name}"}}}}'.encode()
     inference, _ = made(Recorder("real", said), alias="real")
-    answer = await inference.run(ENVIRONMENT, chat("alias"))
+    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
     assert answer.body == f'{{"x":{{"model":"{name}"}},"response":{{"model":"alias"}}}}'.encode()
 
 
@@ -84,7 +84,7 @@ async def test_in_a_stream() -> None:
               b'event: x\ndata: {"response":{"model":"real","a":"real"}}\n\n',
               b'data: {"model":\ndata: "real"}\n\n', b'retry: "real"\n\n']  # fmt: skip
     inference, _ = made(Recorder("real", *events, content_type=EVENT_STREAM + "; charset=utf-8"), alias="real")
-    answer = await inference.run(ENVIRONMENT, chat("alias"))
+    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
     assert not isinstance(answer.body, bytes)
     assert [piece async for piece in answer.body] == [
         b'data: {"model":"alias"}\n\n: real\n\n',
@@ -98,7 +98,7 @@ async def test_in_a_stream() -> None:
 
 async def test_an_answer_that_is_neither_passes() -> None:
     inference, _ = made(Recorder("real", b'"real"', content_type="audio/mpeg"), alias="real")
-    answer = await inference.run(ENVIRONMENT, chat("alias"))
+    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
     assert not isinstance(answer.body, bytes)
     assert [piece async for piece in answer.body] == [b'"real"']
 
@@ -131,10 +131,10 @@ async def test_test_tokens_are_answered_by_the_echo() -> None:
 
 async def test_the_list_shows_what_may_be_used() -> None:
     inference, _ = made(Recorder("real", b""), alias="real", ghost="nowhere")
-    everything = {model["id"]: model["created"] for model in await inference.inference.models(ENVIRONMENT)}
+    everything = {model["id"]: model["created"] for model in await inference.inference.models(ENVIRONMENT_KEY)}
     assert everything == {"real": 5, "gpt-4o": 5, "alias": 5, "ghost": 0}
     assert [model["id"] for model in await inference.inference.models(caller(("a*", "gpt-4*")))] == ["gpt-4o", "alias"]
     assert await inference.inference.models(caller(("gpt-4?", "[a-z]*"))) == []  # the star is the only wildcard
-    assert (await inference.inference.model(ENVIRONMENT, "alias"))["id"] == "alias"
+    assert (await inference.inference.model(ENVIRONMENT_KEY, "alias"))["id"] == "alias"
     with pytest.raises(ModelNotFound):
         await inference.inference.model(caller(("a*",)), "real")

@@ -14,7 +14,7 @@ from gateway.core.json_body import read_object
 from gateway.inference.service import Origin
 from gateway.limits.config import read_limits
 from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.models import Usage
 from tests.support.inference import World, world
@@ -88,7 +88,7 @@ def holder(limits: dict[str, Any] | None = LIMITS, prefix: str = "sk-abcdefghijk
         owner="ann@example.com",
         limits=read_limits(limits),
     )
-    return Principal("t", Role.MEMBER, Held(record, None))
+    return Principal("t", Role.MEMBER, SecretMatch(record, None))
 
 
 def chat(**fields: Any) -> BackendRequest:

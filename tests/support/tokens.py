@@ -12,7 +12,7 @@ from gateway.tokens import secret
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.service import TokenService
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 
 NOW = 1_800_000_000
 NOBODY = 65534
@@ -47,7 +47,7 @@ BY = Actor("command line", "tester")
 
 def service_at(path: Path, clock: Callable[[], float], log: MemoryLog | None = None) -> TokenService:
     """The writer of that token file."""
-    return TokenService(TokenFile(path), log or MemoryLog(), clock)
+    return TokenService(JsonTokenFile(path), log or MemoryLog(), clock)
 
 
 def entry(text: str = "sk-first-secret-of-many-made-up", **fields: Any) -> dict[str, Any]:

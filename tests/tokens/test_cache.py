@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gateway.tokens import cache
-from gateway.tokens.cache import FileState, TokenWatcher
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.cache import FileState, TokenCache
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenFileError
 from tests.support.tokens import Clock, content, entry
 
@@ -26,21 +26,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watching(path: Path, clock: Clock) -> TokenWatcher:
+def watching(path: Path, clock: Clock) -> TokenCache:
     """A watcher of a file with one active token."""
     path.write_bytes(content(entry()))
-    made = TokenWatcher(TokenFile(path), clock)
+    made = TokenCache(JsonTokenFile(path), clock)
     made.load()
     return made
 
 
-def test_start_up_takes_what_is_there(watching: TokenWatcher) -> None:
+def test_start_up_takes_what_is_there(watching: TokenCache) -> None:
     assert len(watching.view) == 1
     assert (watching.state, watching.problem) == (FileState.CURRENT, None)
 
 
 def test_start_up_without_a_file_is_empty(path: Path) -> None:
-    made = TokenWatcher(TokenFile(path))
+    made = TokenCache(JsonTokenFile(path))
     made.load()
     assert len(made.view) == 0
 
@@ -48,101 +48,101 @@ def test_start_up_without_a_file_is_empty(path: Path) -> None:
 def test_start_up_on_a_damaged_file_fails(path: Path) -> None:
     path.write_bytes(b"{")
     with pytest.raises(TokenFileError):
-        TokenWatcher(TokenFile(path)).load()
+        TokenCache(JsonTokenFile(path)).load()
 
 
-async def test_a_change_reaches_the_view_and_the_listeners_once(watching: TokenWatcher, path: Path) -> None:
+async def test_a_change_reaches_the_view_and_the_listeners_once(watching: TokenCache, path: Path) -> None:
     heard: list[int] = []
     watching.subscribe(lambda view: heard.append(len(view)))
-    await watching.look()
+    await watching.refresh()
     assert heard == []
     path.write_bytes(content(entry(), entry("sk-second-secret-of-many")))
-    await watching.look()
-    await watching.look()
+    await watching.refresh()
+    await watching.refresh()
     assert heard == [2]
     assert len(watching.view) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b'{"version": 1, "tokens": [{}]}'])
-async def test_through_damage_the_last_good_view_goes_on(watching: TokenWatcher, path: Path, damage: bytes) -> None:
+async def test_through_damage_the_last_good_view_goes_on(watching: TokenCache, path: Path, damage: bytes) -> None:
     good = watching.view
     path.write_bytes(damage)
-    await watching.look()
-    await watching.look()
+    await watching.refresh()
+    await watching.refresh()
     assert watching.view is good
     assert watching.state is FileState.DAMAGED
     assert str(path) in (watching.problem or "")
     path.write_bytes(REVOKED)
-    await watching.look()
+    await watching.refresh()
     assert (watching.state, watching.problem) == (FileState.CURRENT, None)
     assert watching.view.document.tokens[0].revoked_at is not None
 
 
 async def test_damage_is_logged_once_and_so_is_its_end(
-    watching: TokenWatcher, path: Path, caplog: pytest.LogCaptureFixture
+    watching: TokenCache, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     path.write_bytes(b"{")
-    await watching.look()
-    await watching.look()
+    await watching.refresh()
+    await watching.refresh()
     path.write_bytes(content(entry()))
-    await watching.look()
+    await watching.refresh()
     assert [line.getMessage() for line in caplog.records] == [
         "token file unusable, the last good state goes on serving",
         "token file readable again",
     ]
 
 
-async def test_a_directory_in_its_place_is_damage(watching: TokenWatcher, path: Path) -> None:
+async def test_a_directory_in_its_place_is_damage(watching: TokenCache, path: Path) -> None:
     path.unlink()
     path.mkdir()
-    await watching.look()
+    await watching.refresh()
     assert watching.state is FileState.DAMAGED
     assert len(watching.view) == 1
 
 
-async def test_a_file_gone_for_a_moment_changes_nothing(watching: TokenWatcher, path: Path, clock: Clock) -> None:
+async def test_a_file_gone_for_a_moment_changes_nothing(watching: TokenCache, path: Path, clock: Clock) -> None:
     path.unlink()
-    await watching.look()
+    await watching.refresh()
     clock.now += 2.0
-    await watching.look()
+    await watching.refresh()
     assert len(watching.view) == 1
     path.write_bytes(content(entry()))
-    await watching.look()
+    await watching.refresh()
     path.unlink()
     clock.now += 2.0
-    await watching.look()
+    await watching.refresh()
     assert len(watching.view) == 1, "the wait begins anew"
 
 
 async def test_a_file_gone_for_more_than_two_seconds_ends_every_token(
-    watching: TokenWatcher, path: Path, clock: Clock
+    watching: TokenCache, path: Path, clock: Clock
 ) -> None:
     heard: list[int] = []
     watching.subscribe(lambda view: heard.append(len(view)))
     path.unlink()
     for _ in range(4):
-        await watching.look()
+        await watching.refresh()
         clock.now += 2.01
     assert heard == [0]
     assert watching.state is FileState.GONE
     assert watching.problem == "the token file is gone"
     path.write_bytes(content(entry()))
-    await watching.look()
+    await watching.refresh()
     assert watching.state is FileState.CURRENT
     assert heard == [0, 1]
 
 
 async def test_a_file_that_never_was_is_not_missed(path: Path, clock: Clock) -> None:
-    made = TokenWatcher(TokenFile(path), clock)
+    made = TokenCache(JsonTokenFile(path), clock)
     made.load()
-    await made.look()
+    await made.refresh()
     clock.now += 10
-    await made.look()
+    await made.refresh()
     assert made.state is FileState.CURRENT
 
 
-async def test_the_watcher_looks_by_itself(watching: TokenWatcher, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watcher_looks_by_itself(watching: TokenCache, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "POLL_SECONDS", 0.001)
     seen = asyncio.Event()
     watching.subscribe(lambda _view: seen.set())

@@ -7,23 +7,23 @@ import pytest
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import changes, secret
-from gateway.tokens.changes import ChangeRefused, TokenWish, Touch
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.changes import ChangeRefused, RecordChange, TokenSpec
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role, Status, TokenRecord
-from gateway.tokens.rights import EVERYTHING, Grant
+from gateway.tokens.rights import EVERYTHING, Rights
 from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import KEY, LIVE_KEY, NOW, record
 from tests.tokens.test_hierarchy import token, view
 
-GIVER = Grant(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW + 100, True)
+GIVER = Rights(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW + 100, True)
 
 
-def applied(before: TokenView, touches: tuple[Touch, ...]) -> TokenView:
-    return TokenView(changes.applied(before.document, touches))
+def applied(before: TokenHierarchy, touches: tuple[RecordChange, ...]) -> TokenHierarchy:
+    return TokenHierarchy(changes.applied(before.document, touches))
 
 
 def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
-    made = changes.new_token(TokenWish(name="n"), GIVER, "ann@example.com", NOW + 0.9)
+    made = changes.new_token(TokenSpec(name="n"), GIVER, "ann@example.com", NOW + 0.9)
     found = made.record
     assert (found.role, found.models, found.limits, found.expires_at) == (
         Role.SERVICE, ("a1", "b"), LimitSet(rpm=5), NOW + 100
@@ -33,10 +33,10 @@ def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
 
 
 def test_what_a_wish_says_stands_even_where_it_is_null() -> None:
-    wish = TokenWish(
+    spec = TokenSpec(
         name="n", owner=None, role=Role.ADMIN, expires_at=None, models=None, limits=None, prefix="sk_live_"
     )
-    found = changes.new_token(wish, GIVER, "ann@example.com", NOW).record
+    found = changes.new_token(spec, GIVER, "ann@example.com", NOW).record
     assert (found.owner, found.role, found.expires_at, found.models, found.limits) == (
         None,
         Role.ADMIN,
@@ -48,7 +48,7 @@ def test_what_a_wish_says_stands_even_where_it_is_null() -> None:
 
 
 def test_whoever_may_do_everything_gives_a_member_without_limits() -> None:
-    found = changes.new_token(TokenWish(name="n"), EVERYTHING, None, NOW).record
+    found = changes.new_token(TokenSpec(name="n"), EVERYTHING, None, NOW).record
     assert (found.role, found.models, found.limits, found.expires_at) == (Role.MEMBER, None, None, None)
     assert found.prefix.startswith("sk-")
 
@@ -92,7 +92,7 @@ def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
             changes.created(family, token("c", "p"), NOW)
         assert caught.value.field == "parent_id"
         with pytest.raises(ChangeRefused):
-            changes.giver(family, "tok_p", EVERYTHING, NOW)
+            changes.inherited_defaults(family, "tok_p", EVERYTHING, NOW)
 
 
 def test_revoking_takes_all_that_is_below_and_keeps_earlier_times() -> None:
@@ -187,15 +187,15 @@ def test_what_has_ended_cannot_be_rotated(fields: dict[str, str]) -> None:
 def test_ending_a_replaced_secret_leaves_the_token() -> None:
     current = rotate(record(KEY), 600)
     family = view(current)
-    touches = changes.ended(family, Held(current, current.previous_secrets[0]), NOW + 5)
+    touches = changes.ended(family, SecretMatch(current, current.previous_secrets[0]), NOW + 5)
     after = touches[0].record
     assert (touches[0].action, after.revoked_at, after.previous_secrets[0].revoked_at) == (
         "token.end_secret",
         None,
         NOW + 5,
     )
-    assert changes.ended(view(after), Held(after, after.previous_secrets[0]), NOW + 6) == ()
-    assert changes.ended(family, Held(current, None), NOW)[0].action == "token.revoke"
+    assert changes.ended(view(after), SecretMatch(after, after.previous_secrets[0]), NOW + 6) == ()
+    assert changes.ended(family, SecretMatch(current, None), NOW)[0].action == "token.revoke"
 
 
 def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None:
@@ -212,8 +212,8 @@ def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None
 def test_a_change_keeps_the_order_and_what_is_unknown() -> None:
     before = TokenDocument((token("a"), token("b"), token("c")), {"comment": "kept"})
     touches = (
-        *changes.created(TokenView(before), token("d"), NOW),
-        *changes.deleted(TokenView(before), token("b"), NOW),
+        *changes.created(TokenHierarchy(before), token("d"), NOW),
+        *changes.deleted(TokenHierarchy(before), token("b"), NOW),
     )
     after = changes.applied(before, touches)
     assert [one.name for one in after.tokens] == ["a", "c", "d"]
@@ -222,4 +222,4 @@ def test_a_change_keeps_the_order_and_what_is_unknown() -> None:
 
 def test_a_touch_touches_something() -> None:
     with pytest.raises(ValueError, match="touches something"):
-        _ = Touch("token.update", None, None).record
+        _ = RecordChange("token.update", None, None).record

@@ -1,10 +1,10 @@
-"""Kinship: a child ends with its parent, may do no more than it, and a broken line is the end of the line."""
+"""Relation: a child ends with its parent, may do no more than it, and a broken line is the end of the line."""
 
 import msgspec
 import pytest
 
 from gateway.tokens import secret
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
 from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import NOW, record
@@ -16,8 +16,8 @@ def token(name: str, parent: str | None = None, **fields: object) -> TokenRecord
     )
 
 
-def view(*tokens: TokenRecord) -> TokenView:
-    return TokenView(TokenDocument(tokens))
+def view(*tokens: TokenRecord) -> TokenHierarchy:
+    return TokenHierarchy(TokenDocument(tokens))
 
 
 def test_the_line_upwards_has_the_nearest_first() -> None:
@@ -29,9 +29,9 @@ def test_the_line_upwards_has_the_nearest_first() -> None:
 def test_a_view_finds_tokens_by_hash_and_by_id() -> None:
     one = token("a")
     found = view(one)
-    assert found.by_hash(one.hash) == Held(one, None)
-    assert found.by_id("tok_a") is one
-    assert found.by_hash("") is found.by_id("") is None
+    assert found.find_by_digest(one.hash) == SecretMatch(one, None)
+    assert found.find_by_id("tok_a") is one
+    assert found.find_by_digest("") is found.find_by_id("") is None
     assert len(found) == 1
 
 
@@ -102,8 +102,8 @@ def rotated(old: PreviousSecret, **fields: object) -> TokenRecord:
 
 def test_a_replaced_secret_is_found_as_what_it_is() -> None:
     one = rotated(old_secret())
-    assert view(one).by_hash(one.hash) == Held(one, None)
-    assert view(one).by_hash(secret.digest("sk-old")) == Held(one, one.previous_secrets[0])
+    assert view(one).find_by_digest(one.hash) == SecretMatch(one, None)
+    assert view(one).find_by_digest(secret.digest("sk-old")) == SecretMatch(one, one.previous_secrets[0])
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_a_replaced_secret_ends_by_itself_or_with_its_token(
     old: PreviousSecret, fields: dict[str, str], status: Status
 ) -> None:
     one = rotated(old, **fields)
-    assert view(one).secret_status(Held(one, old), NOW) is status
+    assert view(one).secret_status(SecretMatch(one, old), NOW) is status

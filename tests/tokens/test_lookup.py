@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observability.redaction import mask
-from gateway.tokens.hierarchy import Held
+from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken, find, find_secret
 from gateway.tokens.models import TokenRecord
 from tests.support.tokens import KEY, LIVE_KEY, STRANGE_KEY, record
@@ -124,9 +124,9 @@ def test_what_a_shell_passes_for_bytes_that_are_not_utf_8_is_no_token(two: Seque
 @pytest.mark.parametrize("reference", [FIRST, FIRST[:14], FIRST[:14] + "...", FIRST[:30]])
 def test_a_replaced_secret_is_known_for_what_it_is(reference: str) -> None:
     current = rotate(record(FIRST, id="tok_one"), 60, new=SECOND)
-    assert find_secret([current], reference) == Held(current, current.previous_secrets[0])
+    assert find_secret([current], reference) == SecretMatch(current, current.previous_secrets[0])
     for present in (SECOND, SECOND[:14], "tok_one", "application"):
-        assert find_secret([current], present) == Held(current, None)
+        assert find_secret([current], present) == SecretMatch(current, None)
 
 
 def test_a_replaced_secret_and_another_token_may_be_ambiguous() -> None:

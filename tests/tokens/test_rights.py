@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 from gateway.limits.config import LimitSet
 from gateway.tokens.models import PreviousSecret, Role, allows_model
-from gateway.tokens.rights import EVERYTHING, Grant, grant_along
+from gateway.tokens.rights import EVERYTHING, Rights, rights_of_chain
 from tests.support.tokens import record
 
-OWN = Grant(Role.MEMBER, (("gpt-4o*", "o1"),), (LimitSet(rpm=60),), 1000, True)
+OWN = Rights(Role.MEMBER, (("gpt-4o*", "o1"),), (LimitSet(rpm=60),), 1000, True)
 
 
-def changed(**fields: object) -> Grant:
-    known = {name: getattr(OWN, name) for name in Grant.__struct_fields__}
-    return Grant(**{**known, **fields})
+def changed(**fields: object) -> Rights:
+    known = {name: getattr(OWN, name) for name in Rights.__struct_fields__}
+    return Rights(**{**known, **fields})
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ def changed(**fields: object) -> Grant:
         (EVERYTHING, ["role", "prefix", "models", "limits", "expires_at"]),
     ],
 )
-def test_what_goes_beyond(wanted: Grant, excess: list[str]) -> None:
-    assert wanted.excess(OWN) == excess
-    assert wanted.excess(EVERYTHING) == []
+def test_what_goes_beyond(wanted: Rights, excess: list[str]) -> None:
+    assert wanted.fields_exceeding(OWN) == excess
+    assert wanted.fields_exceeding(EVERYTHING) == []
 
 
 def test_a_line_gives_the_least_of_all() -> None:
@@ -48,7 +48,7 @@ def test_a_line_gives_the_least_of_all() -> None:
         record("sk-made-up-child", role="admin", models=["a*"], expires_at="2027-01-15T08:00:00Z"),
         record("sk_test_made-up-parent-secret", role="service", limits={"rpm": 5}, expires_at="2026-01-15T08:00:00Z"),
     )
-    found = grant_along(line)
+    found = rights_of_chain(line)
     assert (found.role, found.is_test, found.models, found.limits) == (
         Role.SERVICE,
         True,
@@ -60,8 +60,8 @@ def test_a_line_gives_the_least_of_all() -> None:
 
 def test_a_replaced_secret_gives_nothing_that_outlasts_it() -> None:
     old = PreviousSecret(prefix="sk-old", hash="0" * 64, rotated_at=0, valid_until=77)
-    assert grant_along((record(),), old).expires_at == 77
-    assert grant_along((record(),)).expires_at is None
+    assert rights_of_chain((record(),), old).expires_at == 77
+    assert rights_of_chain((record(),)).expires_at is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_replaced_secret_gives_nothing_that_outlasts_it() -> None:
     ],
 )
 def test_the_models_that_every_list_lets_through(lists: tuple[tuple[str, ...], ...], common: object) -> None:
-    assert Grant(Role.MEMBER, lists).common_models == common
+    assert Rights(Role.MEMBER, lists).common_models == common
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_models_that_every_list_lets_through(lists: tuple[tuple[str, ...], .
     ],
 )
 def test_the_tightest_limits(sets: tuple[LimitSet, ...], tightest: LimitSet | None) -> None:
-    assert Grant(Role.MEMBER, (), sets).tightest_limits == tightest
+    assert Rights(Role.MEMBER, (), sets).tightest_limits == tightest
 
 
 PATTERNS = st.text("ab*", max_size=5)
@@ -103,13 +103,13 @@ NAMES = st.text("ab", max_size=8)
 def test_a_covered_list_lets_nothing_through_that_the_other_would_not(
     mine: tuple[str, ...], theirs: tuple[str, ...], names: list[str]
 ) -> None:
-    if not Grant(Role.MEMBER, (mine,)).excess(Grant(Role.MEMBER, (theirs,))):
+    if not Rights(Role.MEMBER, (mine,)).fields_exceeding(Rights(Role.MEMBER, (theirs,))):
         assert all(allows_model(theirs, name) for name in names if allows_model(mine, name))
 
 
 @given(st.lists(LISTS, min_size=1, max_size=3).map(tuple), st.lists(NAMES, max_size=20))
 def test_common_models_are_in_every_list(lists: tuple[tuple[str, ...], ...], names: list[str]) -> None:
-    common = Grant(Role.MEMBER, lists).common_models
+    common = Rights(Role.MEMBER, lists).common_models
     for name in names:
         if allows_model(common, name):
             assert all(allows_model(one, name) for one in lists)

@@ -18,7 +18,7 @@ def test_a_new_secret_has_the_contracts_form(prefix: str, length: int) -> None:
     assert made.startswith(prefix)
     assert len(made) == length
     assert set(made.removeprefix(prefix)) <= set(ALPHABET)
-    assert not secret.is_mistyped(made)
+    assert not secret.has_bad_checksum(made)
 
 
 def test_no_two_secrets_are_alike() -> None:
@@ -34,12 +34,12 @@ def test_a_foreign_prefix_is_refused() -> None:
 def test_every_single_mistyped_character_is_noticed(place: int, other: str) -> None:
     made = KEY
     typed = made[:place] + other + made[place + 1 :]
-    assert secret.is_mistyped(typed) == (typed != made)
+    assert secret.has_bad_checksum(typed) == (typed != made)
 
 
 @pytest.mark.parametrize("text", ["", "sk-", "sk-short", "hf_" + "a" * 49, "sk-" + "a" * 48, "sk-" + "a" * 50])
 def test_a_secret_of_another_form_is_never_called_mistyped(text: str) -> None:
-    assert not secret.is_mistyped(text)
+    assert not secret.has_bad_checksum(text)
 
 
 def test_what_is_stored_is_sha_256() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.tokens.changes import NewToken
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.changes import CreatedToken
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.serializers import created, public, validity
 from gateway.tokens.stores.json_format import TokenDocument
@@ -15,8 +15,8 @@ previous_secrets
 """
 
 
-def view(*tokens: TokenRecord) -> TokenView:
-    return TokenView(TokenDocument(tokens))
+def view(*tokens: TokenRecord) -> TokenHierarchy:
+    return TokenHierarchy(TokenDocument(tokens))
 
 
 def test_everything_is_shown_but_the_hash() -> None:
@@ -29,12 +29,12 @@ def test_everything_is_shown_but_the_hash() -> None:
 
 def test_the_secret_is_shown_at_creation_alone() -> None:
     token = record(KEY)
-    shown = created(view(token), NewToken(token, KEY), NOW)
+    shown = created(view(token), CreatedToken(token, KEY), NOW)
     assert shown == {"token": KEY, **public(view(token), token, NOW)}
 
 
 def test_a_good_secret_is_told_about() -> None:
-    assert validity(view(record(KEY)), Held(record(KEY), None), NOW) == {
+    assert validity(view(record(KEY)), SecretMatch(record(KEY), None), NOW) == {
         "valid": True,
         "name": "application",
         "created_at": "2025-11-26T10:30:00Z",
@@ -49,5 +49,5 @@ def test_a_good_secret_is_told_about() -> None:
 def test_of_a_bad_secret_nothing_is_told_but_why(field: str) -> None:
     status = {"revoked_at": "revoked", "expires_at": "expired"}[field]
     token = record(KEY, **{field: "2026-01-01T00:00:00Z"})
-    assert validity(view(token), Held(token, None), NOW) == {"valid": False, "status": status}
+    assert validity(view(token), SecretMatch(token, None), NOW) == {"valid": False, "status": status}
     assert validity(view(), None, NOW) == {"valid": False, "status": "unknown"}

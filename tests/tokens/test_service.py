@@ -9,7 +9,7 @@ import pytest
 from gateway.audit.hash_chain import AuditEvent
 from gateway.storage import files
 from gateway.tokens import changes, secret
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
 from gateway.tokens.models import Role, Status
 from gateway.tokens.service import TokenService
@@ -48,7 +48,7 @@ def service(path: Path, clock: Clock) -> TokenService:
 
 
 def test_a_new_token_is_in_the_file_and_its_secret_is_not(service: TokenService, path: Path) -> None:
-    wish = TokenWish(
+    spec = TokenSpec(
         name="ci",
         owner="ann@example.com",
         role=Role.SERVICE,
@@ -56,7 +56,7 @@ def test_a_new_token_is_in_the_file_and_its_secret_is_not(service: TokenService,
         models=("a",),
         prefix="sk_test_",
     )
-    made = service.create(BY, wish)
+    made = service.create(BY, spec)
     assert made.secret.startswith("sk_test_")
     assert made.record.hash == secret.digest(made.secret)
     assert made.record.created_at == NOW
@@ -75,7 +75,7 @@ def test_without_a_file_there_are_no_tokens(service: TokenService, path: Path) -
 
 
 def test_revoking_again_keeps_the_first_time(service: TokenService, clock: Clock, path: Path) -> None:
-    made = service.create(BY, TokenWish(name="ci"))
+    made = service.create(BY, TokenSpec(name="ci"))
     assert service.revoke(BY, "ci").record.revoked_at == NOW
     clock.now += 100
     before = path.read_bytes()
@@ -102,7 +102,7 @@ def test_an_ambiguous_reference_changes_nothing(service: TokenService, path: Pat
 
 
 def test_an_import_adds_what_is_not_here_yet(service: TokenService, path: Path) -> None:
-    here = service.create(BY, TokenWish(name="here"))
+    here = service.create(BY, TokenSpec(name="here"))
     offered = json.dumps({**freegpt("sk-old-secret-one-made-up"), **freegpt(here.secret, name="the same")}).encode()
     assert [token.name for token in service.import_file(BY, offered)] == ["old"]
     assert names(path) == ["here", "old"]
@@ -113,7 +113,7 @@ def test_an_import_adds_what_is_not_here_yet(service: TokenService, path: Path) 
 
 
 def test_an_import_does_not_revive_a_revoked_token(service: TokenService) -> None:
-    made = service.create(BY, TokenWish(name="here"))
+    made = service.create(BY, TokenSpec(name="here"))
     service.revoke(BY, "here")
     assert service.import_file(BY, json.dumps(freegpt(made.secret)).encode()) == ()
     assert service.find("here").status(NOW) is Status.REVOKED
@@ -138,8 +138,8 @@ def logged(log: MemoryLog) -> list[tuple[str, str]]:
 def test_every_change_is_logged_with_what_was_before_and_after(path: Path, clock: Clock) -> None:
     log = MemoryLog()
     service = service_at(path, clock, log)
-    made = service.create(BY, TokenWish(name="ci", owner="ann@example.com"))
-    service.create(BY, TokenWish(name="child", parent_id=made.record.id))
+    made = service.create(BY, TokenSpec(name="ci", owner="ann@example.com"))
+    service.create(BY, TokenSpec(name="child", parent_id=made.record.id))
     service.rotate(BY, "ci", 60)
     service.revoke(BY, "ci")
     service.delete(BY, "child")
@@ -163,7 +163,7 @@ def test_every_change_is_logged_with_what_was_before_and_after(path: Path, clock
 def test_what_changes_nothing_is_not_logged(path: Path, clock: Clock) -> None:
     log = MemoryLog()
     service = service_at(path, clock, log)
-    service.create(BY, TokenWish(name="ci"))
+    service.create(BY, TokenSpec(name="ci"))
     service.revoke(BY, "ci")
     count = len(log.entries)
     assert service.revoke(BY, "ci").record.revoked_at == NOW
@@ -176,7 +176,7 @@ def test_what_cannot_be_logged_is_not_done(path: Path, clock: Clock) -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        service_at(path, clock, FullLog()).create(BY, TokenWish(name="ci"))
+        service_at(path, clock, FullLog()).create(BY, TokenSpec(name="ci"))
     assert not path.exists()
 
 
@@ -190,12 +190,12 @@ def test_what_was_logged_and_could_not_be_done_is_logged_as_failed(
 
     monkeypatch.setattr(files, "replace", fail)
     with pytest.raises(OSError, match="Input/output"):
-        service_at(path, clock, log).create(BY, TokenWish(name="ci"))
+        service_at(path, clock, log).create(BY, TokenSpec(name="ci"))
     assert logged(log) == [("token.create", "ci"), ("token.create.failed", "ci")]
 
 
 def test_a_replaced_secret_can_be_ended_alone(service: TokenService) -> None:
-    made = service.create(BY, TokenWish(name="ci"))
+    made = service.create(BY, TokenSpec(name="ci"))
     new = service.rotate(BY, "ci", 60)
     touch = service.revoke(BY, made.secret)
     assert (touch.action, touch.record.revoked_at) == ("token.end_secret", None)

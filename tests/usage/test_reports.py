@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admin.authorizer import Authority, authority_of
-from gateway.auth.principal import ENVIRONMENT, Principal
+from gateway.admin.authorizer import Authorizer, authorizer_for
+from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.clock import LATEST
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.core.money import usd
 from gateway.http import params
 from gateway.http.endpoints import usage as room
 from gateway.http.endpoints.usage import READERS, UsageRoutes, answer, query_of
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.usage import reports
 from gateway.usage.accounting import UsageReports
 from gateway.usage.models import Usage
@@ -158,7 +158,7 @@ def test_no_name_is_a_formula(name: str) -> None:
 class Asking:
     """A call with a query, by somebody."""
 
-    def __init__(self, query: str, principal: Principal = ENVIRONMENT) -> None:
+    def __init__(self, query: str, principal: Principal = ENVIRONMENT_KEY) -> None:
         self.query = query
         self.caller = principal
         self.bytes_sent = 0
@@ -170,11 +170,11 @@ class Asking:
 class Management:
     """Knows these tokens."""
 
-    def __init__(self, tokens: TokenView) -> None:
+    def __init__(self, tokens: TokenHierarchy) -> None:
         self._tokens = tokens
 
-    async def authority(self, principal: Principal) -> Authority:
-        return authority_of(self._tokens, principal, NOW)
+    async def authorizer(self, principal: Principal) -> Authorizer:
+        return authorizer_for(self._tokens, principal, NOW)
 
 
 ADMIN, ANN, BOB, ROBOT = (
@@ -188,12 +188,12 @@ TOKENS = view(ADMIN, ANN, BOB, ROBOT, CHILD)
 
 
 def principal(record: Any) -> Principal:
-    return Principal(record.name, record.role, Held(record, None), (), record.hash)
+    return Principal(record.name, record.role, SecretMatch(record, None), (), record.hash)
 
 
-def query(text: str, who: Principal = ENVIRONMENT) -> ReportQuery:
+def query(text: str, who: Principal = ENVIRONMENT_KEY) -> ReportQuery:
     read = params.read_query(Asking(text, who), READERS)  # type: ignore[arg-type]
-    return query_of(read, authority_of(TOKENS, who, NOW))
+    return query_of(read, authorizer_for(TOKENS, who, NOW))
 
 
 def test_the_last_seven_days_by_the_day() -> None:
@@ -287,7 +287,7 @@ def routes(file: SqliteUsageStore) -> UsageRoutes:
     return UsageRoutes(Management(TOKENS), UsageReports(file))  # type: ignore[arg-type]
 
 
-async def got(file: SqliteUsageStore, text: str, who: Principal = ENVIRONMENT) -> tuple[Any, str]:
+async def got(file: SqliteUsageStore, text: str, who: Principal = ENVIRONMENT_KEY) -> tuple[Any, str]:
     """Headers and body."""
     response: Any = await routes(file).read(Asking(text, who))  # type: ignore[arg-type]
     return response._lines, response._content.decode()

@@ -21,7 +21,7 @@ from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import ChangeRefused
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
 from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenFileError
 
 EXIT_FAILED = 1
@@ -59,7 +59,7 @@ def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
     try:
         data_paths = settings.data_paths(os.environ)
         audit = AuditLog(data_paths.data_dir / AUDIT_FILE, clock)
-        service = TokenService(TokenFile(data_paths.tokens_file), audit, clock)
+        service = TokenService(JsonTokenFile(data_paths.tokens_file), audit, clock)
     except ConfigurationError as error:
         printer.failed(str(error))
         return EXIT_CONFIGURATION

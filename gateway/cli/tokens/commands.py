@@ -14,7 +14,7 @@ from gateway.audit.log import AuditLog
 from gateway.cli.tokens.output import Printer
 from gateway.limits.config import read_limits
 from gateway.tokens import expiry, secret, validation
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import Role, Status, TokenRecord
 from gateway.tokens.service import TokenService
 
@@ -40,7 +40,7 @@ def run(asked: argparse.Namespace, desk: Desk) -> int:
 
 
 def _create(asked: argparse.Namespace, desk: Desk) -> None:
-    made = desk.service.create(desk.actor, _wish(asked, desk))
+    made = desk.service.create(desk.actor, _spec(asked, desk))
     try:
         desk.printer.created(desk.service.view(), made, desk.clock())
         desk.printer.flush()
@@ -50,12 +50,12 @@ def _create(asked: argparse.Namespace, desk: Desk) -> None:
         raise
 
 
-def _wish(asked: argparse.Namespace, desk: Desk) -> TokenWish:
+def _spec(asked: argparse.Namespace, desk: Desk) -> TokenSpec:
     limits = {
         name: value for name in ("rpm", "tpm", "max_parallel", "budget") if (value := getattr(asked, name)) is not None
     }
     try:
-        return TokenWish(
+        return TokenSpec(
             name=validation.name(asked.name),
             owner=UNSET if asked.owner is None else validation.owner(asked.owner),
             role=UNSET if asked.role is None else Role(asked.role),
@@ -88,8 +88,8 @@ def _show(asked: argparse.Namespace, desk: Desk) -> None:
 
 
 def _revoke(asked: argparse.Namespace, desk: Desk) -> None:
-    touch = desk.service.revoke(desk.actor, asked.token)
-    desk.printer.revoked(desk.service.view(), touch, desk.clock())
+    change = desk.service.revoke(desk.actor, asked.token)
+    desk.printer.revoked(desk.service.view(), change, desk.clock())
 
 
 def _delete(asked: argparse.Namespace, desk: Desk) -> int:
@@ -145,9 +145,9 @@ def _verify(asked: argparse.Namespace, desk: Desk) -> int:
     if not given:
         raise UsageError("there is no secret on standard input")
     view, now = desk.service.view(), desk.clock()
-    held = None if secret.is_mistyped(given) else view.by_hash(secret.digest(given))
-    desk.printer.verified(view, held, now)
-    return 0 if held is not None and view.secret_status(held, now) is Status.ACTIVE else 1
+    match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
+    desk.printer.verified(view, match, now)
+    return 0 if match is not None and view.secret_status(match, now) is Status.ACTIVE else 1
 
 
 def _import(asked: argparse.Namespace, desk: Desk) -> None:

@@ -10,8 +10,8 @@ from gateway.audit.hash_chain import Verdict
 from gateway.cli.tokens import tables
 from gateway.cli.tokens import text as words
 from gateway.tokens import serializers
-from gateway.tokens.changes import NewToken, Touch
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.changes import CreatedToken, RecordChange
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.lookup import AmbiguousToken
 from gateway.tokens.models import TokenRecord
 
@@ -25,12 +25,12 @@ class Printer:
         self._as_json = as_json
         self._marks = words.COLOURED_MARKS if in_colour else words.MARKS
 
-    def created(self, view: TokenView, made: NewToken, now: float) -> None:
+    def created(self, view: TokenHierarchy, made: CreatedToken, now: float) -> None:
         if self._as_json:
             return self._json(serializers.created(view, made, now))
         return self._say(f"Created token {made.record.name!r}:", *words.secret_lines(made.secret))
 
-    def rotated(self, view: TokenView, made: NewToken, now: float) -> None:
+    def rotated(self, view: TokenHierarchy, made: CreatedToken, now: float) -> None:
         if self._as_json:
             return self._json(serializers.created(view, made, now))
         old = made.record.previous_secrets[-1]
@@ -41,7 +41,7 @@ class Printer:
             words.fate_of(old, now),
         )
 
-    def listed(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
+    def listed(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
         if self._as_json:
             shown = [serializers.public(view, record, now) for record in tokens]
             return self._json({"tokens": shown, "pagination": _one_page(len(tokens))})
@@ -51,7 +51,7 @@ class Printer:
             lines += ["", f"{number}. {record.prefix}...", *(f"   {line}" for line in described)]
         return self._say(*lines)
 
-    def tree(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
+    def tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
         """Those tokens, each below its nearest ancestor among them."""
         children = _families(view, tokens)
         if self._as_json:
@@ -67,18 +67,18 @@ class Printer:
             lines += words.branch(root, children, lambda one: self._marks[view.status(one, now)])
         return self._say(*lines)
 
-    def shown(self, view: TokenView, record: TokenRecord, now: float) -> None:
+    def shown(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
         if self._as_json:
             return self._json(serializers.public(view, record, now))
         described = [*words.lines(view, record, now, self._marks), *words.more_lines(view, record, now)]
         return self._say(f"{record.prefix}...", *(f"   {line}" for line in described))
 
-    def revoked(self, view: TokenView, touch: Touch, now: float) -> None:
+    def revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
         if self._as_json:
-            return self._json(serializers.public(view, touch.record, now))
-        return self._say(words.outcome_of_revoking(view, touch))
+            return self._json(serializers.public(view, change.record, now))
+        return self._say(words.outcome_of_revoking(view, change))
 
-    def deleted(self, view: TokenView, record: TokenRecord, now: float) -> None:
+    def deleted(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
         """``view`` is from before."""
         if self._as_json:
             return self._json(serializers.public(view, record, now))
@@ -92,17 +92,17 @@ class Printer:
         """As it stands, with its own line ends."""
         self._out.write(whole)
 
-    def verified(self, view: TokenView, held: Held | None, now: float) -> None:
-        answer = serializers.validity(view, held, now)
+    def verified(self, view: TokenHierarchy, match: SecretMatch | None, now: float) -> None:
+        answer = serializers.validity(view, match, now)
         if self._as_json:
             return self._json(answer)
-        if answer["valid"] and held is not None:
-            prefix = held.previous.prefix if held.previous else held.record.prefix
-            old = f", replaced, until {answer['expires_at']}" if held.previous else ""
-            return self._say(f"✓ Valid: {held.record.name!r} ({prefix}...{old})")
+        if answer["valid"] and match is not None:
+            prefix = match.previous.prefix if match.previous else match.record.prefix
+            old = f", replaced, until {answer['expires_at']}" if match.previous else ""
+            return self._say(f"✓ Valid: {match.record.name!r} ({prefix}...{old})")
         return self._say(f"✗ Not valid: {answer['status']}")
 
-    def imported(self, view: TokenView, tokens: Sequence[TokenRecord], now: float) -> None:
+    def imported(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
         if self._as_json:
             return self._json({"imported": [serializers.public(view, record, now) for record in tokens]})
         return self._say(
@@ -129,7 +129,7 @@ class Printer:
             return self._json({"shell": shell, "script": text})
         return self._say(text)
 
-    def ambiguous(self, view: TokenView, error: AmbiguousToken, now: float) -> None:
+    def ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
         if self._as_json:
             matches = [serializers.public(view, record, now) for record in error.matches]
             return self._json({"error": {"message": str(error)}, "matches": matches})
@@ -159,7 +159,7 @@ class Printer:
         print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=self._out)
 
 
-def _families(view: TokenView, tokens: Sequence[TokenRecord]) -> dict[str | None, list[TokenRecord]]:
+def _families(view: TokenHierarchy, tokens: Sequence[TokenRecord]) -> dict[str | None, list[TokenRecord]]:
     """Children by the id of their nearest ancestor among ``tokens``; None has those without one."""
     known = {record.id for record in tokens}
     children: dict[str | None, list[TokenRecord]] = {}

@@ -8,8 +8,8 @@ import msgspec
 
 from gateway.core.clock import to_local_iso
 from gateway.limits.config import LimitSet
-from gateway.tokens.changes import Touch
-from gateway.tokens.hierarchy import Held, TokenView
+from gateway.tokens.changes import RecordChange
+from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
 
 Marks = Mapping[Status, str]
@@ -40,7 +40,7 @@ def secret_lines(secret: str) -> list[str]:
     ]
 
 
-def lines(view: TokenView, record: TokenRecord, now: float, marks: Marks) -> list[str]:
+def lines(view: TokenHierarchy, record: TokenRecord, now: float, marks: Marks) -> list[str]:
     """The lines that every token has, then those for what is set."""
     described = [
         f"Name: {record.name}",
@@ -66,11 +66,11 @@ def _limits(limits: LimitSet) -> str:
     return ", ".join(f"{name} {value}" for name, value in limits.as_json().items() if name != "models")
 
 
-def more_lines(view: TokenView, record: TokenRecord, now: float) -> list[str]:
+def more_lines(view: TokenHierarchy, record: TokenRecord, now: float) -> list[str]:
     """What only ``show`` tells."""
     described = [f"Id: {record.id}", f"Uses: {record.usage_count}"]
     if record.parent_id is not None:
-        parent = view.by_id(record.parent_id)
+        parent = view.find_by_id(record.parent_id)
         described.append(f"Parent: {record.parent_id}  {parent.name if parent else '(gone)'}")
     described += [
         f"Child: {child.id}  {child.name}" for child in view.descendants(record) if child.parent_id == record.id
@@ -82,9 +82,9 @@ def more_lines(view: TokenView, record: TokenRecord, now: float) -> list[str]:
     return described + [_old_secret(view, record, old, now) for old in record.previous_secrets]
 
 
-def _old_secret(view: TokenView, record: TokenRecord, old: PreviousSecret, now: float) -> str:
+def _old_secret(view: TokenHierarchy, record: TokenRecord, old: PreviousSecret, now: float) -> str:
     ended = old.valid_until if old.revoked_at is None else old.revoked_at
-    is_alive = view.secret_status(Held(record, old), now) is Status.ACTIVE
+    is_alive = view.secret_status(SecretMatch(record, old), now) is Status.ACTIVE
     state = f"works until {to_local_iso(ended)}" if is_alive else f"ended {to_local_iso(min(ended, int(now)))}"
     uses = f"{old.usage_count} use(s) since it was replaced"
     last = "" if old.last_used is None else f", last {to_local_iso(old.last_used)} from {old.last_used_from}"
@@ -116,10 +116,10 @@ def fate_of(old: PreviousSecret, now: float) -> str:
     )
 
 
-def outcome_of_revoking(view: TokenView, touch: Touch) -> str:
-    record = touch.record
+def outcome_of_revoking(view: TokenHierarchy, change: RecordChange) -> str:
+    record = change.record
     if record.revoked_at is None:
-        before = touch.before.previous_secrets if touch.before else ()
+        before = change.before.previous_secrets if change.before else ()
         ended = next((old for old in record.previous_secrets if old not in before), None)
         if ended is None:
             return (
@@ -133,8 +133,10 @@ def outcome_of_revoking(view: TokenView, touch: Touch) -> str:
     return f"Revoked token {record.name!r} ({record.prefix}...)" + (f" and {below} below it." if below else ".")
 
 
-def usage_row(view: TokenView, record: TokenRecord, now: float) -> tuple[str, ...]:
-    alive = [old for old in record.previous_secrets if view.secret_status(Held(record, old), now) is Status.ACTIVE]
+def usage_row(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[str, ...]:
+    alive = [
+        old for old in record.previous_secrets if view.secret_status(SecretMatch(record, old), now) is Status.ACTIVE
+    ]
     old = ", ".join(f"{one.prefix}... {one.usage_count} use(s), last {_moment(one.last_used)}" for one in alive)
     status = view.status(record, now).value
     return f"{record.prefix}...", record.name, status, str(record.usage_count), _moment(record.last_used), old

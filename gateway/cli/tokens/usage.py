@@ -11,7 +11,7 @@ from gateway.cli.tokens import tables, text
 from gateway.core.clock import LATEST, to_iso, to_local_iso
 from gateway.core.money import usd
 from gateway.tokens import serializers
-from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.usage import reports
 from gateway.usage.reports import NOTHING, Bucket, GroupBy, ReportQuery, ReportRow, UsageTotals
@@ -43,7 +43,7 @@ class Report(NamedTuple):
     series: Sequence[ReportRow]
 
 
-def gather(view: TokenView, data_dir: Path, asked: Asked) -> Report:
+def gather(view: TokenHierarchy, data_dir: Path, asked: Asked) -> Report:
     """Blocking. Raises OSError for a ledger that cannot be read; one that is not there is empty."""
     file = SqliteUsageStore(data_dir / LEDGER_FILE)
     is_short = asked.since is not None and int(asked.now) - asked.since <= BY_HOUR_UP_TO
@@ -60,7 +60,7 @@ def gather(view: TokenView, data_dir: Path, asked: Asked) -> Report:
     return Report(by_uses, groups, bucket, series)
 
 
-def as_json(view: TokenView, report: Report, asked: Asked) -> dict[str, Any]:
+def as_json(view: TokenHierarchy, report: Report, asked: Asked) -> dict[str, Any]:
     """The document that ``--json`` prints."""
     if asked.by == "token":
         usage = [
@@ -82,7 +82,7 @@ def as_csv(report: Report, asked: Asked) -> str:
     return reports.as_csv(rows, {record.id: record.name for record in report.records}, has_start=False)
 
 
-def write(out: TextIO, view: TokenView, report: Report, asked: Asked) -> None:
+def write(out: TextIO, view: TokenHierarchy, report: Report, asked: Asked) -> None:
     """The table, and on a terminal bars over time below it."""
     if asked.by == "token":
         headings = (*text.USAGE_HEADINGS, *SUM_HEADINGS)

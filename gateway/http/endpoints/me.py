@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.admin.authorizer import Authority
+from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
-from gateway.auth.principal import ANYBODY
+from gateway.auth.principal import ANONYMOUS
 from gateway.auth.roles import ROLES
 from gateway.core.clock import to_iso
 from gateway.http import params, response
@@ -25,29 +25,29 @@ class MeRoutes:
 
     async def read(self, call: Call) -> web.StreamResponse:
         params.read_query(call, {})
-        may = await self._management.authority(call.caller)
+        authorizer = await self._management.authorizer(call.caller)
         usage = await self._admission.current_usage(call.caller.limits)
-        now = int(may.now * 1000)
-        told = _told(may, is_open=call.caller is ANYBODY)
+        now = int(authorizer.now * 1000)
+        told = _told(authorizer, is_open=call.caller is ANONYMOUS)
         return response.json(
             call, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in usage]}
         )
 
 
-def _told(may: Authority, is_open: bool) -> dict[str, Any]:
+def _told(authorizer: Authorizer, is_open: bool) -> dict[str, Any]:
     """What holds for the caller, its parents counted in. Each of the limits holds."""
     kind = "open" if is_open else "environment"
-    record = may.record
-    line = (record, *(may.view.parents(record) or ())) if record else ()
+    record = authorizer.record
+    line = (record, *(authorizer.view.parents(record) or ())) if record else ()
     return {
         "kind": "token" if record else kind,
         "name": record.name if record else kind,
-        "role": may.grant.role.value,
+        "role": authorizer.rights.role.value,
         "owner": record.owner if record else None,
-        "may": {verb.value: reach.value for verb, reach in ROLES[may.grant.role].items()},
-        "models": may.grant.common_models,
+        "may": {action.value: scope.value for action, scope in ROLES[authorizer.rights.role].items()},
+        "models": authorizer.rights.common_models,
         "limits": [{"token_id": one.id, **one.limits.as_json()} for one in line if one.limits is not None],
-        "expires_at": to_iso(may.grant.expires_at),
-        "is_test": may.grant.is_test,
-        "token": serializers.public(may.view, record, may.now) if record else None,
+        "expires_at": to_iso(authorizer.rights.expires_at),
+        "is_test": authorizer.rights.is_test,
+        "token": serializers.public(authorizer.view, record, authorizer.now) if record else None,
     }

@@ -4,17 +4,17 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.admin.authorizer import Authority
+from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.credentials import is_well_formed
-from gateway.auth.roles import Verb
+from gateway.auth.roles import Action
 from gateway.core.errors import BadRequest, RateLimited
 from gateway.http import params, response
 from gateway.http.context import Call
 from gateway.http.middleware.ip_rate_limit import Throttle
 from gateway.tokens import expiry, secret, serializers, validation
-from gateway.tokens.changes import NewToken, TokenWish
+from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model
 from gateway.usage import reports
 from gateway.usage.accounting import UsageReports
@@ -36,30 +36,31 @@ class TokenRoutes:
 
     async def create(self, call: Call) -> web.StreamResponse:
         form = await params.read_form(call, _CREATE, required=("name",))
-        wish = TokenWish(**_with_expiry(form, self._management.now()))
-        made = await self._management.create(call.as_caller(), wish)
+        spec = TokenSpec(**_with_expiry(form, self._management.now()))
+        made = await self._management.create(call.as_caller(), spec)
         return await self._shown_once(call, made, 201)
 
     async def list(self, call: Call) -> web.StreamResponse:
         query = params.read_query(call, _LIST)
-        may = await self._management.authority(call.caller)
+        authorizer = await self._management.authorizer(call.caller)
         found = [
             record
-            for record in may.view.document.tokens
-            if may.may(Verb.READ, record) and _fits(record, may.view.status(record, may.now), query)
+            for record in authorizer.view.document.tokens
+            if authorizer.allows(Action.READ, record)
+            and _fits(record, authorizer.view.status(record, authorizer.now), query)
         ]
         page = params.page_of(query)
-        shown = [serializers.public(may.view, record, may.now) for record in page.cut(found)]
+        shown = [serializers.public(authorizer.view, record, authorizer.now) for record in page.cut(found)]
         return response.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, call: Call) -> web.StreamResponse:
-        may, record = await self._found(call)
-        return response.json(call, 200, serializers.public(may.view, record, may.now))
+        authorizer, record = await self._found(call)
+        return response.json(call, 200, serializers.public(authorizer.view, record, authorizer.now))
 
     async def usage(self, call: Call) -> web.StreamResponse:
-        may, record = await self._found(call)
+        authorizer, record = await self._found(call)
         totals = reports.as_json(await self._reports.total(record.id))
-        return response.json(call, 200, {**serializers.usage(may.view, record, may.now), **totals})
+        return response.json(call, 200, {**serializers.usage(authorizer.view, record, authorizer.now), **totals})
 
     async def update(self, call: Call) -> web.StreamResponse:
         form = _with_expiry(await params.read_form(call, _UPDATE), self._management.now())
@@ -88,13 +89,13 @@ class TokenRoutes:
         if self._authenticator.is_environment_key(given):
             return response.json(call, 200, _ENVIRONMENT_KEY)
         view = await self._management.view()
-        held = None if secret.is_mistyped(given) else view.by_hash(secret.digest(given))
-        return response.json(call, 200, serializers.validity(view, held, self._management.now()))
+        match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
+        return response.json(call, 200, serializers.validity(view, match, self._management.now()))
 
     async def revoke_secret(self, call: Call) -> web.StreamResponse:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
         given = await self._public_secret(call)
-        if is_well_formed(given) and not secret.is_mistyped(given):
+        if is_well_formed(given) and not secret.has_bad_checksum(given):
             await self._management.revoke_secret(call.as_holder(), given)
         return response.json(call, 200, {"success": True, "message": _REVOKED})
 
@@ -105,17 +106,17 @@ class TokenRoutes:
         form = await params.read_form(call, {"token": params.text}, required=("token",))
         return str(form["token"]).strip()  # pasted with its line end
 
-    async def _found(self, call: Call) -> tuple[Authority, TokenRecord]:
+    async def _found(self, call: Call) -> tuple[Authorizer, TokenRecord]:
         """The token of the path, if the caller may see it."""
         params.read_query(call, {})
-        may = await self._management.authority(call.caller)
-        return may, may.find(Verb.READ, call.params["id"])
+        authorizer = await self._management.authorizer(call.caller)
+        return authorizer, authorizer.find(Action.READ, call.params["id"])
 
     async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
         view = await self._management.view()
         return response.json(call, 200, serializers.public(view, record, self._management.now()))
 
-    async def _shown_once(self, call: Call, made: NewToken, status: int) -> web.StreamResponse:
+    async def _shown_once(self, call: Call, made: CreatedToken, status: int) -> web.StreamResponse:
         view = await self._management.view()
         return response.json(call, status, serializers.created(view, made, self._management.now()))
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.admin.authorizer import Authority
+from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
-from gateway.auth.roles import Reach, Verb
+from gateway.auth.roles import Action, Scope
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.core.errors import BadRequest
 from gateway.http import params, response
 from gateway.http.context import Call
-from gateway.tokens.hierarchy import TokenView
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.usage import reports
 from gateway.usage.accounting import UsageReports
 from gateway.usage.reports import MAX_ROWS, ReportQuery, ReportRow
@@ -30,13 +30,13 @@ class UsageRoutes:
 
     async def read(self, call: Call) -> web.StreamResponse:
         asked = params.read_query(call, READERS)
-        may = await self._management.authority(call.caller)
-        query = query_of(asked, may)
+        authorizer = await self._management.authorizer(call.caller)
+        query = query_of(asked, authorizer)
         rows = await self._rows(query)
         if asked.get("format") == "csv":
-            names = _names(may.view, rows) if query.group_by == "token" else None
+            names = _names(authorizer.view, rows) if query.group_by == "token" else None
             return response.whole(call, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
-        return response.json(call, 200, answer(query, rows, may.view))
+        return response.json(call, 200, answer(query, rows, authorizer.view))
 
     async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:
@@ -45,9 +45,9 @@ class UsageRoutes:
             raise _bad_range(f"{error}; ask for less at a time") from None
 
 
-def query_of(asked: Mapping[str, Any], may: Authority) -> ReportQuery:
+def query_of(asked: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
     """``asked`` as READERS have read it. Raises BadRequest for a range that is none, NotFound for somebody else's token."""
-    until = asked.get("to", int(may.now) + 1)
+    until = asked.get("to", int(authorizer.now) + 1)
     since = asked.get("from", max(until - DEFAULT_DAYS * reports.DAY, 0))
     bucket = asked.get("bucket", "day")
     if since >= until:
@@ -55,23 +55,23 @@ def query_of(asked: Mapping[str, Any], may: Authority) -> ReportQuery:
     since, until = reports.floor(since, HOUR), min(reports.ceiling(until, HOUR), LATEST)
     if (until - since) // reports.BUCKET_SECONDS[bucket] > MAX_ROWS:
         raise _bad_range(f"there are more than {MAX_ROWS} times from then to the end, by the {bucket}")
-    return ReportQuery(since, until, bucket, asked.get("group_by"), visible_tokens(may, asked.get("token_id")))
+    return ReportQuery(since, until, bucket, asked.get("group_by"), visible_tokens(authorizer, asked.get("token_id")))
 
 
-def visible_tokens(may: Authority, token_id: str | None) -> frozenset[str] | None:
+def visible_tokens(authorizer: Authorizer, token_id: str | None) -> frozenset[str] | None:
     """Those whose use the caller may see now, or the one that it asks for; None are all, also deleted ones.
 
     Raises NotFound for a token that it may not see.
     """
-    if may.reach(Verb.READ) is Reach.ALL:
+    if authorizer.scope(Action.READ) is Scope.ALL:
         # Not looked up: what a deleted token has used stays, and ``environment`` and ``open`` never were one.
         return None if token_id is None else frozenset({token_id})
     if token_id is not None:
-        return frozenset({may.find(Verb.READ, token_id).id})
-    return frozenset(record.id for record in may.view.document.tokens if may.may(Verb.READ, record))
+        return frozenset({authorizer.find(Action.READ, token_id).id})
+    return frozenset(record.id for record in authorizer.view.document.tokens if authorizer.allows(Action.READ, record))
 
 
-def answer(query: ReportQuery, rows: Sequence[ReportRow], view: TokenView) -> dict[str, Any]:
+def answer(query: ReportQuery, rows: Sequence[ReportRow], view: TokenHierarchy) -> dict[str, Any]:
     """The JSON object, for msgspec."""
     names = _names(view, rows) if query.group_by == "token" else None
     return {
@@ -92,9 +92,9 @@ def _shown(row: ReportRow, names: Mapping[str, str] | None) -> dict[str, Any]:
     return shown | reports.as_json(row.totals)
 
 
-def _names(view: TokenView, rows: Sequence[ReportRow]) -> dict[str, str]:
+def _names(view: TokenHierarchy, rows: Sequence[ReportRow]) -> dict[str, str]:
     """Of those that are tokens still."""
-    found = (view.by_id(row.group) for row in rows if row.group is not None)
+    found = (view.find_by_id(row.group) for row in rows if row.group is not None)
     return {record.id: record.name for record in found if record is not None}
 
 

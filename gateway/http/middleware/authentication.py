@@ -7,7 +7,7 @@ from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
-from gateway.auth.principal import ANYBODY, Principal
+from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.config.parsers import Network
 from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound
 from gateway.http import path_validation
@@ -54,7 +54,7 @@ class Gate:
         wanted = match.access if match else Access.ANY
         if wanted is not Access.PUBLIC:
             call.principal = self._caller(call, wanted, credentials.extract(call.request.headers, query_tokens))
-            if call.principal.held is not None:
+            if call.principal.secret_match is not None:
                 self._note_use(call.principal, call.client)
             access.authorize(call.principal, wanted)
         if match is None:
@@ -85,9 +85,9 @@ class Gate:
     def _caller(self, call: Call, wanted: Access, credential: Credential | None) -> Principal:
         if wanted is Access.ADMIN_OR_LOOPBACK and credential is None and call.client.is_local:
             self._refuse_strange_pages(call)
-            return ANYBODY
+            return ANONYMOUS
         caller = self._authenticator.authenticate(credential, call.client)
-        if caller is ANYBODY and not self._rules.allow_open:
+        if caller is ANONYMOUS and not self._rules.allow_open:
             self._refuse_strange_pages(call)
         return caller
 

@@ -19,7 +19,7 @@ _SETTLED_SECONDS = 2.0
 Change = Callable[[TokenDocument], TokenDocument]
 
 
-class TokenFile:
+class JsonTokenFile:
     """One token file. Any number of processes and threads may hold one each for the same path."""
 
     def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:

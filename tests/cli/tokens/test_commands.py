@@ -116,7 +116,7 @@ def test_without_a_file_the_list_is_empty(tmp_path: Path, path: Path) -> None:
 def test_create_shows_the_secret_once(tmp_path: Path, path: Path) -> None:
     shown = run(tmp_path, "create", "my app")
     made = next(word for word in shown.split() if word.startswith("sk-"))
-    assert not secret.is_mistyped(made)
+    assert not secret.has_bad_checksum(made)
     assert shown.startswith("Created token 'my app':\n")
     assert "cannot be shown again" in shown
     assert made not in path.read_text() + run(tmp_path, "list") + run(tmp_path, "show", "my app")

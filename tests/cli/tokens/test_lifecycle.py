@@ -84,7 +84,7 @@ def test_rotating_shows_a_new_secret_once_and_both_work(tmp_path: Path) -> None:
     made = make(tmp_path, "app", "--prefix", "sk_test_")
     shown = run(tmp_path, "rotate", "app")
     new = next(word for word in shown.split() if word.startswith("sk_test_") and len(word) > 40)
-    assert not secret.is_mistyped(new)
+    assert not secret.has_bad_checksum(new)
     assert f"The old one ({made['prefix']}...) works until" in shown
     for one in (made["token"], new):
         assert run(tmp_path, "verify", stdin=one.encode()).startswith("✓ Valid: 'app'")

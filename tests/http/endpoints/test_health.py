@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.core.clock import SteadyClock
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.tokens import BY, service_at
 from tests.support.wire import BEARER, Reply, check_error, connected, never, post, request, talk
@@ -49,16 +49,16 @@ async def test_ready_until_draining(tmp_path: Path) -> None:
 
 async def test_a_damaged_token_file_is_told_and_mended(tmp_path: Path) -> None:
     service = service_at(tmp_path / "api_tokens.json", SteadyClock())
-    made = service.create(BY, TokenWish(name="app"))
+    made = service.create(BY, TokenSpec(name="app"))
     good = (tmp_path / "api_tokens.json").read_bytes()
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         (tmp_path / "api_tokens.json").write_bytes(good[:-9])
-        await gateway.app._watcher.look()
+        await gateway.app._token_cache.refresh()
         assert (await get(gateway, "/readyz")).json()["problem"] == "the token file is damaged"
         assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
         assert (await get(gateway, "/v1/models", ("api-key", made.secret))).status == 200
         (tmp_path / "api_tokens.json").write_bytes(good)
-        await gateway.app._watcher.look()
+        await gateway.app._token_cache.refresh()
         assert (await get(gateway, "/readyz")).status == 200
         assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
 
@@ -67,13 +67,13 @@ async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(tmp
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
         (tmp_path / "api_tokens.json").write_bytes(b"{")
-        await gateway.app._watcher.look()
+        await gateway.app._token_cache.refresh()
         assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
 
 
 async def test_who_may_see_the_metrics(tmp_path: Path) -> None:
     service = service_at(tmp_path / "api_tokens.json", SteadyClock())
-    member = service.create(BY, TokenWish(name="member"))
+    member = service.create(BY, TokenSpec(name="member"))
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         assert (await get(gateway, "/metrics")).status == 200
         assert (await get(gateway, "/metrics", AFAR, BEARER)).status == 200

@@ -14,7 +14,7 @@ from gateway.core import sse
 from gateway.core.clock import SteadyClock
 from gateway.http.context import Call
 from gateway.server import aiohttp_server
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from tests.server.test_worker import get_once, until
 from tests.support.gateway import KEY, environment, gateway_process, running_gateway, token_manager
 from tests.support.tokens import BY, service_at
@@ -44,7 +44,7 @@ async def test_a_model_in_the_path(tmp_path: Path, prefix: str) -> None:
 async def test_limited_tokens_get_nowhere_else(tmp_path: Path) -> None:
     """Neither by another spelling of the route, nor by a body in which no model can be seen."""
     service = service_at(tmp_path / "api_tokens.json", SteadyClock())
-    made = service.create(BY, TokenWish(name="limited", models=("m",)))
+    made = service.create(BY, TokenSpec(name="limited", models=("m",)))
     key = ("api-key", made.secret)
     other = CHAT.replace(b'"m"', b'"other"')
     async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):

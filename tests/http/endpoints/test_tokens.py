@@ -69,7 +69,7 @@ class Api:
         return reply.status == 200
 
     async def uses_are_written(self) -> None:
-        await self.gateway.app._recorder.flush()
+        await self.gateway.app._last_used.flush()
 
     def stored(self) -> Any:
         return json.loads(self.path.read_bytes())["tokens"]
@@ -122,19 +122,19 @@ async def test_prefixes(api: Api, prefix: str) -> None:
     made = await api.made(prefix=prefix)
     assert made["token"].startswith(prefix)
     assert len(made["token"]) == len(prefix) + 49
-    assert not secret.is_mistyped(made["token"])
+    assert not secret.has_bad_checksum(made["token"])
     assert await api.enters(made["token"])
     rotated = await api.done("POST", f"/api/tokens/{made['id']}/rotate")
     assert rotated["token"].startswith(prefix)
 
 
 async def test_everything_that_can_be_set(api: Api) -> None:
-    wish = {
+    spec = {
         "name": "a", "owner": ANN, "role": "service", "expires_at": to_iso(NOW + DAY), "models": ["gpt-4o*", "o3"],
         "limits": {"rpm": 60, "tpm": 9000, "max_parallel": 2, "budget": "2.5/day"}, "metadata": {"team": ["x", 1]},
     }  # fmt: skip
-    made = await api.made(**wish)
-    assert {name: made[name] for name in wish} == wish
+    made = await api.made(**spec)
+    assert {name: made[name] for name in spec} == spec
     nothing = {"expires_at": None, "models": None, "limits": None, "metadata": {}}
     other = {"name": "b", "owner": BOB, "role": "admin", **nothing}
     patched = await api.done("PATCH", f"/api/tokens/{made['id']}", other)

@@ -10,11 +10,11 @@ import pytest
 
 from gateway.audit.log import AuditLog
 from gateway.storage.files import LockTimeout, locked
-from gateway.tokens.changes import TokenWish
+from gateway.tokens.changes import TokenSpec
 from gateway.tokens.service import TokenService
 from gateway.tokens.stores import json_file
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import TokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.support.tokens import BY, NOBODY, Clock, content, entry, names, record
 
@@ -34,14 +34,14 @@ def age(path: Path) -> None:
 
 
 def test_no_file_is_none(path: Path) -> None:
-    assert TokenFile(path).read() is None
+    assert JsonTokenFile(path).read() is None
 
 
 def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "api_tokens.json"
     before = os.umask(0)
     try:
-        TokenFile(path).update(add("sk-made-up-for-the-umask"))
+        JsonTokenFile(path).update(add("sk-made-up-for-the-umask"))
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -55,7 +55,7 @@ def test_a_write_mends_a_file_that_others_could_read(path: Path, umask: int) -> 
     path.chmod(0o666)
     before = os.umask(umask)
     try:
-        TokenFile(path).update(add("sk-made-up-for-the-umask"))
+        JsonTokenFile(path).update(add("sk-made-up-for-the-umask"))
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -64,7 +64,7 @@ def test_a_write_mends_a_file_that_others_could_read(path: Path, umask: int) -> 
 
 def test_an_unchanged_file_is_the_same_object(path: Path) -> None:
     path.write_bytes(content(entry()))
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     assert file.read() is file.read()
     path.write_bytes(content(entry()))
     assert file.read() is file.read()
@@ -74,7 +74,7 @@ def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypat
     path.write_bytes(content(entry()))
     age(path)
     monkeypatch.setattr("gateway.tokens.stores.json_file._SETTLED_SECONDS", -1.0)
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     first = file.read()
     with monkeypatch.context() as patch:
         patch.setattr("gateway.storage.files.read_regular", None)
@@ -86,7 +86,7 @@ def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypat
 def test_a_change_of_the_same_length_with_the_old_times_is_seen(path: Path) -> None:
     path.write_bytes(content(entry(name="one")))
     age(path)
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     file.read()
     path.write_bytes(content(entry(name="two")))
     age(path)
@@ -97,7 +97,7 @@ def test_a_change_of_the_same_length_with_the_old_times_is_seen(path: Path) -> N
 
 def test_a_file_that_goes_and_comes_back_is_read_again(path: Path) -> None:
     path.write_bytes(content(entry()))
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     first = file.read()
     path.unlink()
     assert file.read() is None
@@ -108,20 +108,20 @@ def test_a_file_that_goes_and_comes_back_is_read_again(path: Path) -> None:
 def test_damage_names_the_file_and_the_line(path: Path) -> None:
     path.write_bytes(b'{"version": 1,\n"tokens": [')
     with pytest.raises(TokenFileError, match=f"{path}: line 2, column 12"):
-        TokenFile(path).read()
+        JsonTokenFile(path).read()
 
 
 def test_a_damaged_file_is_never_written_over(path: Path) -> None:
     path.write_bytes(b"{")
     with pytest.raises(TokenFileError):
-        TokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
+        JsonTokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
     assert path.read_bytes() == b"{"
 
 
 def test_a_change_that_changes_nothing_writes_nothing(path: Path) -> None:
     path.write_bytes(content(entry()))
     before = path.stat()
-    TokenFile(path).update(lambda document: document)
+    JsonTokenFile(path).update(lambda document: document)
     assert path.stat().st_ino == before.st_ino
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
@@ -129,9 +129,9 @@ def test_a_change_that_changes_nothing_writes_nothing(path: Path) -> None:
 def test_a_change_that_fails_leaves_the_file(path: Path) -> None:
     path.write_bytes(content(entry()))
     with pytest.raises(ZeroDivisionError):
-        TokenFile(path).update(lambda document: TokenDocument(document.tokens[: 1 // 0]))
+        JsonTokenFile(path).update(lambda document: TokenDocument(document.tokens[: 1 // 0]))
     assert path.read_bytes() == content(entry())
-    TokenFile(path).update(add("sk-made-up-after-the-failure"))
+    JsonTokenFile(path).update(add("sk-made-up-after-the-failure"))
     assert names(path) == ["application", "added"]
 
 
@@ -140,7 +140,7 @@ def test_a_write_keeps_a_link_to_the_file(tmp_path: Path, path: Path) -> None:
     real.parent.mkdir()
     real.write_bytes(content(entry()))
     path.symlink_to(real)
-    TokenFile(path).update(add("sk-made-up-behind-the-link"))
+    JsonTokenFile(path).update(add("sk-made-up-behind-the-link"))
     assert path.is_symlink()
     assert names(real) == ["application", "added"]
 
@@ -150,7 +150,7 @@ def test_a_link_that_is_pointed_elsewhere_is_followed(tmp_path: Path, path: Path
     for number in ("one", "two"):
         (tmp_path / f"{number}.json").write_bytes(content(entry(name=number)))
     path.symlink_to("one.json")
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     file.read()
     path.unlink()
     path.symlink_to("two.json")
@@ -160,7 +160,7 @@ def test_a_link_that_is_pointed_elsewhere_is_followed(tmp_path: Path, path: Path
 
 
 def test_two_views_of_one_file_see_each_others_writes(path: Path) -> None:
-    one, two = TokenFile(path), TokenFile(path)
+    one, two = JsonTokenFile(path), JsonTokenFile(path)
     for number in range(20):
         (one if number % 2 else two).update(add(f"sk-made-up-number-{number:04}", name=str(number)))
     assert names(path) == [str(number) for number in range(20)]
@@ -168,7 +168,7 @@ def test_two_views_of_one_file_see_each_others_writes(path: Path) -> None:
 
 
 def test_threads_lose_no_write(path: Path) -> None:
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     threads = [
         threading.Thread(target=file.update, args=[add(f"sk-made-up-by-thread-{number:04}")]) for number in range(16)
     ]
@@ -182,7 +182,7 @@ def test_threads_lose_no_write(path: Path) -> None:
 def test_a_lock_held_for_too_long_is_an_error(path: Path) -> None:
     path.write_bytes(content(entry()))
     with locked(path, 1.0), pytest.raises(LockTimeout, match=r"\.lock is held by another process for more than 0\.1 s"):
-        TokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
+        JsonTokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
     assert path.read_bytes() == content(entry())
 
 
@@ -191,27 +191,27 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_write(path: Path) -> Non
         path.with_name(f".{path.name}.{number:016x}.tmp").write_bytes(b"half a fi")
     mine = path.with_name("mine.tmp")
     mine.touch()
-    TokenFile(path).update(add("sk-made-up-by-the-sweeper"))
+    JsonTokenFile(path).update(add("sk-made-up-by-the-sweeper"))
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.lock", "mine.tmp"]
 
 
 def test_a_file_name_with_brackets_is_swept_too(tmp_path: Path) -> None:
     stray = tmp_path / ".tokens[1].json.0000000000000000.tmp"
     stray.touch()
-    TokenFile(tmp_path / "tokens[1].json").update(add("sk-made-up-by-the-sweeper"))
+    JsonTokenFile(tmp_path / "tokens[1].json").update(add("sk-made-up-by-the-sweeper"))
     assert not stray.exists()
 
 
 def test_the_written_document_is_the_one_read_next(path: Path) -> None:
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     written = file.update(add("sk-made-up-and-read-back"))
     assert file.read() is written
-    assert TokenFile(path).read() == written
+    assert JsonTokenFile(path).read() == written
     assert codec.encode(written) == path.read_bytes()
 
 
 def test_a_document_is_told_from_another(path: Path) -> None:
-    document = TokenFile(path).update(add("sk-made-up-for-the-comparison"))
+    document = JsonTokenFile(path).update(add("sk-made-up-for-the-comparison"))
     assert msgspec.structs.replace(document, tokens=()) != document
 
 
@@ -221,9 +221,9 @@ def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
     path = tmp_path / "api_tokens.json"
     log = AuditLog(tmp_path / "data" / "audit.jsonl", Clock())
-    service = TokenService(TokenFile(path), log, Clock())
+    service = TokenService(JsonTokenFile(path), log, Clock())
     for name in ("first", "second"):
-        service.create(BY, TokenWish(name=name))
+        service.create(BY, TokenSpec(name=name))
     made = [*tmp_path.iterdir(), *(tmp_path / "data").iterdir()]
     assert len(made) == 5
     assert {found.stat().st_uid for found in made} == {NOBODY}

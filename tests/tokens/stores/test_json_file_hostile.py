@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.storage import files
-from gateway.tokens.stores.json_file import MAX_FILE_BYTES, TokenFile
+from gateway.tokens.stores.json_file import MAX_FILE_BYTES, JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import as_nobody, content, entry, names, record
 
@@ -54,9 +54,9 @@ ODD_FILES: dict[str, Callable[[Path], None]] = {
 def test_what_is_no_plain_file_is_an_error_at_once(path: Path, kind: str) -> None:
     ODD_FILES[kind](path)
     with pytest.raises(OSError):
-        TokenFile(path).read()
+        JsonTokenFile(path).read()
     with pytest.raises(OSError):
-        TokenFile(path).update(add)
+        JsonTokenFile(path).update(add)
 
 
 def _open_descriptors() -> int:
@@ -67,7 +67,7 @@ def _open_descriptors() -> int:
 def test_looking_at_an_odd_file_again_and_again_uses_up_no_descriptor(path: Path, kind: str) -> None:
     """The watcher looks four times a second: one descriptor a look would end the gateway in minutes."""
     ODD_FILES[kind](path)
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     before = _open_descriptors()
     for _ in range(10):
         with pytest.raises(OSError):
@@ -79,14 +79,14 @@ def test_a_file_that_may_not_be_read_is_an_error(path: Path) -> None:
     path.write_bytes(ORIGINAL)
     path.chmod(0)
     with as_nobody(), pytest.raises(PermissionError):
-        TokenFile(path).read()
+        JsonTokenFile(path).read()
 
 
 def test_a_folder_that_may_not_be_written_is_an_error(tmp_path: Path, path: Path) -> None:
     path.write_bytes(ORIGINAL)
     tmp_path.chmod(0o555)
     with as_nobody(), pytest.raises(PermissionError):
-        TokenFile(path).update(add)
+        JsonTokenFile(path).update(add)
     tmp_path.chmod(0o755)
     assert path.read_bytes() == ORIGINAL
 
@@ -97,7 +97,7 @@ def test_a_link_planted_for_the_lock_is_not_followed(tmp_path: Path, path: Path)
     victim.chmod(0o644)
     Path(f"{path}.lock").symlink_to(victim)
     with pytest.raises(OSError):
-        TokenFile(path).update(add)
+        JsonTokenFile(path).update(add)
     assert victim.read_text() == "precious"
     assert stat.S_IMODE(victim.stat().st_mode) == 0o644
     assert not path.exists()
@@ -114,7 +114,7 @@ def test_a_link_planted_for_the_temporary_file_is_not_followed(
     planted = tmp_path / f".{path.name}.guessed.tmp"
     planted.symlink_to(victim)
     with pytest.raises(FileExistsError):
-        TokenFile(path).update(add)
+        JsonTokenFile(path).update(add)
     assert victim.read_text() == "precious"
     assert path.read_bytes() == ORIGINAL
 
@@ -123,7 +123,7 @@ def test_sweeping_removes_a_planted_link_and_not_its_victim(tmp_path: Path, path
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / f".{path.name}.planted.tmp").symlink_to(victim)
-    TokenFile(path).update(add)
+    JsonTokenFile(path).update(add)
     assert victim.read_text() == "precious"
     assert not (tmp_path / f".{path.name}.planted.tmp").is_symlink()
 
@@ -156,7 +156,7 @@ def test_a_write_that_reports_failure_has_changed_nothing(
 ) -> None:
     """Or else the recorder, which tries again, counts every use again and again. A write may pass over what it can bear."""
     path.write_bytes(ORIGINAL)
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     failed = False
     with monkeypatch.context() as patch:
         patch.setattr(name, replacement)
@@ -168,7 +168,7 @@ def test_a_write_that_reports_failure_has_changed_nothing(
     assert not failed or path.read_bytes() == ORIGINAL
     assert not list(path.parent.glob(".*.tmp"))
     file.update(lambda before: before)
-    assert file.read() == TokenFile(path).read()
+    assert file.read() == JsonTokenFile(path).read()
 
 
 @contextmanager
@@ -184,10 +184,10 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_write_that_the_kernel_cuts_short_leaves_the_old_file(path: Path) -> None:
     path.write_bytes(ORIGINAL)
     with files_of_at_most(100), pytest.raises(OSError):
-        TokenFile(path).update(add)
+        JsonTokenFile(path).update(add)
     assert path.read_bytes() == ORIGINAL
     assert not list(path.parent.glob(".*.tmp"))
-    TokenFile(path).update(add)
+    JsonTokenFile(path).update(add)
     assert names(path) == ["application", "added"]
 
 
@@ -210,7 +210,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_the_old_file(tiny_disk: Path) -> None:
     path = tiny_disk / "api_tokens.json"
     path.write_bytes(ORIGINAL)
-    file = TokenFile(path)
+    file = JsonTokenFile(path)
     file.update(lambda before: before)
     ballast = tiny_disk / "ballast"
     with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as stream:
