@@ -28,7 +28,7 @@ from gateway.tokens.stores.json_format import TokenFileError
 log = logging.getLogger(__name__)
 
 
-class Caller(NamedTuple):
+class Requester(NamedTuple):
     """Who asks, and how that is written down."""
 
     principal: Principal
@@ -59,7 +59,7 @@ class TokenManagement:
         """What the caller may do now. Raises Unauthenticated."""
         return authorizer_for(await self.view(), principal, self._clock())
 
-    async def create(self, caller: Caller, spec: TokenSpec) -> CreatedToken:
+    async def create(self, caller: Requester, spec: TokenSpec) -> CreatedToken:
         """Raises BadRequest, Forbidden."""
         made: list[CreatedToken] = []
 
@@ -70,7 +70,7 @@ class TokenManagement:
         await self.change(caller, plan)
         return made[-1]
 
-    async def update(self, caller: Caller, token_id: str, values: Mapping[str, Any]) -> TokenRecord:
+    async def update(self, caller: Requester, token_id: str, values: Mapping[str, Any]) -> TokenRecord:
         """``values`` are fields of the record. Raises NotFound, Forbidden, BadRequest."""
 
         def plan(authorizer: Authorizer) -> Sequence[RecordChange]:
@@ -82,7 +82,7 @@ class TokenManagement:
 
         return await self._changed(caller, token_id, plan)
 
-    async def revoke(self, caller: Caller, token_id: str) -> TokenRecord:
+    async def revoke(self, caller: Requester, token_id: str) -> TokenRecord:
         """Raises NotFound, Forbidden."""
         return await self._changed(
             caller,
@@ -92,7 +92,7 @@ class TokenManagement:
             ),
         )
 
-    async def delete(self, caller: Caller, token_id: str) -> None:
+    async def delete(self, caller: Requester, token_id: str) -> None:
         """Raises NotFound, Forbidden."""
         await self.change(
             caller,
@@ -101,7 +101,7 @@ class TokenManagement:
             ),
         )
 
-    async def rotate(self, caller: Caller, token_id: str, grace: int) -> CreatedToken:
+    async def rotate(self, caller: Requester, token_id: str, grace: int) -> CreatedToken:
         """``grace`` in seconds. Raises NotFound, Forbidden, Conflict, BadRequest."""
         secrets: list[str] = []
 
@@ -126,7 +126,7 @@ class TokenManagement:
         if view.find_by_digest(digest) is not None:  # who guesses shall not keep the lock busy
             await self._write(actor, plan)
 
-    async def change(self, caller: Caller, plan: Plan) -> tuple[RecordChange, ...]:
+    async def change(self, caller: Requester, plan: Plan) -> tuple[RecordChange, ...]:
         """Make a change that ``plan`` decides on the newest tokens."""
 
         def planned(view: TokenHierarchy, now: float) -> Sequence[RecordChange]:
@@ -134,7 +134,7 @@ class TokenManagement:
 
         return await self._write(caller.actor, planned)
 
-    async def _changed(self, caller: Caller, token_id: str, plan: Plan) -> TokenRecord:
+    async def _changed(self, caller: Requester, token_id: str, plan: Plan) -> TokenRecord:
         """The record afterwards, also where there was nothing to change."""
         seen: dict[str, TokenRecord] = {}
 

@@ -3,7 +3,7 @@
 from collections.abc import Container, Sequence
 
 from gateway.admin.authorizer import Authorizer
-from gateway.admin.tokens import Caller, TokenManagement
+from gateway.admin.tokens import Requester, TokenManagement
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Action, Scope
 from gateway.core.errors import Forbidden, NotFound
@@ -33,7 +33,7 @@ class UserKeys:
         )
         return next(active, None)
 
-    async def replace(self, caller: Caller, email: str, name: str) -> CreatedToken:
+    async def replace(self, caller: Requester, email: str, name: str) -> CreatedToken:
         """Make the user's key; one that is there ends. Raises Forbidden."""
         made: list[CreatedToken] = []
 
@@ -51,7 +51,7 @@ class UserKeys:
         await self._management.change(caller, plan)
         return made[-1]
 
-    async def revoke(self, caller: Caller, email: str) -> None:
+    async def revoke(self, caller: Requester, email: str) -> None:
         """Raises NotFound where there is none, and for somebody else's."""
 
         def plan(authorizer: Authorizer) -> Sequence[RecordChange]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from gateway.admin.tokens import Caller
+from gateway.admin.tokens import Requester
 from gateway.audit.hash_chain import Actor
 from gateway.auth.client_address import Client
 from gateway.auth.principal import ANONYMOUS, Principal
@@ -70,14 +70,14 @@ class Call:
             raise RuntimeError("this route is public: it has no caller")
         return self.principal
 
-    def as_caller(self) -> Caller:
+    def requester(self) -> Requester:
         """Who asks for a change, and how that is logged."""
         principal = self.caller
         kind = "token" if principal.secret_match else "open" if principal is ANONYMOUS else "environment"
         actor = Actor(kind, principal.name, principal.token_id, self.client.address, self.id)
-        return Caller(principal, actor)
+        return Requester(principal, actor)
 
-    def as_holder(self) -> Actor:
+    def anonymous_actor(self) -> Actor:
         """Somebody who shows a secret and asks to end it, and is not otherwise known."""
         return Actor("secret", "whoever holds the secret", None, self.client.address, self.id)
 

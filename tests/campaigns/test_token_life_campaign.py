@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from gateway.admin.tokens import Caller, TokenManagement
+from gateway.admin.tokens import Requester, TokenManagement
 from gateway.audit.hash_chain import Actor, verify
 from gateway.audit.log import AuditLog
 from gateway.auth.authenticator import Authenticator
@@ -94,7 +94,7 @@ class Gateway:
 
     async def do(self, order: Order, principal: Principal) -> Order:
         """As ``Hands.do``."""
-        caller = Caller(principal, Actor("token", "tester", principal.token_id))
+        caller = Requester(principal, Actor("token", "tester", principal.token_id))
         try:
             return await self._do(order, caller) or {}
         except StoreUnavailable as error:
@@ -102,7 +102,7 @@ class Gateway:
         except GatewayError as error:
             return {"refused": type(error).__name__}
 
-    async def _do(self, order: Order, caller: Caller) -> Order | None:
+    async def _do(self, order: Order, caller: Requester) -> Order | None:
         manage, reference = self.management, order.get("reference", "")
         match order["verb"]:
             case "create":

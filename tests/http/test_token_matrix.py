@@ -1,6 +1,6 @@
 """Who may do what to whose token: callers by tokens by verbs by fields, every cell asked on a real socket.
 
-What is due follows from the tokens below and from the few rules in ``Caller`` and the ``due_*`` functions; none of it is asked
+What is due follows from the tokens below and from the few rules in ``Requester`` and the ``due_*`` functions; none of it is asked
 of the gateway's own tables. After each cell the token file is compared: what was refused has changed nothing but the note
 of the last use, what was granted has changed what was asked for and nothing else, and nobody holds more than the giver.
 """
@@ -132,7 +132,7 @@ def below(key: str) -> set[str]:
     return {other for other in TOKENS if key in {one["id"] for one in line(TOKENS, other)[1:]}}
 
 
-class Caller:
+class Requester:
     """Who asks. ``key`` is None for who holds no token."""
 
     def __init__(self, name: str) -> None:
@@ -177,7 +177,7 @@ def done(changes: Iterator[Change] | set[Change], status: int = 200, shown: Call
 
 
 class Cell(NamedTuple):
-    caller: Caller
+    caller: Requester
     method: str
     path: str
     body: Any
@@ -187,7 +187,7 @@ class Cell(NamedTuple):
         return f"{self.caller.name}: {self.method} {self.path} {json.dumps(self.body)} -> {self.due[:2]}"
 
 
-def due_to(caller: Caller, verb: str, key: str) -> Due | None:
+def due_to(caller: Requester, verb: str, key: str) -> Due | None:
     """Why this caller may not do this to this token; None where it may."""
     if caller.is_refused:
         return refused(401)
@@ -205,25 +205,25 @@ def ends(keys: set[str]) -> set[Change]:
     return {(key, "revoked_at") for key in keys if not TOKENS[key].get("revoked_at")}
 
 
-def reads(caller: Caller) -> Iterator[Cell]:
+def reads(caller: Requester) -> Iterator[Cell]:
     for key, path in itertools.product(OBJECTS, ("", "/usage")):
         due = due_to(caller, "read", key) or done(set(), shown=lambda shown, key=key: shown["id"] == key)
         yield Cell(caller, "GET", f"/api/tokens/{key}{path}", None, due)
 
 
-def revokes(caller: Caller) -> Iterator[Cell]:
+def revokes(caller: Requester) -> Iterator[Cell]:
     for key in OBJECTS:
         due = due_to(caller, "revoke", key) or done(ends({key} | below(key)))
         yield Cell(caller, "POST", f"/api/tokens/{key}/revoke", None, due)
 
 
-def deletes(caller: Caller) -> Iterator[Cell]:
+def deletes(caller: Requester) -> Iterator[Cell]:
     for key in OBJECTS:
         due = due_to(caller, "delete", key) or done({(key, "*")} | ends(below(key)))
         yield Cell(caller, "DELETE", f"/api/tokens/{key}", None, due)
 
 
-def rotates(caller: Caller) -> Iterator[Cell]:
+def rotates(caller: Requester) -> Iterator[Cell]:
     changed = ("prefix", "hash", "previous_secrets")
     for key in OBJECTS:
         due = due_to(caller, "rotate", key) or done({(key, field) for field in changed})
@@ -243,14 +243,14 @@ def stored(field: str, value: Any) -> tuple[str, Any]:
     return ("expires_at", _STORED[value]) if field == "expires_in" else (field, value)
 
 
-def updates(caller: Caller) -> Iterator[Cell]:
+def updates(caller: Requester) -> Iterator[Cell]:
     can_not = caller.is_refused or caller.is_service
     for key, (field, value) in itertools.product(OBJECTS, CHANGES[:1] if can_not else CHANGES):
         due = due_to(caller, "update", key) or due_to_update(caller, key, *stored(field, value))
         yield Cell(caller, "PATCH", f"/api/tokens/{key}", {field: value}, due)
 
 
-def due_to_update(caller: Caller, key: str, field: str, value: Any) -> Due:
+def due_to_update(caller: Requester, key: str, field: str, value: Any) -> Due:
     before = TOKENS[key]
     if field == "owner" and value != before["owner"] and (not caller.is_admin or before["parent_id"]):
         return refused(400 if caller.is_admin else 403, field)
@@ -275,7 +275,7 @@ NOT_SETTABLE: dict[str, Any] = {
 NOT_CHANGEABLE = {**NOT_SETTABLE, "prefix": "sk-", "parent_id": None, "parent_id ": "tok_admin"}
 
 
-def mass_assignments(caller: Caller) -> Iterator[Cell]:
+def mass_assignments(caller: Requester) -> Iterator[Cell]:
     """A field that may not be set, alone and beside one that may: neither is."""
     due = due_to(caller, "create", caller.key or "tok_lone")
     most = 1 if due else None
@@ -301,13 +301,13 @@ WISHES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def creates(caller: Caller) -> Iterator[Cell]:
+def creates(caller: Requester) -> Iterator[Cell]:
     for spec in WISHES:
         due = due_to(caller, "create", caller.key or "tok_lone") or due_to_create(caller, spec)
         yield Cell(caller, "POST", "/api/tokens", {"name": "new", **spec}, due)
 
 
-def due_to_create(caller: Caller, spec: Mapping[str, Any]) -> Due:
+def due_to_create(caller: Requester, spec: Mapping[str, Any]) -> Due:
     parent = spec.get("parent_id") or (None if caller.is_admin else caller.key)
     is_within_reach = caller.is_admin or parent == caller.key or parent in below(caller.key or "")
     if parent is not None and (parent not in TOKENS or is_dead(parent) or not is_within_reach):
@@ -335,7 +335,7 @@ def wished(spec: Mapping[str, Any], given: Power) -> Power:
     return base._replace(**{field: number for field, number in asked.items() if field in named})
 
 
-def user_keys(caller: Caller) -> Iterator[Cell]:
+def user_keys(caller: Requester) -> Iterator[Cell]:
     for email, key in ((ANN, "tok_ann_key"), (BOB, "tok_bob_key"), (NOBODY, None)):
         is_theirs = caller.is_admin or (caller.owner == email and not caller.is_service)
         may_not = due_to(caller, "create", caller.key or "tok_lone")
@@ -351,7 +351,7 @@ def user_keys(caller: Caller) -> Iterator[Cell]:
         yield Cell(caller, "POST", "/api/user/key", {"email": email, "key_name": "new"}, may_not or made)
 
 
-def lists(caller: Caller) -> Iterator[Cell]:
+def lists(caller: Requester) -> Iterator[Cell]:
     queries: dict[str, Callable[[str], bool]] = {
         "": lambda key: True,
         "?per_page=100&page=1": lambda key: True,
@@ -368,7 +368,7 @@ def lists(caller: Caller) -> Iterator[Cell]:
         yield Cell(caller, "GET", f"/api/tokens{query}", None, refused(401) if caller.is_refused else told)
 
 
-def me(caller: Caller) -> Iterator[Cell]:
+def me(caller: Requester) -> Iterator[Cell]:
     kind = "token" if caller.key else "environment"
     role, models = ROLES[int(caller.power.role)], MODELS[int(caller.power.models)]
     told = (kind, role, caller.owner, models, not caller.power.prefix)
@@ -383,7 +383,7 @@ def me(caller: Caller) -> Iterator[Cell]:
 
 
 AREAS = (reads, revokes, deletes, rotates, updates, mass_assignments, creates, user_keys, lists, me)
-TABLE = {area.__name__: [cell for name in CALLERS for cell in area(Caller(name))] for area in AREAS}
+TABLE = {area.__name__: [cell for name in CALLERS for cell in area(Requester(name))] for area in AREAS}
 
 _USE = re.compile(rb'"(last_used|last_used_from|usage_count)": [^\n]*')
 _KINDS = {400: "invalid_request_error", 401: "invalid_request_error", 403: "permission_error"}
@@ -488,7 +488,7 @@ def wrong_changes(cell: Cell, content: Any, reply: Reply) -> Iterator[str]:
         yield "the secret that was shown is nobody's"
 
 
-def escalations(caller: Caller, after: Mapping[str, Any], changes: set[Change]) -> Iterator[str]:
+def escalations(caller: Requester, after: Mapping[str, Any], changes: set[Change]) -> Iterator[str]:
     """Whatever was touched, but for its end, is within what the caller has; what was set is within what the parent has."""
     touched = {key for key, field in changes if field != "revoked_at"} & after.keys()
     for key in touched | (after.keys() - TOKENS.keys()):

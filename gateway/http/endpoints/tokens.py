@@ -37,7 +37,7 @@ class TokenRoutes:
     async def create(self, call: Call) -> web.StreamResponse:
         form = await params.read_form(call, _CREATE, required=("name",))
         spec = TokenSpec(**_with_expiry(form, self._management.now()))
-        made = await self._management.create(call.as_caller(), spec)
+        made = await self._management.create(call.requester(), spec)
         return await self._shown_once(call, made, 201)
 
     async def list(self, call: Call) -> web.StreamResponse:
@@ -66,21 +66,21 @@ class TokenRoutes:
         form = _with_expiry(await params.read_form(call, _UPDATE), self._management.now())
         if not form:
             raise BadRequest(f"Nothing to change. Send one of {', '.join(_UPDATE)}.", code="missing_required_parameter")
-        return await self._shown(call, await self._management.update(call.as_caller(), call.params["id"], form))
+        return await self._shown(call, await self._management.update(call.requester(), call.params["id"], form))
 
     async def revoke(self, call: Call) -> web.StreamResponse:
         await params.read_form(call, {})
-        return await self._shown(call, await self._management.revoke(call.as_caller(), call.params["id"]))
+        return await self._shown(call, await self._management.revoke(call.requester(), call.params["id"]))
 
     async def rotate(self, call: Call) -> web.StreamResponse:
         form = await params.read_form(call, {"grace": _grace})
         grace = form.get("grace", expiry.span(DEFAULT_GRACE))
-        made = await self._management.rotate(call.as_caller(), call.params["id"], grace)
+        made = await self._management.rotate(call.requester(), call.params["id"], grace)
         return await self._shown_once(call, made, 200)
 
     async def delete(self, call: Call) -> web.StreamResponse:
         await params.read_form(call, {})
-        await self._management.delete(call.as_caller(), call.params["id"])
+        await self._management.delete(call.requester(), call.params["id"])
         return response.json(call, 200, {"id": call.params["id"], "deleted": True})
 
     async def validate(self, call: Call) -> web.StreamResponse:
@@ -96,7 +96,7 @@ class TokenRoutes:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
         given = await self._public_secret(call)
         if is_well_formed(given) and not secret.has_bad_checksum(given):
-            await self._management.revoke_secret(call.as_holder(), given)
+            await self._management.revoke_secret(call.anonymous_actor(), given)
         return response.json(call, 200, {"success": True, "message": _REVOKED})
 
     async def _public_secret(self, call: Call) -> str:

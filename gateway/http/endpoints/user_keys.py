@@ -28,7 +28,7 @@ class UserKeyRoutes:
 
     async def create(self, call: Call) -> web.StreamResponse:
         form = await params.read_form(call, _CREATE, required=("email",))
-        made = await self._keys.replace(call.as_caller(), form["email"], form.get("key_name", DEFAULT_NAME))
+        made = await self._keys.replace(call.requester(), form["email"], form.get("key_name", DEFAULT_NAME))
         answer = {
             "success": True,
             "message": "API key generated successfully",
@@ -45,7 +45,7 @@ class UserKeyRoutes:
 
     async def revoke(self, call: Call) -> web.StreamResponse:
         await params.read_form(call, {})
-        await self._keys.revoke(call.as_caller(), call.params["email"])
+        await self._keys.revoke(call.requester(), call.params["email"])
         return response.json(call, 200, {"success": True, "message": "API key revoked successfully"})
 
     async def _told(self, call: Call, name: str) -> web.StreamResponse:
