@@ -26,7 +26,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.observability.metrics import Metrics
-from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.ledger import Ledger
@@ -67,10 +67,10 @@ class Stub:
         self.events = [stream_upstream.content_event(number) for number in range(chunks)]
         self.events += [stream_upstream.usage_event(chunks), b"data: [DONE]\n\n"]
 
-    async def send(self, request: BackendRequest) -> Answer:
+    async def send(self, request: ProviderRequest) -> ProviderResponse:
         if request.stream:
-            return Answer(200, EVENT_STREAM, self._pieces())
-        return Answer(200, JSON, self.whole)
+            return ProviderResponse(200, EVENT_STREAM, self._pieces())
+        return ProviderResponse(200, JSON, self.whole)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         for event in self.events:
@@ -188,11 +188,11 @@ def _record(place: int, limits: Mapping[str, Any] | None) -> TokenRecord:
     )
 
 
-def _request(body: bytes) -> BackendRequest:
+def _request(body: bytes) -> ProviderRequest:
     """As the route of ``/v1/chat/completions`` makes it: anew for each request, so that nothing is remembered in it."""
     fields = read_object(body)
     stream = stream_in(fields)
-    return BackendRequest("POST", PATH, body=fields.body, fields=fields, model=model_in(fields), stream=stream)
+    return ProviderRequest("POST", PATH, body=fields.body, fields=fields, model=model_in(fields), stream=stream)
 
 
 def _request_id(number: int) -> str:
@@ -229,7 +229,7 @@ async def _metered(
         await asyncio.sleep(0)
 
 
-async def _read(answer: Answer) -> None:
+async def _read(answer: ProviderResponse) -> None:
     if not isinstance(answer.body, bytes):
         async for _ in answer.body:
             pass

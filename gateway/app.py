@@ -46,7 +46,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor, cached_redactor
 from gateway.observability.shared_metrics import SharedMetrics
 from gateway.providers import registry
-from gateway.providers.base import Backend, BackendConfig
+from gateway.providers.base import Provider, ProviderConfig
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens.cache import FileState, TokenCache
 from gateway.tokens.hierarchy import TokenHierarchy
@@ -85,13 +85,13 @@ class App:
         self,
         settings: Settings,
         *,
-        backend: Backend | None = None,
+        backend: Provider | None = None,
         clock: Callable[[], float] | None = None,
         shared: Shared | None = None,
     ) -> None:
         """``shared`` is what all workers have together; ``clock`` goes before its clock.
 
-        Raises TokenFileError or OSError for a damaged token file, UnknownBackend or ValueError for the backend."""
+        Raises TokenFileError or OSError for a damaged token file, UnknownProvider or ValueError for the backend."""
         shared = shared or Shared.new()
         self._clock = clock or shared.clock
         self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
@@ -248,8 +248,8 @@ def _counters(settings: Settings, clock: Callable[[], float]) -> CounterStore:
     return SqliteCounterStore(path, clock) if settings.counters == "sqlite" else MemoryCounterStore(clock, path)
 
 
-def _backend_config(settings: Settings) -> BackendConfig:
-    return BackendConfig(
+def _backend_config(settings: Settings) -> ProviderConfig:
+    return ProviderConfig(
         upstream_url=settings.upstream_url,
         upstream_api_key=settings.upstream_api_key,
         connect_timeout=settings.connect_timeout,

@@ -87,7 +87,7 @@ def _load(arguments: argparse.Namespace) -> Settings:
         problems.append(Problem("GATEWAY_CONFIG", str(error)))
     try:
         registry.find(found.backend)
-    except registry.UnknownBackend as error:
+    except registry.UnknownProvider as error:
         problems.append(Problem("GATEWAY_BACKEND", str(error)))
     if problems:
         raise ConfigurationError(problems)

@@ -17,14 +17,14 @@ from gateway.core import sse
 from gateway.core.errors import GatewayError, UpstreamReported
 from gateway.http.buffered_response import WholeResponse
 from gateway.http.context import Call
-from gateway.providers.base import EVENT_STREAM, Answer
+from gateway.providers.base import EVENT_STREAM, ProviderResponse
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _ONE_BLOCK = 256 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-async def send(call: Call, answer: Answer) -> web.StreamResponse:
+async def send(call: Call, answer: ProviderResponse) -> web.StreamResponse:
     """Send an answer. Where this raises after ``call.started`` was set, ``break_off`` is what is left to do."""
     try:
         if isinstance(answer.body, bytes):
@@ -48,7 +48,7 @@ async def break_off(call: Call, started: web.StreamResponse, error: GatewayError
     transport.close()
 
 
-def _whole(call: Call, answer: Answer, body: bytes) -> web.StreamResponse:
+def _whole(call: Call, answer: ProviderResponse, body: bytes) -> web.StreamResponse:
     return whole(call, answer.status, body, {**answer.headers, "Content-Type": answer.content_type})
 
 
@@ -67,7 +67,7 @@ def json(call: Call, status: int, content: Any) -> web.StreamResponse:
     return whole(call, status, msgspec.json.encode(content), headers)
 
 
-async def _streamed(call: Call, answer: Answer, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+async def _streamed(call: Call, answer: ProviderResponse, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
     try:
         waited = time.perf_counter()
         first = await anext(pieces, b"")  # an error up to here still has a status of its own

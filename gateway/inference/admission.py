@@ -15,7 +15,7 @@ from gateway.limits.limiter import Limiter, ReservationRefused
 from gateway.limits.matching import LimitChain, Models, applicable_limits, charges
 from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.observability.metrics import RefusalReason
-from gateway.providers.base import BackendRequest
+from gateway.providers.base import ProviderRequest
 from gateway.usage.estimate import estimate
 from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import FREE, Price, PriceList
@@ -64,7 +64,7 @@ class Admission:
         self._rules = rules
         self._note_refusal = note_refusal
 
-    def price(self, principal: Principal, request: BackendRequest) -> Price | None:
+    def price(self, principal: Principal, request: ProviderRequest) -> Price | None:
         """None where nobody knows it. Test tokens cost nothing. The model's own name goes before the client's name for it."""
         if principal.is_test or request.method != "POST":
             return FREE
@@ -76,7 +76,7 @@ class Admission:
         real = self._rules.aliases.get(request.model)
         return (real and self._prices.find(real)) or self._prices.find(request.model)
 
-    async def admit(self, principal: Principal, request: BackendRequest, max_wait: float | None) -> Granted:
+    async def admit(self, principal: Principal, request: ProviderRequest, max_wait: float | None) -> Granted:
         """``max_wait`` in seconds is how long the client will wait, if it says so.
 
         Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
@@ -85,7 +85,7 @@ class Admission:
         return Granted(price, await self._reserve(principal, request, price, max_wait))
 
     async def _reserve(
-        self, principal: Principal, request: BackendRequest, price: Price | None, max_wait: float | None
+        self, principal: Principal, request: ProviderRequest, price: Price | None, max_wait: float | None
     ) -> Reservation | None:
         line, names = principal.limits, self._names(request.model)
         if not line or not (limits := _priced(applicable_limits(line, names, self.limiter.now()), price)):
@@ -111,7 +111,7 @@ class Admission:
             self._note_refusal("store")
             raise _down() from None
 
-    def _amounts(self, limits: Sequence[Limit], request: BackendRequest, price: Price | None) -> Amounts:
+    def _amounts(self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None) -> Amounts:
         """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
         if not any(limit.is_of_amounts for limit in limits):
             return Amounts()
@@ -131,7 +131,7 @@ class Admission:
         real = self._rules.aliases.get(model)
         return (model,) if real is None else (model, real)
 
-    async def check(self, principal: Principal, request: BackendRequest, tokens: int | None) -> DryRun:
+    async def check(self, principal: Principal, request: ProviderRequest, tokens: int | None) -> DryRun:
         """Whether a request would pass now, without making it. ``tokens`` takes the place of the estimate.
 
         Raises QuotaExceeded for a model without a price, StoreUnavailable.
@@ -187,7 +187,7 @@ def _refused(refusal: LimitExceeded, names: Mapping[str, str], is_queue_full: bo
     return error
 
 
-def _refuse_unknown_cost(request: BackendRequest, price: Price | None, fields: JsonObject | None) -> None:
+def _refuse_unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> None:
     """Where there is a budget, nothing may pass of which nobody knows what it costs. Raises QuotaExceeded."""
     if fields is not None and fields.get("background"):
         raise QuotaExceeded(

@@ -12,7 +12,7 @@ from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject, read_object, with_field
 from gateway.inference.admission import Admission
 from gateway.inference.usage_tracker import Ticket, Whose
-from gateway.providers.base import EVENT_STREAM, Answer, Backend, BackendRequest
+from gateway.providers.base import EVENT_STREAM, Provider, ProviderRequest, ProviderResponse
 from gateway.usage.ledger import Ledger
 
 _CAN_TELL_USAGE = frozenset({"chat/completions", "completions"})
@@ -22,8 +22,8 @@ _CAN_TELL_USAGE = frozenset({"chat/completions", "completions"})
 class Backends(NamedTuple):
     """Who answers, and who answers test tokens."""
 
-    real: Backend
-    test: Backend
+    real: Provider
+    test: Provider
 
 
 class Origin(NamedTuple):
@@ -59,10 +59,10 @@ class Inference:
         self._ledger = ledger
         self._rules = rules
 
-    def backend_for(self, principal: Principal) -> Backend:
+    def backend_for(self, principal: Principal) -> Provider:
         return self._test_backend if principal.is_test else self._backend
 
-    async def admit(self, principal: Principal, request: BackendRequest, origin: Origin) -> Ticket:
+    async def admit(self, principal: Principal, request: ProviderRequest, origin: Origin) -> Ticket:
         """Raises ModelNotFound for a model that this caller may not use, and what the admission raises."""
         if request.model is not None and not principal.may_use(request.model):
             raise ModelNotFound(request.model)
@@ -80,7 +80,7 @@ class Inference:
         )
         return Ticket(whose, request, granted, self._admission.limiter, self._ledger.record)
 
-    async def run(self, principal: Principal, request: BackendRequest, ticket: Ticket) -> Answer:
+    async def run(self, principal: Principal, request: ProviderRequest, ticket: Ticket) -> ProviderResponse:
         """The backend's answer, metered by ``ticket``. Raises whatever the backend raises."""
         backend = self.backend_for(principal)
         asking, drops_usage = _asking_for_usage(request) if self._rules.asks_for_usage else (request, False)
@@ -108,7 +108,7 @@ class Inference:
         raise ModelNotFound(name)
 
 
-def _asking_for_usage(request: BackendRequest) -> tuple[BackendRequest, bool]:
+def _asking_for_usage(request: ProviderRequest) -> tuple[ProviderRequest, bool]:
     """The request with the wish for a usage chunk, and whether the client does not have that wish."""
     fields = request.fields
     if not request.stream or request.path not in _CAN_TELL_USAGE or not isinstance(fields, JsonObject):
@@ -122,13 +122,13 @@ def _asking_for_usage(request: BackendRequest) -> tuple[BackendRequest, bool]:
     return msgspec.structs.replace(request, body=asking.body, fields=asking), True
 
 
-def _renamed_request(request: BackendRequest, model: str) -> BackendRequest:
+def _renamed_request(request: ProviderRequest, model: str) -> ProviderRequest:
     """Only JSON bodies name a model."""
     fields = read_object(with_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
     return msgspec.structs.replace(request, body=fields and fields.body, fields=fields, model=model)
 
 
-def _renamed_answer(answer: Answer, alias: str) -> Answer:
+def _renamed_answer(answer: ProviderResponse, alias: str) -> ProviderResponse:
     """Clients see the name that they used, whatever dated name the upstream has for it."""
     if isinstance(answer.body, bytes):
         answer.body = _renamed_json(answer.body, alias)

@@ -16,7 +16,7 @@ from gateway.limits.algorithms import BudgetWindow
 from gateway.limits.limiter import Limiter
 from gateway.limits.matching import actual_charges
 from gateway.limits.store import CounterStoreUnavailable, Reservation
-from gateway.providers.base import EVENT_STREAM, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
 from gateway.usage.models import NOTHING_USED, LedgerEntry, Usage
@@ -54,7 +54,7 @@ class Ticket:
     def __init__(
         self,
         whose: Whose,
-        request: BackendRequest,
+        request: ProviderRequest,
         held: Granted,
         limiter: Limiter,
         record: Callable[[LedgerEntry], None],
@@ -85,7 +85,7 @@ class Ticket:
         """From here on the upstream may be at work."""
         self._is_sent = True
 
-    def metered(self, answer: Answer, drops_usage: bool) -> Answer:
+    def metered(self, answer: ProviderResponse, drops_usage: bool) -> ProviderResponse:
         """The same answer; what passes is counted. A whole one is settled before the client sees it."""
         self._status = answer.status
         body = answer.body

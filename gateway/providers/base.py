@@ -1,4 +1,4 @@
-"""What a backend is. A third party implements ``Backend`` and registers a ``create`` function; see docs/backends.md."""
+"""What a backend is. A third party implements ``Provider`` and registers a ``create`` function; see docs/backends.md."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
 
-class BackendRequest(msgspec.Struct, frozen=True):
+class ProviderRequest(msgspec.Struct, frozen=True):
     """One call of OpenAI's API, already admitted.
 
     ``path`` is what stands behind ``/v1/``, encoded as the client sent it; ``query`` has no credential in it, and neither
@@ -28,7 +28,7 @@ class BackendRequest(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Answer:
+class ProviderResponse:
     """What goes back. ``body`` is bytes, or an iterator of pieces as they arrive.
 
     ``close`` is called once the body was read or nobody wants it any more; it must stop the work behind the answer.
@@ -41,12 +41,12 @@ class Answer:
     close: Callable[[], None] = lambda: None
 
 
-class Backend(Protocol):
+class Provider(Protocol):
     """Answers requests. ``name`` appears in ``/healthz``, the banner and the log."""
 
     name: str
 
-    async def send(self, request: BackendRequest) -> Answer:
+    async def send(self, request: ProviderRequest) -> ProviderResponse:
         """Answer one request. Raises a GatewayError for anything that is not an answer.
 
         An answer to ``request.stream`` must be an event stream; an error after its first piece is raised from the iterator.
@@ -59,7 +59,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BackendConfig:
+class ProviderConfig:
     """What a backend's ``create`` function is given. Times in seconds."""
 
     upstream_url: str | None
@@ -69,5 +69,5 @@ class BackendConfig:
     chunk_timeout: float
 
 
-CreateBackend = Callable[[BackendConfig], Backend]
+CreateProvider = Callable[[ProviderConfig], Provider]
 """Called inside the running event loop, once a process."""

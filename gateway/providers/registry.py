@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from types import MappingProxyType
 
-from gateway.providers.base import CreateBackend
+from gateway.providers.base import CreateProvider
 
 GROUP = "gateway.providers"
 BUILT_IN = MappingProxyType(
@@ -17,7 +17,7 @@ BUILT_IN = MappingProxyType(
 )
 
 
-class UnknownBackend(ValueError):
+class UnknownProvider(ValueError):
     """No backend of that name, or more than one."""
 
 
@@ -25,24 +25,24 @@ def names() -> list[str]:
     return sorted({*BUILT_IN, *(point.name for point in _foreign())})
 
 
-def find(name: str) -> CreateBackend:
-    """The function that creates the backend. Raises UnknownBackend, with the list of those that exist."""
+def find(name: str) -> CreateProvider:
+    """The function that creates the backend. Raises UnknownProvider, with the list of those that exist."""
     offers = {point.value for point in _foreign() if point.name == name}
     if name in BUILT_IN:
         offers.add(BUILT_IN[name])
     if not offers:
-        raise UnknownBackend(f"there is no backend {name!r}; there are {', '.join(names())}")
+        raise UnknownProvider(f"there is no backend {name!r}; there are {', '.join(names())}")
     if len(offers) > 1:
-        raise UnknownBackend(f"the backend {name!r} is offered more than once: {', '.join(sorted(offers))}")
+        raise UnknownProvider(f"the backend {name!r} is offered more than once: {', '.join(sorted(offers))}")
     return _load(name, offers.pop())
 
 
-def _load(name: str, reference: str) -> CreateBackend:
+def _load(name: str, reference: str) -> CreateProvider:
     module, _, attribute = reference.partition(":")
     try:
-        create: CreateBackend = attrgetter(attribute)(import_module(module))
+        create: CreateProvider = attrgetter(attribute)(import_module(module))
     except (ImportError, AttributeError) as error:
-        raise UnknownBackend(f"the backend {name!r} cannot be loaded from {reference}: {error}") from error
+        raise UnknownProvider(f"the backend {name!r} cannot be loaded from {reference}: {error}") from error
     return create
 
 

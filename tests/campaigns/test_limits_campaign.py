@@ -73,7 +73,7 @@ KINDS = (
 )
 
 
-class Answer(NamedTuple):
+class ProviderResponse(NamedTuple):
     status: int
     body: bytes
 
@@ -84,13 +84,13 @@ class Client(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._received = b""
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[ProviderResponse] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def ask(self, data: bytes) -> "asyncio.Future[Answer]":
+    def ask(self, data: bytes) -> "asyncio.Future[ProviderResponse]":
         assert self._transport is not None
         self._received, self._answer = b"", asyncio.get_running_loop().create_future()
         self._transport.write(data)
@@ -103,7 +103,7 @@ class Client(asyncio.Protocol):
             return
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         if len(body) >= length:
-            self._answer.set_result(Answer(int(head[9:12]), body))
+            self._answer.set_result(ProviderResponse(int(head[9:12]), body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
@@ -128,7 +128,7 @@ async def crowd_of(count: int, port: int) -> AsyncIterator[list[Client]]:
             client.close()
 
 
-async def asked_at_once(clients: list[Client], secret: str) -> tuple[list[Answer], float]:
+async def asked_at_once(clients: list[Client], secret: str) -> tuple[list[ProviderResponse], float]:
     """What all of them are told, and after how many seconds the last one was."""
     data = post(body=CHAT, headers=[("api-key", secret)])
     began = time.monotonic()
@@ -238,7 +238,7 @@ async def rounds(gateway: Process, kind: Kind, crowd: int, secrets: Iterator[str
     return cell
 
 
-def check_refusals(answers: list[Answer], kind: Kind) -> None:
+def check_refusals(answers: list[ProviderResponse], kind: Kind) -> None:
     assert {one.status for one in answers} <= {200, 429}, Counter(one.status for one in answers)
     for one in answers:
         if one.status == 429:

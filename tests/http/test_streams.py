@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.providers.base import EVENT_STREAM, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.upstream import Behaviour, Connection, Received, answer
 from tests.support.wire import STREAM, Reply, check_error, connected, gateway_before, post, request, talk
@@ -215,22 +215,22 @@ async def test_a_backends_network_error_in_mid_stream_is_an_error_event(tmp_path
 
 @asynccontextmanager
 async def broken_in_mid_stream(folder: Path, error: Exception) -> AsyncIterator[Running]:
-    class Backend:
+    class Provider:
         name = "broken"
 
-        async def send(self, request: BackendRequest) -> Answer:
+        async def send(self, request: ProviderRequest) -> ProviderResponse:
             async def body() -> AsyncIterator[bytes]:
                 yield b"data: " + chunk("Hi") + b"\n\n"
                 raise error
 
-            return Answer(200, EVENT_STREAM, body())
+            return ProviderResponse(200, EVENT_STREAM, body())
 
         async def models(self) -> list[dict[str, Any]]:
             return []
 
         async def aclose(self) -> None: ...
 
-    async with running_gateway(folder, FREEGPT_API_KEY=KEY, made_of={"backend": Backend()}) as gateway:
+    async with running_gateway(folder, FREEGPT_API_KEY=KEY, made_of={"backend": Provider()}) as gateway:
         yield gateway
 
 

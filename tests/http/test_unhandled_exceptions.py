@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from tests.support.gateway import KEY, running_gateway
 from tests.support.wire import BEARER, Reply, check_error, post, request, talk
 
@@ -17,7 +17,7 @@ class BrokenBackend:
 
     name = "broken"
 
-    def __init__(self, act: Callable[[BackendRequest], Awaitable[Answer]]) -> None:
+    def __init__(self, act: Callable[[ProviderRequest], Awaitable[ProviderResponse]]) -> None:
         self.send = act
 
     async def models(self) -> list[dict[str, Any]]:
@@ -26,23 +26,23 @@ class BrokenBackend:
     async def aclose(self) -> None: ...
 
 
-def raising(error: BaseException) -> Callable[[BackendRequest], Awaitable[Answer]]:
-    async def send(_request: BackendRequest) -> Answer:
+def raising(error: BaseException) -> Callable[[ProviderRequest], Awaitable[ProviderResponse]]:
+    async def send(_request: ProviderRequest) -> ProviderResponse:
         raise error
 
     return send
 
 
-async def raises_first(_request: BackendRequest) -> Answer:
+async def raises_first(_request: ProviderRequest) -> ProviderResponse:
     async def body() -> AsyncIterator[bytes]:
         raise ZeroDivisionError
         yield b""
 
-    return Answer(200, EVENT_STREAM, body())
+    return ProviderResponse(200, EVENT_STREAM, body())
 
 
-async def sends_no_bytes(_request: BackendRequest) -> Answer:
-    return Answer(200, JSON, "a text")  # type: ignore[arg-type]
+async def sends_no_bytes(_request: ProviderRequest) -> ProviderResponse:
+    return ProviderResponse(200, JSON, "a text")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

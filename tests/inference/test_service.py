@@ -7,7 +7,7 @@ import pytest
 
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.errors import ModelNotFound
-from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from tests.support.inference import World, world
@@ -18,12 +18,12 @@ class Recorder:
 
     def __init__(self, name: str, *pieces: bytes, content_type: str = JSON) -> None:
         self.name, self.pieces, self.content_type = name, pieces, content_type
-        self.requests: list[BackendRequest] = []
+        self.requests: list[ProviderRequest] = []
 
-    async def send(self, request: BackendRequest) -> Answer:
+    async def send(self, request: ProviderRequest) -> ProviderResponse:
         self.requests.append(request)
         body: Any = self.stream() if self.content_type != JSON else self.pieces[0]
-        return Answer(200, self.content_type, body)
+        return ProviderResponse(200, self.content_type, body)
 
     async def stream(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
@@ -42,8 +42,8 @@ def caller(models: tuple[str, ...] | None = None, prefix: str = "sk-abcdefghijk"
     return Principal("t", Role.MEMBER, SecretMatch(record, None))
 
 
-def chat(model: str, body: bytes | None = None) -> BackendRequest:
-    return BackendRequest("POST", "chat/completions", body=body or b'{"model":"%s"}' % model.encode(), model=model,
+def chat(model: str, body: bytes | None = None) -> ProviderRequest:
+    return ProviderRequest("POST", "chat/completions", body=body or b'{"model":"%s"}' % model.encode(), model=model,
                           fields={"model": model})  # fmt: skip
 
 
@@ -117,7 +117,7 @@ async def test_a_token_names_what_it_may_use() -> None:
 async def test_a_request_without_a_model_goes_on() -> None:
     real = Recorder("real", b"{}")
     inference, _ = made(real)
-    await inference.run(caller(()), BackendRequest("GET", "files"))
+    await inference.run(caller(()), ProviderRequest("GET", "files"))
     assert real.requests
 
 

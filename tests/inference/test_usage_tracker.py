@@ -13,7 +13,7 @@ from gateway.core.errors import QuotaExceeded, RateLimited, UpstreamInvalid, Ups
 from gateway.core.json_body import read_object
 from gateway.inference.service import Origin
 from gateway.limits.config import read_limits
-from gateway.providers.base import EVENT_STREAM, JSON, Answer, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.models import Usage
@@ -38,11 +38,11 @@ class Scripted:
 
     name = "scripted"
 
-    def __init__(self, act: Callable[[BackendRequest], Awaitable[Answer]]) -> None:
+    def __init__(self, act: Callable[[ProviderRequest], Awaitable[ProviderResponse]]) -> None:
         self.act = act
-        self.requests: list[BackendRequest] = []
+        self.requests: list[ProviderRequest] = []
 
-    async def send(self, request: BackendRequest) -> Answer:
+    async def send(self, request: ProviderRequest) -> ProviderResponse:
         self.requests.append(request)
         return await self.act(request)
 
@@ -53,8 +53,8 @@ class Scripted:
 
 
 def answering(body: Any, content_type: str = JSON) -> Scripted:
-    async def act(_request: BackendRequest) -> Answer:
-        return Answer(200, content_type, body() if callable(body) else body)
+    async def act(_request: ProviderRequest) -> ProviderResponse:
+        return ProviderResponse(200, content_type, body() if callable(body) else body)
 
     return Scripted(act)
 
@@ -72,7 +72,7 @@ def streaming(*blocks: bytes, error: Exception | None = None, hangs: bool = Fals
 
 
 def failing(error: Exception) -> Scripted:
-    async def act(_request: BackendRequest) -> Answer:
+    async def act(_request: ProviderRequest) -> ProviderResponse:
         raise error
 
     return Scripted(act)
@@ -91,14 +91,14 @@ def holder(limits: dict[str, Any] | None = LIMITS, prefix: str = "sk-abcdefghijk
     return Principal("t", Role.MEMBER, SecretMatch(record, None))
 
 
-def chat(**fields: Any) -> BackendRequest:
+def chat(**fields: Any) -> ProviderRequest:
     body = json.dumps({"model": "m", "messages": HELLO, **fields}).encode()
     stream = fields.get("stream") is True
-    return BackendRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=stream)
+    return ProviderRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=stream)
 
 
 async def served(
-    backend: Scripted, request: BackendRequest | None = None, principal: Principal | None = None
+    backend: Scripted, request: ProviderRequest | None = None, principal: Principal | None = None
 ) -> tuple[World, list[bytes]]:
     """What the client got; raises what it was refused or broken off with. The world is on the error as ``world``."""
     made = world(backend, backend, prices=PRICES)
@@ -307,7 +307,7 @@ async def test_a_refused_request_is_not_in_the_ledger() -> None:
 
 
 async def test_ids_do_not_become_endpoints() -> None:
-    request = BackendRequest("GET", "files/file-123/content")
+    request = ProviderRequest("GET", "files/file-123/content")
     made, _ = await served(answering(b"{}"), request)
     [entry] = made.ledger.entries
     assert (entry.endpoint, entry.model, entry.usage, entry.estimated) == ("files", None, Usage(), False)
@@ -319,7 +319,7 @@ async def test_usage_is_read_from_json_that_passes_in_pieces() -> None:
             yield WHOLE[at : at + 7]
 
     body = json.dumps({"model": "m", "query": "q"}).encode()
-    request = BackendRequest("POST", "images/generations", body=body, fields=read_object(body), model="m")
+    request = ProviderRequest("POST", "images/generations", body=body, fields=read_object(body), model="m")
     made, got = await served(answering(pieces), request)
     assert b"".join(got) == WHOLE
     assert (made.ledger.entries[0].usage, made.ledger.entries[0].endpoint) == (Usage(5, 3), "images/generations")
@@ -328,7 +328,7 @@ async def test_usage_is_read_from_json_that_passes_in_pieces() -> None:
 @pytest.mark.parametrize("number", ["1e999", "9" * 5000])
 async def test_a_number_that_no_machine_can_hold_leaks_nothing(number: str) -> None:
     body = b'{"model":"m","messages":[],"stream":true,"max_tokens":%s}' % number.encode()
-    request = BackendRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=True)
+    request = ProviderRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=True)
     with pytest.raises(asyncio.CancelledError) as caught:
         await served(streaming(word(), error=asyncio.CancelledError()), request, holder({"max_parallel": 2}))  # type: ignore[arg-type]
     made = caught.value.world  # type: ignore[attr-defined]
@@ -337,7 +337,7 @@ async def test_a_number_that_no_machine_can_hold_leaks_nothing(number: str) -> N
 
 
 async def test_what_is_looked_at_again_was_counted_when_it_was_made() -> None:
-    made, _ = await served(answering(WHOLE), BackendRequest("GET", "responses/resp_1"))
+    made, _ = await served(answering(WHOLE), ProviderRequest("GET", "responses/resp_1"))
     assert (made.ledger.entries[0].usage, made.ledger.entries[0].cost) == (Usage(), 0)
 
 
@@ -347,7 +347,7 @@ async def test_what_is_looked_at_again_was_counted_when_it_was_made() -> None:
 )
 async def test_what_costs_later_does_not_pass_a_budget(path: str, fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "m", "input": "x", **fields}).encode()
-    request = BackendRequest("POST", path, body=body, fields=read_object(body), model="m")
+    request = ProviderRequest("POST", path, body=body, fields=read_object(body), model="m")
     with pytest.raises(QuotaExceeded):
         await served(answering(WHOLE), request)
 
@@ -357,7 +357,7 @@ async def test_limits_on_a_model_hold_under_all_its_names(model: str) -> None:
     backend = answering(WHOLE)
     made = world(backend, backend, {"cheap": "paid-1"}, prices={"paid*": {"input": 1, "output": 1}})
     principal = holder({"models": {"paid*": {"rpm": 1}}})
-    request = BackendRequest("POST", "chat/completions", body=b"{}", fields=read_object(b"{}"), model=model)
+    request = ProviderRequest("POST", "chat/completions", body=b"{}", fields=read_object(b"{}"), model=model)
     with await made.inference.admit(principal, request, Origin("req_1", 0)):
         pass
     with pytest.raises(RateLimited):

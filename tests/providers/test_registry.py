@@ -77,20 +77,20 @@ def test_built_in_ones() -> None:
 
 
 def test_an_unknown_name_lists_those_that_exist() -> None:
-    with pytest.raises(registry.UnknownBackend, match="there is no backend 'ecko'; there are echo, openai"):
+    with pytest.raises(registry.UnknownProvider, match="there is no backend 'ecko'; there are echo, openai"):
         registry.find("ecko")
 
 
 def test_a_name_that_two_offer(site: Path) -> None:
     install(site, "first_backend", "parrot = first_backend:create")
     install(site, "second_backend", "parrot = second_backend:create")
-    with pytest.raises(registry.UnknownBackend, match="more than once: first_backend:create, second_backend:create"):
+    with pytest.raises(registry.UnknownProvider, match="more than once: first_backend:create, second_backend:create"):
         registry.find("parrot")
 
 
 def test_nobody_takes_the_place_of_a_built_in_one(site: Path) -> None:
     install(site, "evil_backend", "openai = evil_backend:create")
-    with pytest.raises(registry.UnknownBackend, match="more than once"):
+    with pytest.raises(registry.UnknownProvider, match="more than once"):
         registry.find("openai")
 
 
@@ -107,7 +107,7 @@ def test_our_own_entry_points_are_not_duplicates(site: Path) -> None:
 @pytest.mark.parametrize("point", ["parrot = no_such_module:create", "parrot = odd_backend:no_such_function"])
 def test_what_cannot_be_loaded(site: Path, point: str) -> None:
     install(site, "odd_backend", point)
-    with pytest.raises(registry.UnknownBackend, match="the backend 'parrot' cannot be loaded from"):
+    with pytest.raises(registry.UnknownProvider, match="the backend 'parrot' cannot be loaded from"):
         registry.find("parrot")
 
 

@@ -8,7 +8,7 @@ from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.providers.base import Answer, Backend, BackendRequest
+from gateway.providers.base import Provider, ProviderRequest, ProviderResponse
 from gateway.usage.models import LedgerEntry
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from tests.support.tokens import Clock
@@ -35,14 +35,19 @@ class World:
     refusals: list[str]
     clock: Clock
 
-    async def run(self, principal: Principal, request: BackendRequest) -> Answer:
+    async def run(self, principal: Principal, request: ProviderRequest) -> ProviderResponse:
         """Admit, and answer: what stands behind the answer is read, and settled, by the caller."""
         ticket = await self.inference.admit(principal, request, Origin("req_1", 0))
         return await self.inference.run(principal, request, ticket)
 
 
 def world(
-    real: Backend, test: Backend, aliases: Mapping[str, str] | None = None, *, prices: object = None, asks: bool = True
+    real: Provider,
+    test: Provider,
+    aliases: Mapping[str, str] | None = None,
+    *,
+    prices: object = None,
+    asks: bool = True,
 ) -> World:
     clock = Clock()
     counters = MemoryCounterStore(clock)

@@ -10,7 +10,7 @@ from gateway.http import params, response
 from gateway.http.context import Call
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
-from gateway.providers.base import BackendRequest
+from gateway.providers.base import ProviderRequest
 
 DEFAULT_ENDPOINT = "chat/completions"
 MOST_TOKENS = 10**9
@@ -27,7 +27,7 @@ class CheckRoutes:
         form = await params.read_form(call, _CHECK, required=("model",))
         model, tokens = form["model"], form.get("tokens")
         endpoint = form.get("endpoint", DEFAULT_ENDPOINT)
-        request = BackendRequest("POST", endpoint, model=model)
+        request = ProviderRequest("POST", endpoint, model=model)
         if not call.caller.may_use(model):
             return response.json(call, 200, _refused(ModelNotFound(model), None))
         try:

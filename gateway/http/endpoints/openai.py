@@ -16,7 +16,7 @@ from gateway.core.json_body import JsonObject, model_in, read_object, stream_in,
 from gateway.http import request_body, response
 from gateway.http.context import Call
 from gateway.inference.service import Inference, Origin
-from gateway.providers.base import JSON, Answer, BackendRequest
+from gateway.providers.base import JSON, ProviderRequest, ProviderResponse
 
 _READ_TIMEOUT = istr("x-stainless-read-timeout")
 _ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
@@ -90,7 +90,7 @@ class InferenceRoutes:
         stream = stream_in(fields)
         call.model = model_in(fields)
         _refuse_other_models(call, fields)
-        request = BackendRequest(
+        request = ProviderRequest(
             method=call.method,
             path=endpoint,
             query=call.query,
@@ -102,7 +102,7 @@ class InferenceRoutes:
         )
         return await self._run(call, request)
 
-    async def _run(self, call: Call, request: BackendRequest) -> web.StreamResponse:
+    async def _run(self, call: Call, request: ProviderRequest) -> web.StreamResponse:
         call.backend = self._inference.backend_for(call.caller).name
         call.ticket = ticket = await self._inference.admit(call.caller, request, Origin(call.id, _patience(call)))
         with ticket:
@@ -133,9 +133,9 @@ def _refuse_other_models(call: Call, fields: JsonObject) -> None:
         raise Forbidden("What this token may do depends on the model; it may not name one in a path that is passed on.")
 
 
-def _backend_request(call: Call, **known: Any) -> BackendRequest:
+def _backend_request(call: Call, **known: Any) -> ProviderRequest:
     path = call.path.removeprefix("/v1/")
-    return BackendRequest(method=call.method, path=path, query=call.query, headers=_headers(call), **known)
+    return ProviderRequest(method=call.method, path=path, query=call.query, headers=_headers(call), **known)
 
 
 def _headers(call: Call) -> Mapping[str, str]:
@@ -149,4 +149,4 @@ def _stays_here(name: str) -> bool:
 
 
 async def _json(call: Call, content: dict[str, Any]) -> web.StreamResponse:
-    return await response.send(call, Answer(200, JSON, msgspec.json.encode(content)))
+    return await response.send(call, ProviderResponse(200, JSON, msgspec.json.encode(content)))

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.core import sse
 from gateway.core.errors import NotFound
-from gateway.providers.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
 from gateway.providers.echo import embeddings, responses
 from gateway.providers.echo import text as echo_text
 from gateway.providers.echo.text import Choice, Reply
@@ -21,14 +21,14 @@ CREATED = 1_700_000_000
 """Every answer's time of creation, in seconds since the epoch: an echo is the same whenever it is heard."""
 
 
-def create(_config: BackendConfig) -> Backend:
-    return EchoBackend()
+def create(_config: ProviderConfig) -> Provider:
+    return EchoProvider()
 
 
-class EchoBackend:
+class EchoProvider:
     name = "echo"
 
-    async def send(self, request: BackendRequest) -> Answer:
+    async def send(self, request: ProviderRequest) -> ProviderResponse:
         fields = dict(request.fields or {})
         match request.path:
             case "chat/completions":
@@ -49,7 +49,7 @@ class EchoBackend:
     async def aclose(self) -> None:
         """Nothing is held."""
 
-    def _responses(self, request: BackendRequest, fields: dict[str, Any]) -> Answer:
+    def _responses(self, request: ProviderRequest, fields: dict[str, Any]) -> ProviderResponse:
         reply = echo_text.reply(echo_text.responses_prompt(fields), fields)
         identifier = _identifier("resp", request)
         if request.stream:
@@ -104,7 +104,7 @@ class _Completion:
         return {"index": index, "text": delta.get("text", ""), "logprobs": None, "finish_reason": finish}
 
 
-def _answer(request: BackendRequest, fields: dict[str, Any], form: _Chat | _Completion) -> Answer:
+def _answer(request: ProviderRequest, fields: dict[str, Any], form: _Chat | _Completion) -> ProviderResponse:
     identifier = _identifier(form.id_prefix, request)
     head = {"id": identifier, "object": form.object, "created": CREATED, "model": fields["model"]}
     if request.stream:
@@ -139,14 +139,14 @@ def _usage(reply: Reply) -> dict[str, int]:
     }
 
 
-def _identifier(prefix: str, request: BackendRequest) -> str:
+def _identifier(prefix: str, request: ProviderRequest) -> str:
     body = request.body if isinstance(request.body, bytes) else b""
     return f"{prefix}-echo{hashlib.sha256(body).hexdigest()[:24]}"
 
 
-def _json(content: dict[str, Any]) -> Answer:
-    return Answer(200, JSON, msgspec.json.encode(content))
+def _json(content: dict[str, Any]) -> ProviderResponse:
+    return ProviderResponse(200, JSON, msgspec.json.encode(content))
 
 
-def _events(stream: AsyncIterator[bytes]) -> Answer:
-    return Answer(200, EVENT_STREAM, stream)
+def _events(stream: AsyncIterator[bytes]) -> ProviderResponse:
+    return ProviderResponse(200, EVENT_STREAM, stream)

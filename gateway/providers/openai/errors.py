@@ -8,8 +8,8 @@ import msgspec
 
 from gateway.core import sse
 from gateway.core.errors import UpstreamFailed, UpstreamRefused
-from gateway.providers.openai.streaming import Piece
-from gateway.providers.transport.base import UpstreamResponse
+from gateway.providers.openai.streaming import StreamChunk
+from gateway.providers.transport.base import TransportResponse
 
 MAX_ERROR_BYTES = 1024 * 1024
 _EXCERPT = 300
@@ -18,7 +18,7 @@ _TAG = re.compile(r"<[^>]{0,1000}>")
 Redact = Callable[[str], str]
 
 
-async def read_body(response: UpstreamResponse) -> bytes:
+async def read_body(response: TransportResponse) -> bytes:
     """The body of an error, empty where it is too large or breaks off: its status says enough."""
     try:
         return await response.read(MAX_ERROR_BYTES)
@@ -53,7 +53,7 @@ def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
     return body if clean == plain else clean.encode()
 
 
-def redacted_event(piece: Piece, redact: Redact) -> bytes:
+def redacted_event(piece: StreamChunk, redact: Redact) -> bytes:
     """An event that reports an error, in the upstream's own bytes where no secret stands in them."""
     event = {"error": piece.error}
     clean = redacted(piece.data, event, redact)

@@ -10,15 +10,17 @@ from multidict import istr
 
 from gateway.core.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
 from gateway.observability.redaction import spellings
-from gateway.providers.base import EVENT_STREAM, JSON, Answer, Backend, BackendConfig, BackendRequest
+from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
 from gateway.providers.openai import errors
-from gateway.providers.openai.streaming import End, events_of
-from gateway.providers.transport.aiohttp_client import AiohttpUpstream
-from gateway.providers.transport.base import Timeouts, Upstream, UpstreamRequest, UpstreamResponse
+from gateway.providers.openai.streaming import StreamEnd, events_of
+from gateway.providers.transport.aiohttp_client import AiohttpTransport
+from gateway.providers.transport.base import Timeouts, Transport, TransportRequest, TransportResponse
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """Where an answer is JSON or an event stream, and anything else is nonsense."""
-ENDS = MappingProxyType({"chat/completions": End.DONE, "completions": End.DONE, "responses": End.TERMINAL_EVENT})
+ENDS = MappingProxyType(
+    {"chat/completions": StreamEnd.DONE, "completions": StreamEnd.DONE, "responses": StreamEnd.TERMINAL_EVENT}
+)
 """How an endpoint's event stream shows that it is whole."""
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
@@ -36,18 +38,18 @@ _KEPT_HEADERS = tuple(map(istr, (
 )))  # fmt: skip
 
 
-def create(config: BackendConfig) -> Backend:
+def create(config: ProviderConfig) -> Provider:
     """Raises ValueError where no upstream is set."""
     if config.upstream_url is None:
         raise ValueError("the backend `openai` needs GATEWAY_UPSTREAM_URL")
     timeouts = Timeouts(config.connect_timeout, config.first_byte_timeout, config.chunk_timeout)
-    return OpenAIBackend(AiohttpUpstream(timeouts), config.upstream_url, config.upstream_api_key)
+    return OpenAIProvider(AiohttpTransport(timeouts), config.upstream_url, config.upstream_api_key)
 
 
-class OpenAIBackend:
+class OpenAIProvider:
     name = "openai"
 
-    def __init__(self, upstream: Upstream, base_url: str, api_key: str | None) -> None:
+    def __init__(self, upstream: Transport, base_url: str, api_key: str | None) -> None:
         self._upstream = upstream
         self._base_url = base_url
         self._key_forms = spellings(api_key) if api_key else ()
@@ -55,7 +57,7 @@ class OpenAIBackend:
         if api_key:
             self._own_headers["Authorization"] = f"Bearer {api_key}"
 
-    async def send(self, request: BackendRequest) -> Answer:
+    async def send(self, request: ProviderRequest) -> ProviderResponse:
         response = await self._upstream.send(self._upstream_request(request))
         try:
             return await self._answer(request, response)
@@ -65,7 +67,7 @@ class OpenAIBackend:
 
     async def models(self) -> list[dict[str, Any]]:
         """Raises UpstreamInvalid where the list is none."""
-        answer = await self.send(BackendRequest("GET", "models"))
+        answer = await self.send(ProviderRequest("GET", "models"))
         try:
             body = answer.body if isinstance(answer.body, bytes) else b"".join([piece async for piece in answer.body])
             found = msgspec.json.decode(body)["data"]
@@ -78,12 +80,12 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         await self._upstream.aclose()
 
-    def _upstream_request(self, request: BackendRequest) -> UpstreamRequest:
+    def _upstream_request(self, request: ProviderRequest) -> TransportRequest:
         query = f"?{request.query}" if request.query else ""
         headers = {**_sendable(request.headers), **self._own_headers}
-        return UpstreamRequest(request.method, f"{self._base_url}/{request.path}{query}", headers, request.body)
+        return TransportRequest(request.method, f"{self._base_url}/{request.path}{query}", headers, request.body)
 
-    async def _answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
+    async def _answer(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
         if 400 <= response.status < 600:
             raise await self._refused(response)
         if not 200 <= response.status < 300 and response.status != 304:
@@ -98,9 +100,9 @@ class OpenAIBackend:
             raise UpstreamInvalid("The upstream answered a request for a stream without one.")
         return self._copied(response)
 
-    async def _event_answer(self, request: BackendRequest, response: UpstreamResponse) -> Answer:
+    async def _event_answer(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
         """The first event is waited for: an error that comes first can still be answered with a real status."""
-        stream = events_of(response.chunks(), ENDS.get(request.path, End.FREE))
+        stream = events_of(response.chunks(), ENDS.get(request.path, StreamEnd.FREE))
         first = await anext(stream, None)
         if first is None:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
@@ -115,9 +117,9 @@ class OpenAIBackend:
                     raise UpstreamReported
                 yield piece.data
 
-        return Answer(response.status, EVENT_STREAM, rest(), self._kept(response), response.close)
+        return ProviderResponse(response.status, EVENT_STREAM, rest(), self._kept(response), response.close)
 
-    async def _json_answer(self, response: UpstreamResponse) -> Answer:
+    async def _json_answer(self, response: TransportResponse) -> ProviderResponse:
         body = await response.read(MAX_ANSWER_BYTES)
         try:
             content = msgspec.json.decode(body, type=_JsonAnswer)
@@ -126,13 +128,13 @@ class OpenAIBackend:
         if content.error:
             raise errors.from_event(content.error, self._kept(response), self._redact)
         response.close()
-        return Answer(response.status, JSON, body, self._kept(response))
+        return ProviderResponse(response.status, JSON, body, self._kept(response))
 
-    async def _refused(self, response: UpstreamResponse) -> UpstreamRefused:
+    async def _refused(self, response: TransportResponse) -> UpstreamRefused:
         body = await errors.read_body(response)
         return errors.from_body(response.status, body, self._kept(response), self._redact)
 
-    def _kept(self, response: UpstreamResponse) -> dict[str, str]:
+    def _kept(self, response: TransportResponse) -> dict[str, str]:
         """The headers that clients get to see."""
         kept: dict[str, str] = {
             name: self._redact(value) for name in _KEPT_HEADERS if (value := response.headers.get(name)) is not None
@@ -141,13 +143,13 @@ class OpenAIBackend:
             kept["x-upstream-request-id"] = self._redact(request_id)
         return kept
 
-    def _copied(self, response: UpstreamResponse) -> Answer:
+    def _copied(self, response: TransportResponse) -> ProviderResponse:
         """Whatever it is, piece by piece; its length, too, unless it was unpacked on the way."""
         content_type = response.headers.get("Content-Type", "application/octet-stream")
         kept = self._kept(response)
         if "Content-Length" in response.headers and "Content-Encoding" not in response.headers:
             kept["Content-Length"] = response.headers["Content-Length"]
-        return Answer(response.status, content_type, response.chunks(), kept, response.close)
+        return ProviderResponse(response.status, content_type, response.chunks(), kept, response.close)
 
     def _redact(self, text: str) -> str:
         """An upstream that quotes the key it was shown must not hand it to our clients."""
@@ -162,7 +164,7 @@ class _JsonAnswer(msgspec.Struct):
     error: Any = None
 
 
-def _media_type(response: UpstreamResponse) -> str:
+def _media_type(response: TransportResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 

@@ -11,14 +11,14 @@ from gateway.core import sse
 from gateway.core.errors import UpstreamInvalid
 
 
-class Piece(NamedTuple):
+class StreamChunk(NamedTuple):
     """Bytes that end behind a whole event, as the upstream sent them. With ``error``, they are the event that reports it."""
 
     data: bytes
     error: dict[str, Any] | None = None
 
 
-class End(Enum):
+class StreamEnd(Enum):
     """How a stream shows that it is whole. A clean end of the connection shows nothing: a proxy's death looks the same."""
 
     DONE = "[DONE]"
@@ -29,7 +29,7 @@ class End(Enum):
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"})
 
 
-async def events_of(chunks: AsyncIterator[bytes], end: End) -> AsyncIterator[Piece]:
+async def events_of(chunks: AsyncIterator[bytes], end: StreamEnd) -> AsyncIterator[StreamChunk]:
     """Pass whole events on as they arrive. Raises UpstreamInvalid where the stream is not whole.
 
     An upstream that leaves ``[DONE]`` out is forgiven if its last events had a finish reason, and gets it added.
@@ -47,30 +47,30 @@ async def events_of(chunks: AsyncIterator[bytes], end: End) -> AsyncIterator[Pie
             for piece in _up_to_error(block[: reported[0]], reported[1]):
                 yield piece
             return
-        if end is End.DONE and (done_at := sse.end_mark(block)):
-            yield Piece(block[:done_at])
+        if end is StreamEnd.DONE and (done_at := sse.end_mark(block)):
+            yield StreamChunk(block[:done_at])
             return
-        yield Piece(block)
+        yield StreamChunk(block)
         if b"data:" in block:
             recent.append(block)
     if splitter.rest().strip():
         raise UpstreamInvalid("The upstream's stream broke off within an event.")
     if not _is_whole(b"".join(recent), end):
         raise UpstreamInvalid("The upstream's stream broke off.")
-    if end is End.DONE:
-        yield Piece(sse.DONE)
+    if end is StreamEnd.DONE:
+        yield StreamChunk(sse.DONE)
 
 
-def _up_to_error(block: bytes, error: dict[str, Any]) -> list[Piece]:
+def _up_to_error(block: bytes, error: dict[str, Any]) -> list[StreamChunk]:
     *good, reporting = sse.events(block)
-    return ([Piece(b"".join(good))] if good else []) + [Piece(reporting, error)]
+    return ([StreamChunk(b"".join(good))] if good else []) + [StreamChunk(reporting, error)]
 
 
-def _is_whole(block: bytes, end: End) -> bool:
+def _is_whole(block: bytes, end: StreamEnd) -> bool:
     """Judged by the last two events: behind a finish reason only a usage chunk may follow."""
-    if end is End.FREE:
+    if end is StreamEnd.FREE:
         return True
-    shows_end = _finish_reason if end is End.DONE else _is_terminal
+    shows_end = _finish_reason if end is StreamEnd.DONE else _is_terminal
     said = [event for event in sse.events(block) if sse.data_of(event) is not None]
     return any(shows_end(event) for event in said[-2:])
 

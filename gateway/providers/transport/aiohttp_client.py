@@ -12,8 +12,8 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
-from gateway.providers.transport.base import Timeouts, UpstreamRequest
-from gateway.providers.transport.timeouts import Patience
+from gateway.providers.transport.base import Timeouts, TransportRequest
+from gateway.providers.transport.timeouts import CoarseTimeouts
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
@@ -23,13 +23,13 @@ MAX_HEAD_BYTES = 4 * 1024 * 1024
 """What may come in until an answer's head is complete, the first pieces of its body with it."""
 
 
-class AiohttpUpstream:
+class AiohttpTransport:
     """One session for the life of the process: a session made anew would lose its connections, one shared and closed
     would break requests in flight. Construct it inside the running loop."""
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._patience = Patience()
+        self._coarse_timeouts = CoarseTimeouts()
         self._session = aiohttp.ClientSession(
             connector=_Connector(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
@@ -38,7 +38,7 @@ class AiohttpUpstream:
             response_class=_Response,
         )
 
-    async def send(self, request: UpstreamRequest) -> "AiohttpResponse":
+    async def send(self, request: TransportRequest) -> "AiohttpTransportResponse":
         """A kept connection may die in the very moment of its reuse. Such a request was not looked at, and is sent again;
         one that the upstream sat on for longer may have been worked on, and is not."""
         for _ in range(REPLAYS):
@@ -52,9 +52,9 @@ class AiohttpUpstream:
                     raise
         return await self._send_once(request)
 
-    async def _send_once(self, request: UpstreamRequest) -> "AiohttpResponse":
+    async def _send_once(self, request: TransportRequest) -> "AiohttpTransportResponse":
         try:
-            with self._patience.limit(self._timeouts.first_byte):
+            with self._coarse_timeouts.within(self._timeouts.first_byte):
                 response = await self._session.request(
                     request.method,
                     _url(request.url),
@@ -64,20 +64,20 @@ class AiohttpUpstream:
                 )
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise _translated(error) from error
-        return AiohttpResponse(response, self._patience, self._timeouts.chunk)
+        return AiohttpTransportResponse(response, self._coarse_timeouts, self._timeouts.chunk)
 
     async def aclose(self) -> None:
         await self._session.close()
 
 
-class AiohttpResponse:
+class AiohttpTransportResponse:
     """An answer whose head has arrived."""
 
-    def __init__(self, response: aiohttp.ClientResponse, patience: Patience, chunk_timeout: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, coarse_timeouts: CoarseTimeouts, chunk_timeout: float) -> None:
         self._response = response
-        self._patience = patience
+        self._coarse_timeouts = coarse_timeouts
         self._chunk_timeout = chunk_timeout
-        self._line_end = _line_end(response)
+        self._connection_closed = _connection_closed(response)
 
     @property
     def status(self) -> int:
@@ -106,10 +106,10 @@ class AiohttpResponse:
         content = self._response.content
         try:
             if not (chunk := content.read_nowait()) and not content.at_eof():
-                with self._patience.limit(self._chunk_timeout):
+                with self._coarse_timeouts.within(self._chunk_timeout):
                     chunk = await content.readany()
-            if not chunk and self._line_end is not None and self._line_end.done():
-                self._line_end.result()
+            if not chunk and self._connection_closed is not None and self._connection_closed.done():
+                self._connection_closed.result()
             return chunk
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _translated(error) from error
@@ -118,7 +118,7 @@ class AiohttpResponse:
         self._response.release()
 
 
-def _line_end(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+def _connection_closed(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
     """For a body that ends with its connection: how the connection ends. A reset is not the end of such a body."""
     has_end = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     connection = response.connection
@@ -134,7 +134,7 @@ class _DeadConnection(aiohttp.ClientError):
     """A connection that had been kept open was closed before it carried a byte of the answer."""
 
 
-class _Line(ResponseHandler):
+class _ClientConnection(ResponseHandler):
     """A connection that knows whether it has carried a request before, and how much came before an answer's head."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -158,26 +158,26 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10)
-        self._factory = partial(cast(type[ResponseHandler], _Line), loop=asyncio.get_running_loop())
+        self._factory = partial(cast(type[ResponseHandler], _ClientConnection), loop=asyncio.get_running_loop())
 
 
 class _Response(aiohttp.ClientResponse):
     """Tells its connection when its head is awaited, and a dead connection from a live one that hangs up."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        line = connection.protocol
-        if not isinstance(line, _Line):
+        connection_protocol = connection.protocol
+        if not isinstance(connection_protocol, _ClientConnection):
             return await super().start(connection)
-        was_used, line.was_used = line.was_used, True
-        line.awaits_head, line.head_bytes = True, 0
+        was_used, connection_protocol.was_used = connection_protocol.was_used, True
+        connection_protocol.awaits_head, connection_protocol.head_bytes = True, 0
         try:
             return await super().start(connection)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if was_used and line.head_bytes == 0:
+            if was_used and connection_protocol.head_bytes == 0:
                 raise _DeadConnection from error
             raise
         finally:
-            line.awaits_head = False
+            connection_protocol.awaits_head = False
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ class Timeouts(NamedTuple):
     chunk: float
 
 
-class UpstreamRequest(msgspec.Struct, frozen=True):
+class TransportRequest(msgspec.Struct, frozen=True):
     """``url`` is sent as it stands, already encoded."""
 
     method: str
@@ -23,7 +23,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     body: bytes | AsyncIterator[bytes] | None = None
 
 
-class UpstreamResponse(Protocol):
+class TransportResponse(Protocol):
     """An answer whose head has arrived. Whoever got it must ``close`` it."""
 
     @property
@@ -43,10 +43,10 @@ class UpstreamResponse(Protocol):
         """Give the connection back if the body was read to its end, else close it: that stops the upstream's work."""
 
 
-class Upstream(Protocol):
+class Transport(Protocol):
     """Sends requests. Cancelling ``send``, or closing an answer early, closes the connection."""
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+    async def send(self, request: TransportRequest) -> TransportResponse:
         """Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid. Redirects are not followed."""
 
     async def aclose(self) -> None: ...

@@ -11,23 +11,23 @@ from types import TracebackType
 LOOK_SECONDS = 0.25
 
 
-class Patience:
+class CoarseTimeouts:
     """Hands out limits and looks after them. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: set[Limit] = set()
+        self._waiting: set[Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def limit(self, seconds: float) -> "Limit":
-        """``with patience.limit(seconds): await …`` raises TimeoutError."""
-        return Limit(self, seconds)
+    def within(self, seconds: float) -> "Timeout":
+        """``with timeouts.within(seconds): await …`` raises TimeoutError."""
+        return Timeout(self, seconds)
 
-    def begin(self, limit: "Limit") -> None:
+    def begin(self, limit: "Timeout") -> None:
         self._waiting.add(limit)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
-    def end(self, limit: "Limit") -> None:
+    def end(self, limit: "Timeout") -> None:
         self._waiting.discard(limit)
 
     def _look(self) -> None:
@@ -38,24 +38,24 @@ class Patience:
         self._timer = again
 
 
-class Limit:
+class Timeout:
     """One wait of the current task."""
 
-    __slots__ = ("_expired", "_patience", "_task", "ends_at")
+    __slots__ = ("_expired", "_task", "_timeouts", "ends_at")
 
-    def __init__(self, patience: Patience, seconds: float) -> None:
-        self._patience = patience
+    def __init__(self, timeouts: CoarseTimeouts, seconds: float) -> None:
+        self._timeouts = timeouts
         self._task = asyncio.current_task()
         self._expired = False
         self.ends_at = time.monotonic() + seconds
 
     def __enter__(self) -> None:
-        self._patience.begin(self)
+        self._timeouts.begin(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._patience.end(self)
+        self._timeouts.end(self)
         if not self._expired or self._task is None:
             return
         # Cancelled by somebody else as well, the task stays cancelled.
@@ -63,7 +63,7 @@ class Limit:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        self._patience.end(self)
+        self._timeouts.end(self)
         self._expired = True
         if self._task is not None:
             self._task.cancel()

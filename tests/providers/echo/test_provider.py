@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.providers.echo import text as echo_text
 from gateway.providers.echo.embeddings import unit_vector
-from gateway.providers.echo.provider import EchoBackend
+from gateway.providers.echo.provider import EchoProvider
 from tests.support.gateway import KEY, running_gateway
 
 HI: list[Any] = [{"role": "user", "content": "one two three four"}]
@@ -219,4 +219,4 @@ def test_vectors_have_the_length_one(text: str, dimensions: int) -> None:
 
 
 async def test_closing_holds_nothing() -> None:
-    await EchoBackend().aclose()
+    await EchoProvider().aclose()

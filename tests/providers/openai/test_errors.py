@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.providers.base import BackendConfig
+from gateway.providers.base import ProviderConfig
 from gateway.providers.openai import provider as backend
 from tests.providers.openai.test_provider import ask, streams
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
@@ -16,7 +16,7 @@ from tests.support.wire import CHAT, STREAM, check_error, connected, gateway_bef
 
 def test_it_needs_an_upstream() -> None:
     with pytest.raises(ValueError, match="GATEWAY_UPSTREAM_URL"):
-        backend.create(BackendConfig(None, None, 1, 1, 1))
+        backend.create(ProviderConfig(None, None, 1, 1, 1))
 
 
 @pytest.mark.parametrize(

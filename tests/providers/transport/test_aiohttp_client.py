@@ -9,8 +9,8 @@ import pytest
 
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.providers.transport import aiohttp_client
-from gateway.providers.transport.aiohttp_client import AiohttpUpstream
-from gateway.providers.transport.base import Timeouts, UpstreamRequest
+from gateway.providers.transport.aiohttp_client import AiohttpTransport
+from gateway.providers.transport.base import Timeouts, TransportRequest
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer, running_upstream
 from tests.support.wire import never
 
@@ -18,13 +18,13 @@ SHORT = Timeouts(connect=0.2, first_byte=0.2, chunk=0.2)
 LONG = Timeouts(connect=30, first_byte=30, chunk=30)  # for what is not about time: a busy machine may be slow
 
 
-def get(url: str) -> UpstreamRequest:
-    return UpstreamRequest("GET", url, {})
+def get(url: str) -> TransportRequest:
+    return TransportRequest("GET", url, {})
 
 
 @asynccontextmanager
-async def door(timeouts: Timeouts = LONG) -> AsyncIterator[AiohttpUpstream]:
-    upstream = AiohttpUpstream(timeouts)
+async def door(timeouts: Timeouts = LONG) -> AsyncIterator[AiohttpTransport]:
+    upstream = AiohttpTransport(timeouts)
     try:
         yield upstream
     finally:
@@ -32,7 +32,7 @@ async def door(timeouts: Timeouts = LONG) -> AsyncIterator[AiohttpUpstream]:
 
 
 @asynccontextmanager
-async def door_to(behave: Behaviour, timeouts: Timeouts = LONG) -> AsyncIterator[tuple[AiohttpUpstream, Upstream]]:
+async def door_to(behave: Behaviour, timeouts: Timeouts = LONG) -> AsyncIterator[tuple[AiohttpTransport, Upstream]]:
     async with running_upstream(behave) as upstream, door(timeouts) as client:
         yield client, upstream
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.providers.transport import timeouts as room
-from gateway.providers.transport.timeouts import Patience
+from gateway.providers.transport.timeouts import CoarseTimeouts
 
 
 @pytest.fixture(autouse=True)
@@ -14,8 +14,8 @@ def _fine_grain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_wait_that_is_too_long_ends() -> None:
-    patience = Patience()
-    with pytest.raises(TimeoutError), patience.limit(0.0):
+    timeouts = CoarseTimeouts()
+    with pytest.raises(TimeoutError), timeouts.within(0.0):
         await asyncio.Event().wait()
     task = asyncio.current_task()
     assert task is not None
@@ -23,18 +23,18 @@ async def test_a_wait_that_is_too_long_ends() -> None:
 
 
 async def test_a_wait_that_ends_in_time_is_left_alone() -> None:
-    patience = Patience()
-    with patience.limit(60):
+    timeouts = CoarseTimeouts()
+    with timeouts.within(60):
         await asyncio.sleep(0)
-    assert not patience._waiting
+    assert not timeouts._waiting
 
 
 async def test_only_the_late_one_is_ended() -> None:
-    patience = Patience()
+    timeouts = CoarseTimeouts()
 
     async def wait(seconds: float, gate: asyncio.Event) -> str:
         try:
-            with patience.limit(seconds):
+            with timeouts.within(seconds):
                 await gate.wait()
         except TimeoutError:
             return "late"
@@ -48,10 +48,10 @@ async def test_only_the_late_one_is_ended() -> None:
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
-    patience = Patience()
+    timeouts = CoarseTimeouts()
 
     async def wait() -> None:
-        with patience.limit(60):
+        with timeouts.within(60):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
@@ -62,10 +62,10 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 
 async def test_a_cancellation_at_the_same_moment_wins() -> None:
-    patience = Patience()
+    timeouts = CoarseTimeouts()
 
     async def wait() -> None:
-        limit = patience.limit(60)
+        limit = timeouts.within(60)
         with limit:
             limit.expire()
             task = asyncio.current_task()
@@ -78,10 +78,10 @@ async def test_a_cancellation_at_the_same_moment_wins() -> None:
 
 
 async def test_it_looks_only_while_somebody_waits() -> None:
-    patience = Patience()
-    with patience.limit(60):
+    timeouts = CoarseTimeouts()
+    with timeouts.within(60):
         await asyncio.sleep(0.005)
-        assert patience._timer is not None
+        assert timeouts._timer is not None
     async with asyncio.timeout(5):
-        while patience._timer is not None:
+        while timeouts._timer is not None:
             await asyncio.sleep(0.001)
