@@ -220,11 +220,11 @@ async def _metered(
     for number in range(start, start + count):
         principal = _principal(line)
         request = _request(body)
-        ticket = await inference.admit(principal, request, Origin(_request_id(number)))
-        with ticket:
-            answer = await inference.run(principal, request, ticket)
+        usage_tracker = await inference.admit(principal, request, Origin(_request_id(number)))
+        with usage_tracker:
+            answer = await inference.run(principal, request, usage_tracker)
             if has_headers:
-                ticket.headers()
+                usage_tracker.headers()
             await _read(answer)
         await asyncio.sleep(0)
 

@@ -8,7 +8,7 @@ The nouns, from the socket inwards:
 * a **backend** turns a request whose body was checked into an **answer**;
 * an **upstream** is the server that a backend talks to, through one narrow door.
 
-A request travels in a straight line: ``http/entrance`` (id, errors, log) -> ``http/gate`` (who, may it?) ->
+A request travels in a straight line: ``http/pipeline`` (id, errors, log) -> ``http/gate`` (who, may it?) ->
 ``http/routes`` -> ``inference`` -> ``backends`` -> ``upstream``; its answer returns through ``http/relay``.
 A change to tokens goes from ``http/routes`` to ``management`` and ``tokens/service``, and into the audit log first.
 ``docs/architecture.md`` draws the rooms, and a test holds that picture against the imports.

@@ -18,22 +18,22 @@ from gateway.core.clock import SteadyClock
 from gateway.core.errors import Draining, Unauthenticated
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
-from gateway.http.context import Call
-from gateway.http.disconnects import watch_clients
-from gateway.http.endpoints.check import CheckRoutes
-from gateway.http.endpoints.health import Health, OpsRoutes
-from gateway.http.endpoints.me import MeRoutes
-from gateway.http.endpoints.openai import InferenceRoutes
-from gateway.http.endpoints.openapi import DescriptionRoutes
-from gateway.http.endpoints.tokens import TokenRoutes
-from gateway.http.endpoints.usage import UsageRoutes
-from gateway.http.endpoints.user_keys import UserKeyRoutes
-from gateway.http.in_flight import ActiveCalls
-from gateway.http.middleware.access_log import Observer
+from gateway.http.context import RequestContext
+from gateway.http.disconnects import watch_disconnects
+from gateway.http.endpoints.check import CheckEndpoints
+from gateway.http.endpoints.health import Health, HealthEndpoints
+from gateway.http.endpoints.me import MeEndpoints
+from gateway.http.endpoints.openai import OpenAIEndpoints
+from gateway.http.endpoints.openapi import OpenApiEndpoints
+from gateway.http.endpoints.tokens import TokenEndpoints
+from gateway.http.endpoints.usage import UsageEndpoints
+from gateway.http.endpoints.user_keys import UserKeyEndpoints
+from gateway.http.in_flight import InFlightRequests
+from gateway.http.middleware.access_log import AccessLog
 from gateway.http.middleware.authentication import Gate, GateRules
-from gateway.http.middleware.ip_rate_limit import Throttle
-from gateway.http.pipeline import Entrance, EntranceRules
-from gateway.http.routes import Handlers, Router, routes
+from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http.pipeline import Pipeline, PipelineRules
+from gateway.http.routes import Endpoints, Router, routes
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules
 from gateway.limits.limiter import Limiter
@@ -69,13 +69,13 @@ class Shared(NamedTuple):
 
     enforcement: SharedLatch
     clock: Callable[[], float]
-    throttle: Throttle
+    ip_rate_limit: IpRateLimit
     numbers: SharedMetrics
     worker: int = 0
 
     @staticmethod
     def new(workers: int = 1) -> "Shared":
-        return Shared(SharedLatch(), SteadyClock(), Throttle(PUBLIC_REQUESTS_PER_MINUTE), SharedMetrics(workers))
+        return Shared(SharedLatch(), SteadyClock(), IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE), SharedMetrics(workers))
 
 
 class App:
@@ -101,7 +101,7 @@ class App:
         self._token_cache.load()
         audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
         self._management = TokenManagement(TokenService(file, audit, self._clock), self._token_cache, self._clock)
-        self._throttle = shared.throttle
+        self._ip_rate_limit = shared.ip_rate_limit
         self._last_used = LastUsedWriter(file, self._metrics)
         self._counters = _counters(settings, self._clock)
         self._limiter = Limiter(self._counters, self._clock, settings.queue_size, self._metrics.queued.set)
@@ -120,10 +120,10 @@ class App:
         self._token_cache.subscribe(self._authenticator.on_tokens_changed)
         self._token_cache.subscribe(self._cut_dead_tokens)
         self._counters_up, self._ledger_up = self._metrics.store_up("counters"), self._metrics.store_up("ledger")
-        self._active = ActiveCalls(self._metrics.in_flight.set)
-        self.entrance = self._entrance(settings)
+        self._in_flight = InFlightRequests(self._metrics.in_flight.set)
+        self.pipeline = self._pipeline(settings)
 
-    def _entrance(self, settings: Settings) -> Entrance:
+    def _pipeline(self, settings: Settings) -> Pipeline:
         redactor = Redactor(settings.secrets)
         admission, reports = self._admission(settings), UsageReports(self._usage_store)
         inference = Inference(
@@ -133,22 +133,22 @@ class App:
             self._ledger,
             MeteringRules(self._clock, settings.stream_usage, cached_redactor(redactor, MAX_MODEL_LENGTH)),
         )
-        handlers = Handlers(
-            InferenceRoutes(inference, settings.max_body_bytes),
-            TokenRoutes(self._management, reports, self._authenticator, self._throttle),
-            UserKeyRoutes(UserKeys(self._management), admission),
-            MeRoutes(self._management, admission),
-            CheckRoutes(admission),
-            UsageRoutes(self._management, reports),
-            DescriptionRoutes(),
-            OpsRoutes(self.health, self._metrics_page),
+        handlers = Endpoints(
+            OpenAIEndpoints(inference, settings.max_body_bytes),
+            TokenEndpoints(self._management, reports, self._authenticator, self._ip_rate_limit),
+            UserKeyEndpoints(UserKeys(self._management), admission),
+            MeEndpoints(self._management, admission),
+            CheckEndpoints(admission),
+            UsageEndpoints(self._management, reports),
+            OpenApiEndpoints(),
+            HealthEndpoints(self.health, self._metrics_page),
         )
         rules = GateRules(settings.trusted_proxies, settings.allow_open, settings.query_token, settings.cors_origins)
         gate = Gate(Router(routes(handlers)), self._authenticator, rules, self._note_use)
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
-        observer = Observer(self._metrics, lines, redactor, wants_json(settings.log_format, sys.stderr))
-        return Entrance(
-            gate, self._token_cache.refresh, observer, self._active, EntranceRules(settings.cors_origins, redactor)
+        observer = AccessLog(self._metrics, lines, redactor, wants_json(settings.log_format, sys.stderr))
+        return Pipeline(
+            gate, self._token_cache.refresh, observer, self._in_flight, PipelineRules(settings.cors_origins, redactor)
         )
 
     def _admission(self, settings: Settings) -> Admission:
@@ -166,7 +166,7 @@ class App:
         return self._backend.name
 
     def health(self) -> Health:
-        problem = "draining" if self.entrance.draining else None
+        problem = "draining" if self.pipeline.draining else None
         if self._token_cache.state is not FileState.CURRENT:
             problem = (
                 "the token file is gone" if self._token_cache.state is FileState.GONE else "the token file is damaged"
@@ -176,7 +176,7 @@ class App:
     async def start(self) -> None:
         self._tasks.keep(self._token_cache.run, "watch the token file")
         self._tasks.keep(self._last_used.run, "write last-used times")
-        self._tasks.keep(partial(watch_clients, self._active), "notice clients that have gone")
+        self._tasks.keep(partial(watch_disconnects, self._in_flight), "notice clients that have gone")
         self._tasks.keep(self._counters.run, "keep the counters")
         self._tasks.keep(self._limiter.run, "serve waiting requests")
         self._tasks.keep(self._ledger.run, "write the ledger")
@@ -188,11 +188,11 @@ class App:
 
     async def drain(self, seconds: float) -> None:
         """Take no new requests, let the running ones end, and after ``seconds`` end them."""
-        self.entrance.draining = True
-        if await self._active.wait_idle(seconds):
+        self.pipeline.draining = True
+        if await self._in_flight.wait_idle(seconds):
             return
-        self._active.cut(Draining(), lambda call: True)
-        await self._active.wait_idle(5.0)
+        self._in_flight.cut(Draining(), lambda ctx: True)
+        await self._in_flight.wait_idle(5.0)
 
     async def stop(self) -> None:
         """Write what waits and close what is open."""
@@ -232,15 +232,15 @@ class App:
         """What runs on a secret that has been revoked or deleted ends now; expiry lets what has begun go on. Managing
         tokens is over in a moment, and a token may revoke itself."""
 
-        def is_dead(call: Call) -> bool:
-            secret_hash = call.principal.secret_hash if call.principal else ""
-            if not secret_hash or call.route is None or call.route.access is not Access.INFERENCE:
+        def is_dead(ctx: RequestContext) -> bool:
+            secret_hash = ctx.principal.secret_hash if ctx.principal else ""
+            if not secret_hash or ctx.route is None or ctx.route.access is not Access.INFERENCE:
                 return False
             match = view.find_by_digest(secret_hash)
             return match is None or view.secret_status(match, self._clock()) is Status.REVOKED
 
         error = Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")
-        self._active.cut(error, is_dead)
+        self._in_flight.cut(error, is_dead)
 
 
 def _counters(settings: Settings, clock: Callable[[], float]) -> CounterStore:

@@ -1,6 +1,6 @@
 """Everything that can be answered to a client instead of what it asked for.
 
-Code below the HTTP floor raises one of these; ``http/entrance`` alone turns them into bytes. The texts and codes follow
+Code below the HTTP floor raises one of these; ``http/pipeline`` alone turns them into bytes. The texts and codes follow
 OpenAI's, because clients branch on them::
 
     GatewayError

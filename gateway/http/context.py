@@ -12,7 +12,7 @@ from gateway.audit.hash_chain import Actor
 from gateway.auth.client_address import Client
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.core.errors import GatewayError
-from gateway.inference.usage_tracker import Ticket
+from gateway.inference.usage_tracker import UsageTracker
 
 if TYPE_CHECKING:
     from gateway.http.routes import Route
@@ -31,12 +31,29 @@ def _milliseconds(microseconds: int) -> str:
     return f"{microseconds // 1000}.{microseconds % 1000:03d}"
 
 
-class Call:
+class RequestContext:
     """A request, its id and clock, and who and what it turned out to be. Times in seconds of a monotonic clock."""
 
     __slots__ = (
-        "backend", "began", "bytes_sent", "client", "cors_headers", "cut", "id", "method", "model", "params", "path",
-        "principal", "query", "query_tokens", "request", "route", "started", "ticket", "upstream_seconds",
+        "backend",
+        "began",
+        "bytes_sent",
+        "client",
+        "cors_headers",
+        "cut",
+        "id",
+        "method",
+        "model",
+        "params",
+        "path",
+        "principal",
+        "query",
+        "query_tokens",
+        "request",
+        "route",
+        "started",
+        "upstream_seconds",
+        "usage_tracker",
     )  # fmt: skip
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -53,7 +70,7 @@ class Call:
         self.principal: Principal | None = None
         self.model: str | None = None
         self.backend: str | None = None
-        self.ticket: Ticket | None = None
+        self.usage_tracker: UsageTracker | None = None
         """What was reserved and used, once it is admitted."""
         self.upstream_seconds = 0.0
         self.bytes_sent = 0
@@ -96,6 +113,6 @@ class Call:
             "openai-processing-ms": str(elapsed // 1000),
             "openai-version": OPENAI_VERSION,
             "server-timing": f"gateway;dur={_milliseconds(elapsed - upstream)}, upstream;dur={_milliseconds(upstream)}",
-            **(self.ticket.headers() if self.ticket is not None else {}),
+            **(self.usage_tracker.headers() if self.usage_tracker is not None else {}),
             **self.cors_headers,
         }

@@ -8,26 +8,26 @@ import asyncio
 import select
 from collections.abc import Iterable
 
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 
 LOOK_SECONDS = 0.25
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 """Where the system has no word for it, a reset is still reported, a mere end of sending is not."""
 
 
-async def watch_clients(calls: Iterable[Call]) -> None:
+async def watch_disconnects(calls: Iterable[RequestContext]) -> None:
     """Look until cancelled."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        drop_departed(calls)
+        close_disconnected(calls)
 
 
-def drop_departed(calls: Iterable[Call]) -> None:
+def close_disconnected(calls: Iterable[RequestContext]) -> None:
     """Close the connections of clients that have left: that cancels their calls."""
     poll = select.poll()
     transports: dict[int, asyncio.Transport] = {}
-    for call in calls:
-        transport = call.request.transport
+    for ctx in calls:
+        transport = ctx.request.transport
         if transport is not None and not transport.is_closing():
             number = transport.get_extra_info("socket").fileno()
             transports[number] = transport

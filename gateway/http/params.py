@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from gateway.core.errors import BadRequest
 from gateway.core.json_body import read_object
 from gateway.http import request_body
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.tokens.validation import FieldError
 
 MAX_FORM_BYTES = 64 * 1024
@@ -20,11 +20,11 @@ _LARGEST_PAGE = 10**9
 Readers = Mapping[str, Callable[[Any], Any]]
 
 
-async def read_form(call: Call, readers: Readers, required: tuple[str, ...] = ()) -> dict[str, Any]:
+async def parse_json_params(ctx: RequestContext, readers: Readers, required: tuple[str, ...] = ()) -> dict[str, Any]:
     """The fields of a JSON body that were sent, each read by its reader. An absent body is an empty one, and there is no
     query."""
-    read_query(call, {})
-    body = await request_body.read(call.request, MAX_FORM_BYTES)
+    parse_query(ctx, {})
+    body = await request_body.read(ctx.request, MAX_FORM_BYTES)
     given = read_object(body) if body.strip() or required else {}
     for name in given:
         if name not in readers:
@@ -38,10 +38,10 @@ async def read_form(call: Call, readers: Readers, required: tuple[str, ...] = ()
     return {name: _read(readers[name], name, given[name]) for name in given}
 
 
-def read_query(call: Call, readers: Readers) -> dict[str, Any]:
+def parse_query(ctx: RequestContext, readers: Readers) -> dict[str, Any]:
     """The parameters of the query that were sent, each at most once."""
     try:
-        pairs = parse_qsl(call.query, keep_blank_values=True, errors="strict", max_num_fields=100)
+        pairs = parse_qsl(ctx.query, keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError:
         raise BadRequest("The query is not valid.", code="invalid_value") from None
     found: dict[str, Any] = {}
@@ -72,7 +72,7 @@ def text(value: Any) -> str:
     return value
 
 
-class Page(NamedTuple):
+class Pagination(NamedTuple):
     """Which part of a list. Counted from 1."""
 
     number: int
@@ -95,8 +95,8 @@ class Page(NamedTuple):
         }
 
 
-def page_of(query: Mapping[str, Any]) -> Page:
-    return Page(query.get("page", 1), query.get("per_page", MAX_PER_PAGE))
+def pagination_of(query: Mapping[str, Any]) -> Pagination:
+    return Pagination(query.get("page", 1), query.get("per_page", MAX_PER_PAGE))
 
 
 PAGE_READERS: Readers = {

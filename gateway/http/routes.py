@@ -8,17 +8,17 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from gateway.auth.access import Access
-from gateway.http.context import Call
-from gateway.http.endpoints.check import CheckRoutes
-from gateway.http.endpoints.health import OpsRoutes
-from gateway.http.endpoints.me import MeRoutes
-from gateway.http.endpoints.openai import InferenceRoutes
-from gateway.http.endpoints.openapi import DescriptionRoutes
-from gateway.http.endpoints.tokens import TokenRoutes
-from gateway.http.endpoints.usage import UsageRoutes
-from gateway.http.endpoints.user_keys import UserKeyRoutes
+from gateway.http.context import RequestContext
+from gateway.http.endpoints.check import CheckEndpoints
+from gateway.http.endpoints.health import HealthEndpoints
+from gateway.http.endpoints.me import MeEndpoints
+from gateway.http.endpoints.openai import OpenAIEndpoints
+from gateway.http.endpoints.openapi import OpenApiEndpoints
+from gateway.http.endpoints.tokens import TokenEndpoints
+from gateway.http.endpoints.usage import UsageEndpoints
+from gateway.http.endpoints.user_keys import UserKeyEndpoints
 
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[RequestContext], Awaitable[web.StreamResponse]]
 
 GET = ("GET", "HEAD")
 POST = ("POST",)
@@ -36,20 +36,20 @@ class Route(NamedTuple):
     handler: Handler
 
 
-class Handlers(NamedTuple):
+class Endpoints(NamedTuple):
     """Everybody who answers."""
 
-    inference: InferenceRoutes
-    tokens: TokenRoutes
-    user_keys: UserKeyRoutes
-    me: MeRoutes
-    check: CheckRoutes
-    usage: UsageRoutes
-    description: DescriptionRoutes
-    ops: OpsRoutes
+    inference: OpenAIEndpoints
+    tokens: TokenEndpoints
+    user_keys: UserKeyEndpoints
+    me: MeEndpoints
+    check: CheckEndpoints
+    usage: UsageEndpoints
+    description: OpenApiEndpoints
+    ops: HealthEndpoints
 
 
-def routes(to: Handlers) -> tuple[Route, ...]:
+def routes(to: Endpoints) -> tuple[Route, ...]:
     """The table. The first pattern that fits wins; rows of one pattern differ in their methods."""
     return (
         Route(GET, "/healthz", Access.PUBLIC, to.ops.healthz),

@@ -11,7 +11,7 @@ from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject, read_object, with_field
 from gateway.inference.admission import Admission
-from gateway.inference.usage_tracker import Ticket, Whose
+from gateway.inference.usage_tracker import UsageTracker, Whose
 from gateway.providers.base import EVENT_STREAM, Provider, ProviderRequest, ProviderResponse
 from gateway.usage.ledger import Ledger
 
@@ -62,7 +62,7 @@ class Inference:
     def backend_for(self, principal: Principal) -> Provider:
         return self._test_backend if principal.is_test else self._backend
 
-    async def admit(self, principal: Principal, request: ProviderRequest, origin: Origin) -> Ticket:
+    async def admit(self, principal: Principal, request: ProviderRequest, origin: Origin) -> UsageTracker:
         """Raises ModelNotFound for a model that this caller may not use, and what the admission raises."""
         if request.model is not None and not principal.may_use(request.model):
             raise ModelNotFound(request.model)
@@ -78,17 +78,19 @@ class Inference:
             self.backend_for(principal).name,
             self._rules.clock(),
         )
-        return Ticket(whose, request, granted, self._admission.limiter, self._ledger.record)
+        return UsageTracker(whose, request, granted, self._admission.limiter, self._ledger.record)
 
-    async def run(self, principal: Principal, request: ProviderRequest, ticket: Ticket) -> ProviderResponse:
-        """The backend's answer, metered by ``ticket``. Raises whatever the backend raises."""
+    async def run(
+        self, principal: Principal, request: ProviderRequest, usage_tracker: UsageTracker
+    ) -> ProviderResponse:
+        """The backend's answer, metered by ``usage_tracker``. Raises whatever the backend raises."""
         backend = self.backend_for(principal)
         asking, drops_usage = _asking_for_usage(request) if self._rules.asks_for_usage else (request, False)
-        ticket.sent()
+        usage_tracker.sent()
         real = asking.model and self._aliases.get(asking.model, asking.model)
         if real is None or real == asking.model or backend is self._test_backend:
-            return ticket.metered(await backend.send(asking), drops_usage)
-        answer = ticket.metered(await backend.send(_renamed_request(asking, real)), drops_usage)
+            return usage_tracker.metered(await backend.send(asking), drops_usage)
+        answer = usage_tracker.metered(await backend.send(_renamed_request(asking, real)), drops_usage)
         return _renamed_answer(answer, asking.model or real)
 
     async def models(self, principal: Principal) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ class Whose(NamedTuple):
     at: float
 
 
-class Ticket:
+class UsageTracker:
     """What is known of the request so far. ``usage`` and ``cost`` (micro-dollars) are final once it is settled."""
 
     def __init__(

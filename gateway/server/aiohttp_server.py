@@ -11,7 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.core.errors import BadRequest, GatewayError, InternalError
 from gateway.http.buffered_response import WholeResponse
 from gateway.http.context import new_request_id
-from gateway.http.pipeline import Entrance
+from gateway.http.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +56,12 @@ class _Protocol(RequestHandler):
         return response
 
 
-class HttpServer(web.Server):
+class AiohttpServer(web.Server):
     """The factory of connections."""
 
-    def __init__(self, entrance: Entrance) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(
-            entrance.handle,
+            pipeline.handle,
             handler_cancellation=True,  # a client that leaves cancels its request, and with it the upstream's work
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.app import App, Shared
 from gateway.config.settings import Settings
-from gateway.server.aiohttp_server import HttpServer
+from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.supervisor import END_NOW
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         app = App(self._settings, shared=self._shared)
         await app.start()
-        http = HttpServer(app.entrance)
+        http = AiohttpServer(app.pipeline)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
         self._listen_to_signals(loop, app)
         ready(app)

@@ -16,7 +16,7 @@ import yaml
 
 from gateway.auth.roles import ROLES, Action
 from gateway.cli.tokens import arguments
-from gateway.http.routes import Handlers, routes
+from gateway.http.routes import Endpoints, routes
 from gateway.limits.config import LimitSet
 from gateway.tokens import expiry
 from gateway.tokens.models import Role, Status
@@ -263,7 +263,7 @@ class _Nobody:
 
 
 def _api_calls() -> set[str]:
-    table = routes(Handlers(*[_Nobody()] * len(Handlers._fields)))  # type: ignore[arg-type]
+    table = routes(Endpoints(*[_Nobody()] * len(Endpoints._fields)))  # type: ignore[arg-type]
     return {f"{route.methods[0]} {route.pattern}" for route in table if route.pattern.startswith("/api/")}
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.http.routes import Handlers, routes
+from gateway.http.routes import Endpoints, routes
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
 from tests.support.wire import (
@@ -38,7 +38,7 @@ class _Nothing:
 def all_routes() -> list[tuple[str, str, str]]:
     """Each row as (method, path, access); the first method that is not HEAD."""
     rows = []
-    for route in routes(Handlers(*[_Nothing()] * len(Handlers._fields))):  # type: ignore[arg-type]
+    for route in routes(Endpoints(*[_Nothing()] * len(Endpoints._fields))):  # type: ignore[arg-type]
         path = route.pattern
         for mark, example in PATHS.items():
             path = path.replace(mark, example)
@@ -235,7 +235,7 @@ async def test_an_upstream_that_switches_protocols(tmp_path: Path, path: str) ->
 @pytest.mark.parametrize(("method", "path"), GATED)
 async def test_draining(tmp_path: Path, method: str, path: str) -> None:
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        gateway.app.entrance.draining = True
+        gateway.app.pipeline.draining = True
         reply = await talk(gateway.port, request(method, path, [BEARER], CHAT if method == "POST" else None))
         check_error(reply, 503, "server_error", "draining")
         assert int(reply.header("Retry-After") or "") > 0

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.core.errors import BadRequest
-from gateway.http.params import MAX_PER_PAGE, PAGE_READERS, Page, page_of, read_query, text
+from gateway.http.params import MAX_PER_PAGE, PAGE_READERS, Pagination, pagination_of, parse_query, text
 
 
 class Asked:
@@ -14,7 +14,7 @@ class Asked:
 
 
 def read(query: str) -> dict[str, object]:
-    return read_query(Asked(query), {**PAGE_READERS, "name": text})  # type: ignore[arg-type]
+    return parse_query(Asked(query), {**PAGE_READERS, "name": text})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_fits_is_read(query: str, found: dict[str, object]) -> None:
     ("query", "code", "param"),
     [
         ("pages=2", "unknown_parameter", "pages"),
-        ("Page=2", "unknown_parameter", "Page"),
+        ("Page=2", "unknown_parameter", "Pagination"),
         ("page=1&page=2", "duplicate_key", "page"),
         *[(f"page={bad}", "invalid_value", "page") for bad in ("0", "-1", "1.0", "x", "", "9" * 30, "%D9%A3", "1000000001")],
         ("per_page=101", "invalid_value", "per_page"),
@@ -51,15 +51,15 @@ def test_what_does_not_fit_is_named(query: str, code: str, param: str | None) ->
 @pytest.mark.parametrize(
     ("page", "total", "items", "pages", "has_next", "has_prev"),
     [
-        (Page(1, 3), 7, [0, 1, 2], 3, True, False),
-        (Page(3, 3), 7, [6], 3, False, True),
-        (Page(4, 3), 7, [], 3, False, True),
-        (Page(1, 3), 0, [], 0, False, False),
-        (Page(1, 3), 3, [0, 1, 2], 1, False, False),
-        (Page(10**9, 100), 5, [], 1, False, True),
+        (Pagination(1, 3), 7, [0, 1, 2], 3, True, False),
+        (Pagination(3, 3), 7, [6], 3, False, True),
+        (Pagination(4, 3), 7, [], 3, False, True),
+        (Pagination(1, 3), 0, [], 0, False, False),
+        (Pagination(1, 3), 3, [0, 1, 2], 1, False, False),
+        (Pagination(10**9, 100), 5, [], 1, False, True),
     ],
 )
-def test_pages(page: Page, total: int, items: list[int], pages: int, has_next: bool, has_prev: bool) -> None:
+def test_pages(page: Pagination, total: int, items: list[int], pages: int, has_next: bool, has_prev: bool) -> None:
     assert page.cut(list(range(total))) == items
     summary = page.summary(total)
     assert (summary["page"], summary["per_page"], summary["total"]) == (page.number, page.size, total)
@@ -67,4 +67,4 @@ def test_pages(page: Page, total: int, items: list[int], pages: int, has_next: b
 
 
 def test_a_list_comes_on_one_page_as_far_as_it_goes() -> None:
-    assert page_of({}) == Page(1, MAX_PER_PAGE)
+    assert pagination_of({}) == Pagination(1, MAX_PER_PAGE)

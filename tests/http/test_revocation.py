@@ -106,7 +106,7 @@ async def test_who_still_uploads_gets_a_status(tmp_path: Path) -> None:
     async with scene(tmp_path) as (tokens, _, gateway), connected(gateway.port) as client:
         await client.send(with_secret(tokens.dying.secret)[:-10])
         async with asyncio.timeout(5):
-            while not len(gateway.app._active):
+            while not len(gateway.app._in_flight):
                 await asyncio.sleep(0)
         await asyncio.to_thread(tokens.end, "revoke")
         check_error(await client.reply(2), 401, "invalid_request_error", "invalid_api_key")
@@ -121,7 +121,7 @@ async def test_who_does_not_read_cannot_keep_the_upstream(tmp_path: Path) -> Non
         await slow.began.wait()
         await asyncio.to_thread(tokens.end, "revoke")
         await upstream_is_left(upstream, 2)
-        assert await gateway.app._active.wait_idle(1)
+        assert await gateway.app._in_flight.wait_idle(1)
 
 
 async def test_expiry_lets_a_running_stream_go_on(tmp_path: Path) -> None:

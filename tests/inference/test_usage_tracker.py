@@ -105,9 +105,9 @@ async def served(
     principal = principal or holder()
     got: list[bytes] = []
     try:
-        ticket = await made.inference.admit(principal, request or chat(), Origin("req_1", 0))
-        with ticket:
-            answer = await made.inference.run(principal, request or chat(), ticket)
+        usage_tracker = await made.inference.admit(principal, request or chat(), Origin("req_1", 0))
+        with usage_tracker:
+            answer = await made.inference.run(principal, request or chat(), usage_tracker)
             if isinstance(answer.body, bytes):
                 got.append(answer.body)
             else:
@@ -229,8 +229,8 @@ async def test_cancelled_at_any_moment_nothing_stays_reserved(turns: int) -> Non
     principal = holder()
 
     async def request() -> None:
-        with await made.inference.admit(principal, chat(stream=True), Origin("req_1", 0)) as ticket:
-            answer = await made.inference.run(principal, chat(stream=True), ticket)
+        with await made.inference.admit(principal, chat(stream=True), Origin("req_1", 0)) as usage_tracker:
+            answer = await made.inference.run(principal, chat(stream=True), usage_tracker)
             async for _ in answer.body:  # type: ignore[union-attr]
                 await asyncio.sleep(0)
 
@@ -278,8 +278,8 @@ async def test_without_a_budget_an_unknown_price_is_none() -> None:
     backend = answering(WHOLE)
     made = world(backend, backend)
     principal = holder({"rpm": 5})
-    with await made.inference.admit(principal, chat(), Origin("req_1", 0)) as ticket:
-        await made.inference.run(principal, chat(), ticket)
+    with await made.inference.admit(principal, chat(), Origin("req_1", 0)) as usage_tracker:
+        await made.inference.run(principal, chat(), usage_tracker)
     assert (made.ledger.entries[0].usage, made.ledger.entries[0].cost) == (Usage(5, 3), 0)
 
 
@@ -298,8 +298,8 @@ async def test_a_refused_request_is_not_in_the_ledger() -> None:
     backend = answering(WHOLE)
     made = world(backend, backend, prices=PRICES)
     principal = holder({"rpm": 1})
-    with await made.inference.admit(principal, chat(), Origin("req_1", 0)) as ticket:
-        await made.inference.run(principal, chat(), ticket)
+    with await made.inference.admit(principal, chat(), Origin("req_1", 0)) as usage_tracker:
+        await made.inference.run(principal, chat(), usage_tracker)
     with pytest.raises(RateLimited):
         await made.inference.admit(principal, chat(), Origin("req_2", 0))
     assert [entry.request_id for entry in made.ledger.entries] == ["req_1"]

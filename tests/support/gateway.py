@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.app import App
 from gateway.config import settings
-from gateway.server.aiohttp_server import HttpServer
+from gateway.server.aiohttp_server import AiohttpServer
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-made-up-environment-key-for-tests"
@@ -51,7 +51,7 @@ async def running_gateway(
     app = App(load_settings(folder, **values), **(made_of or {}))
     await app.start()
     loop = asyncio.get_running_loop()
-    http = HttpServer(app.entrance)
+    http = AiohttpServer(app.pipeline)
     server = await loop.create_server(http, "127.0.0.1", 0)
     try:
         yield Running(app, server.sockets[0].getsockname()[1])

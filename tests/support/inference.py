@@ -37,8 +37,8 @@ class World:
 
     async def run(self, principal: Principal, request: ProviderRequest) -> ProviderResponse:
         """Admit, and answer: what stands behind the answer is read, and settled, by the caller."""
-        ticket = await self.inference.admit(principal, request, Origin("req_1", 0))
-        return await self.inference.run(principal, request, ticket)
+        usage_tracker = await self.inference.admit(principal, request, Origin("req_1", 0))
+        return await self.inference.run(principal, request, usage_tracker)
 
 
 def world(

@@ -19,7 +19,7 @@ from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.core.money import usd
 from gateway.http import params
 from gateway.http.endpoints import usage as room
-from gateway.http.endpoints.usage import READERS, UsageRoutes, answer, query_of
+from gateway.http.endpoints.usage import READERS, UsageEndpoints, answer, query_of
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.usage import reports
 from gateway.usage.accounting import UsageReports
@@ -192,7 +192,7 @@ def principal(record: Any) -> Principal:
 
 
 def query(text: str, who: Principal = ENVIRONMENT_KEY) -> ReportQuery:
-    read = params.read_query(Asking(text, who), READERS)  # type: ignore[arg-type]
+    read = params.parse_query(Asking(text, who), READERS)  # type: ignore[arg-type]
     return query_of(read, authorizer_for(TOKENS, who, NOW))
 
 
@@ -283,8 +283,8 @@ def test_the_answer_names_tokens_and_adds_up() -> None:
     assert "name" not in answer(query("group_by=model"), rows, TOKENS)["data"][0]
 
 
-def routes(file: SqliteUsageStore) -> UsageRoutes:
-    return UsageRoutes(Management(TOKENS), UsageReports(file))  # type: ignore[arg-type]
+def routes(file: SqliteUsageStore) -> UsageEndpoints:
+    return UsageEndpoints(Management(TOKENS), UsageReports(file))  # type: ignore[arg-type]
 
 
 async def got(file: SqliteUsageStore, text: str, who: Principal = ENVIRONMENT_KEY) -> tuple[Any, str]:

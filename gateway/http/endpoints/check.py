@@ -7,7 +7,7 @@ from aiohttp import web
 from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.http import params, response
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.providers.base import ProviderRequest
@@ -16,30 +16,30 @@ DEFAULT_ENDPOINT = "chat/completions"
 MOST_TOKENS = 10**9
 
 
-class CheckRoutes:
+class CheckEndpoints:
     """Asks ``admission`` without asking for anything."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
-    async def check(self, call: Call) -> web.StreamResponse:
+    async def check(self, ctx: RequestContext) -> web.StreamResponse:
         """``tokens`` are the prompt's and the completion's together."""
-        form = await params.read_form(call, _CHECK, required=("model",))
+        form = await params.parse_json_params(ctx, _CHECK, required=("model",))
         model, tokens = form["model"], form.get("tokens")
         endpoint = form.get("endpoint", DEFAULT_ENDPOINT)
         request = ProviderRequest("POST", endpoint, model=model)
-        if not call.caller.may_use(model):
-            return response.json(call, 200, _refused(ModelNotFound(model), None))
+        if not ctx.caller.may_use(model):
+            return response.json(ctx, 200, _refused(ModelNotFound(model), None))
         try:
-            outlook = await self._admission.check(call.caller, request, tokens)
+            outlook = await self._admission.check(ctx.caller, request, tokens)
         except QuotaExceeded as unpriced:
-            return response.json(call, 200, _refused(unpriced, None))
+            return response.json(ctx, 200, _refused(unpriced, None))
         now = self._admission.limiter.now()
         if outlook.refusal is not None:
             binding = presentation.left(outlook.refusal.charge.limit, outlook.refusal.level, now)
-            return response.json(call, 200, _refused(presentation.error(outlook.refusal, call.caller.names), binding))
+            return response.json(ctx, 200, _refused(presentation.error(outlook.refusal, ctx.caller.names), binding))
         tightest = presentation.left(*outlook.tightest, now) if outlook.tightest else None
-        return response.json(call, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
+        return response.json(ctx, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
 
 
 _NOTHING_WRONG = {"error": None, "retry_after_ms": None}

@@ -10,27 +10,27 @@ from gateway.auth.principal import ANONYMOUS
 from gateway.auth.roles import ROLES
 from gateway.core.clock import to_iso
 from gateway.http import params, response
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.tokens import serializers
 
 
-class MeRoutes:
+class MeEndpoints:
     """The caller's own view."""
 
     def __init__(self, management: TokenManagement, admission: Admission) -> None:
         self._management = management
         self._admission = admission
 
-    async def read(self, call: Call) -> web.StreamResponse:
-        params.read_query(call, {})
-        authorizer = await self._management.authorizer(call.caller)
-        usage = await self._admission.current_usage(call.caller.limits)
+    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+        params.parse_query(ctx, {})
+        authorizer = await self._management.authorizer(ctx.caller)
+        usage = await self._admission.current_usage(ctx.caller.limits)
         now = int(authorizer.now * 1000)
-        told = _told(authorizer, is_open=call.caller is ANONYMOUS)
+        told = _told(authorizer, is_open=ctx.caller is ANONYMOUS)
         return response.json(
-            call, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in usage]}
+            ctx, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in usage]}
         )
 
 

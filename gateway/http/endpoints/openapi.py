@@ -7,20 +7,20 @@ import msgspec
 from aiohttp import web
 
 from gateway.http import response
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.http.openapi import render
 
 _FOLDER = resources.files("gateway.http.openapi")
 
 
-class DescriptionRoutes:
+class OpenApiEndpoints:
     """Both are the same for everybody, and made once, when first asked for."""
 
-    async def openapi(self, call: Call) -> web.StreamResponse:
+    async def openapi(self, ctx: RequestContext) -> web.StreamResponse:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
-        return response.whole(call, 200, self._openapi, headers)
+        return response.whole(ctx, 200, self._openapi, headers)
 
-    async def page(self, call: Call) -> web.StreamResponse:
+    async def page(self, ctx: RequestContext) -> web.StreamResponse:
         headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
@@ -28,7 +28,7 @@ class DescriptionRoutes:
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
-        return response.whole(call, 200, self._page, headers)
+        return response.whole(ctx, 200, self._page, headers)
 
     @cached_property
     def _openapi(self) -> bytes:

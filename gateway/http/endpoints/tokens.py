@@ -11,8 +11,8 @@ from gateway.auth.credentials import is_well_formed
 from gateway.auth.roles import Action
 from gateway.core.errors import BadRequest, RateLimited
 from gateway.http import params, response
-from gateway.http.context import Call
-from gateway.http.middleware.ip_rate_limit import Throttle
+from gateway.http.context import RequestContext
+from gateway.http.middleware.ip_rate_limit import IpRateLimit
 from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model
@@ -23,102 +23,106 @@ DEFAULT_GRACE = "24h"
 _REVOKED = "A token with this secret, if there was one, is revoked now."
 
 
-class TokenRoutes:
+class TokenEndpoints:
     """Handlers for what ``management`` does."""
 
     def __init__(
-        self, management: TokenManagement, usage_reports: UsageReports, authenticator: Authenticator, throttle: Throttle
+        self,
+        management: TokenManagement,
+        usage_reports: UsageReports,
+        authenticator: Authenticator,
+        ip_rate_limit: IpRateLimit,
     ) -> None:
         self._management = management
         self._reports = usage_reports
         self._authenticator = authenticator
-        self._throttle = throttle
+        self._ip_rate_limit = ip_rate_limit
 
-    async def create(self, call: Call) -> web.StreamResponse:
-        form = await params.read_form(call, _CREATE, required=("name",))
+    async def create(self, ctx: RequestContext) -> web.StreamResponse:
+        form = await params.parse_json_params(ctx, _CREATE, required=("name",))
         spec = TokenSpec(**_with_expiry(form, self._management.now()))
-        made = await self._management.create(call.requester(), spec)
-        return await self._shown_once(call, made, 201)
+        made = await self._management.create(ctx.requester(), spec)
+        return await self._shown_once(ctx, made, 201)
 
-    async def list(self, call: Call) -> web.StreamResponse:
-        query = params.read_query(call, _LIST)
-        authorizer = await self._management.authorizer(call.caller)
+    async def list(self, ctx: RequestContext) -> web.StreamResponse:
+        query = params.parse_query(ctx, _LIST)
+        authorizer = await self._management.authorizer(ctx.caller)
         found = [
             record
             for record in authorizer.view.document.tokens
             if authorizer.allows(Action.READ, record)
             and _fits(record, authorizer.view.status(record, authorizer.now), query)
         ]
-        page = params.page_of(query)
+        page = params.pagination_of(query)
         shown = [serializers.public(authorizer.view, record, authorizer.now) for record in page.cut(found)]
-        return response.json(call, 200, {"tokens": shown, "pagination": page.summary(len(found))})
+        return response.json(ctx, 200, {"tokens": shown, "pagination": page.summary(len(found))})
 
-    async def read(self, call: Call) -> web.StreamResponse:
-        authorizer, record = await self._found(call)
-        return response.json(call, 200, serializers.public(authorizer.view, record, authorizer.now))
+    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+        authorizer, record = await self._found(ctx)
+        return response.json(ctx, 200, serializers.public(authorizer.view, record, authorizer.now))
 
-    async def usage(self, call: Call) -> web.StreamResponse:
-        authorizer, record = await self._found(call)
+    async def usage(self, ctx: RequestContext) -> web.StreamResponse:
+        authorizer, record = await self._found(ctx)
         totals = reports.as_json(await self._reports.total(record.id))
-        return response.json(call, 200, {**serializers.usage(authorizer.view, record, authorizer.now), **totals})
+        return response.json(ctx, 200, {**serializers.usage(authorizer.view, record, authorizer.now), **totals})
 
-    async def update(self, call: Call) -> web.StreamResponse:
-        form = _with_expiry(await params.read_form(call, _UPDATE), self._management.now())
+    async def update(self, ctx: RequestContext) -> web.StreamResponse:
+        form = _with_expiry(await params.parse_json_params(ctx, _UPDATE), self._management.now())
         if not form:
             raise BadRequest(f"Nothing to change. Send one of {', '.join(_UPDATE)}.", code="missing_required_parameter")
-        return await self._shown(call, await self._management.update(call.requester(), call.params["id"], form))
+        return await self._shown(ctx, await self._management.update(ctx.requester(), ctx.params["id"], form))
 
-    async def revoke(self, call: Call) -> web.StreamResponse:
-        await params.read_form(call, {})
-        return await self._shown(call, await self._management.revoke(call.requester(), call.params["id"]))
+    async def revoke(self, ctx: RequestContext) -> web.StreamResponse:
+        await params.parse_json_params(ctx, {})
+        return await self._shown(ctx, await self._management.revoke(ctx.requester(), ctx.params["id"]))
 
-    async def rotate(self, call: Call) -> web.StreamResponse:
-        form = await params.read_form(call, {"grace": _grace})
+    async def rotate(self, ctx: RequestContext) -> web.StreamResponse:
+        form = await params.parse_json_params(ctx, {"grace": _grace})
         grace = form.get("grace", expiry.span(DEFAULT_GRACE))
-        made = await self._management.rotate(call.requester(), call.params["id"], grace)
-        return await self._shown_once(call, made, 200)
+        made = await self._management.rotate(ctx.requester(), ctx.params["id"], grace)
+        return await self._shown_once(ctx, made, 200)
 
-    async def delete(self, call: Call) -> web.StreamResponse:
-        await params.read_form(call, {})
-        await self._management.delete(call.requester(), call.params["id"])
-        return response.json(call, 200, {"id": call.params["id"], "deleted": True})
+    async def delete(self, ctx: RequestContext) -> web.StreamResponse:
+        await params.parse_json_params(ctx, {})
+        await self._management.delete(ctx.requester(), ctx.params["id"])
+        return response.json(ctx, 200, {"id": ctx.params["id"], "deleted": True})
 
-    async def validate(self, call: Call) -> web.StreamResponse:
+    async def validate(self, ctx: RequestContext) -> web.StreamResponse:
         """Is this secret good? Public, and no use of it."""
-        given = await self._public_secret(call)
+        given = await self._public_secret(ctx)
         if self._authenticator.is_environment_key(given):
-            return response.json(call, 200, _ENVIRONMENT_KEY)
+            return response.json(ctx, 200, _ENVIRONMENT_KEY)
         view = await self._management.view()
         match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
-        return response.json(call, 200, serializers.validity(view, match, self._management.now()))
+        return response.json(ctx, 200, serializers.validity(view, match, self._management.now()))
 
-    async def revoke_secret(self, call: Call) -> web.StreamResponse:
+    async def revoke_secret(self, ctx: RequestContext) -> web.StreamResponse:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
-        given = await self._public_secret(call)
+        given = await self._public_secret(ctx)
         if is_well_formed(given) and not secret.has_bad_checksum(given):
-            await self._management.revoke_secret(call.anonymous_actor(), given)
-        return response.json(call, 200, {"success": True, "message": _REVOKED})
+            await self._management.revoke_secret(ctx.anonymous_actor(), given)
+        return response.json(ctx, 200, {"success": True, "message": _REVOKED})
 
-    async def _public_secret(self, call: Call) -> str:
-        wait = self._throttle.wait(call.client.address)
+    async def _public_secret(self, ctx: RequestContext) -> str:
+        wait = self._ip_rate_limit.wait(ctx.client.address)
         if wait > 0:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
-        form = await params.read_form(call, {"token": params.text}, required=("token",))
+        form = await params.parse_json_params(ctx, {"token": params.text}, required=("token",))
         return str(form["token"]).strip()  # pasted with its line end
 
-    async def _found(self, call: Call) -> tuple[Authorizer, TokenRecord]:
+    async def _found(self, ctx: RequestContext) -> tuple[Authorizer, TokenRecord]:
         """The token of the path, if the caller may see it."""
-        params.read_query(call, {})
-        authorizer = await self._management.authorizer(call.caller)
-        return authorizer, authorizer.find(Action.READ, call.params["id"])
+        params.parse_query(ctx, {})
+        authorizer = await self._management.authorizer(ctx.caller)
+        return authorizer, authorizer.find(Action.READ, ctx.params["id"])
 
-    async def _shown(self, call: Call, record: TokenRecord) -> web.StreamResponse:
+    async def _shown(self, ctx: RequestContext, record: TokenRecord) -> web.StreamResponse:
         view = await self._management.view()
-        return response.json(call, 200, serializers.public(view, record, self._management.now()))
+        return response.json(ctx, 200, serializers.public(view, record, self._management.now()))
 
-    async def _shown_once(self, call: Call, made: CreatedToken, status: int) -> web.StreamResponse:
+    async def _shown_once(self, ctx: RequestContext, made: CreatedToken, status: int) -> web.StreamResponse:
         view = await self._management.view()
-        return response.json(call, status, serializers.created(view, made, self._management.now()))
+        return response.json(ctx, status, serializers.created(view, made, self._management.now()))
 
 
 _ENVIRONMENT_KEY = {

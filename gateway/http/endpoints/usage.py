@@ -11,7 +11,7 @@ from gateway.auth.roles import Action, Scope
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.core.errors import BadRequest
 from gateway.http import params, response
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.usage import reports
 from gateway.usage.accounting import UsageReports
@@ -21,22 +21,22 @@ from gateway.usage.stores.sqlite import HOUR
 DEFAULT_DAYS = 7
 
 
-class UsageRoutes:
+class UsageEndpoints:
     """Shows ``usage_reports`` to those whom ``management`` knows."""
 
     def __init__(self, management: TokenManagement, usage_reports: UsageReports) -> None:
         self._management = management
         self._reports = usage_reports
 
-    async def read(self, call: Call) -> web.StreamResponse:
-        asked = params.read_query(call, READERS)
-        authorizer = await self._management.authorizer(call.caller)
+    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+        asked = params.parse_query(ctx, READERS)
+        authorizer = await self._management.authorizer(ctx.caller)
         query = query_of(asked, authorizer)
         rows = await self._rows(query)
         if asked.get("format") == "csv":
             names = _names(authorizer.view, rows) if query.group_by == "token" else None
-            return response.whole(call, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
-        return response.json(call, 200, answer(query, rows, authorizer.view))
+            return response.whole(ctx, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
+        return response.json(ctx, 200, answer(query, rows, authorizer.view))
 
     async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:

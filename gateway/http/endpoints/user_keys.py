@@ -9,7 +9,7 @@ from gateway.admin.user_keys import UserKeys
 from gateway.core.clock import to_iso
 from gateway.core.money import usd
 from gateway.http import params, response
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.inference.admission import Admission
 from gateway.limits.algorithms import Kind
 from gateway.limits.matching import LimitChain
@@ -19,40 +19,40 @@ from gateway.tokens.models import TokenRecord
 DEFAULT_NAME = "API key"
 
 
-class UserKeyRoutes:
+class UserKeyEndpoints:
     """Handlers for a user's key."""
 
     def __init__(self, keys: UserKeys, admission: Admission) -> None:
         self._keys = keys
         self._admission = admission
 
-    async def create(self, call: Call) -> web.StreamResponse:
-        form = await params.read_form(call, _CREATE, required=("email",))
-        made = await self._keys.replace(call.requester(), form["email"], form.get("key_name", DEFAULT_NAME))
+    async def create(self, ctx: RequestContext) -> web.StreamResponse:
+        form = await params.parse_json_params(ctx, _CREATE, required=("email",))
+        made = await self._keys.replace(ctx.requester(), form["email"], form.get("key_name", DEFAULT_NAME))
         answer = {
             "success": True,
             "message": "API key generated successfully",
             "key": made.secret,
             "keyPrefix": made.record.prefix,
         }
-        return response.json(call, 200, answer)
+        return response.json(ctx, 200, answer)
 
-    async def read(self, call: Call) -> web.StreamResponse:
-        return await self._told(call, "keyPreference")
+    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+        return await self._told(ctx, "keyPreference")
 
-    async def usage(self, call: Call) -> web.StreamResponse:
-        return await self._told(call, "usage")
+    async def usage(self, ctx: RequestContext) -> web.StreamResponse:
+        return await self._told(ctx, "usage")
 
-    async def revoke(self, call: Call) -> web.StreamResponse:
-        await params.read_form(call, {})
-        await self._keys.revoke(call.requester(), call.params["email"])
-        return response.json(call, 200, {"success": True, "message": "API key revoked successfully"})
+    async def revoke(self, ctx: RequestContext) -> web.StreamResponse:
+        await params.parse_json_params(ctx, {})
+        await self._keys.revoke(ctx.requester(), ctx.params["email"])
+        return response.json(ctx, 200, {"success": True, "message": "API key revoked successfully"})
 
-    async def _told(self, call: Call, name: str) -> web.StreamResponse:
-        params.read_query(call, {})
-        record = await self._keys.current(call.caller, call.params["email"])
+    async def _told(self, ctx: RequestContext, name: str) -> web.StreamResponse:
+        params.parse_query(ctx, {})
+        record = await self._keys.current(ctx.caller, ctx.params["email"])
         balance = 0 if record is None else await self._balance(record)
-        return response.json(call, 200, {"success": True, name: _preference(record, balance)})
+        return response.json(ctx, 200, {"success": True, name: _preference(record, balance)})
 
     async def _balance(self, record: TokenRecord) -> int:
         """What its budgets leave it, in micro-dollars; 0 where it has none."""

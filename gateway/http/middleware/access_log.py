@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.core.clock import to_local_iso
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.observability.logging import LineWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor, cached_redactor
@@ -16,7 +16,7 @@ CLIENT_GONE = 499
 _MAX_SHOWN = 200
 
 
-class AccessLine(msgspec.Struct):
+class AccessLogEntry(msgspec.Struct):
     """What one request was. Times in milliseconds."""
 
     time: str
@@ -40,51 +40,53 @@ class AccessLine(msgspec.Struct):
     upstream_ms: float
 
 
-class Observer:
+class AccessLog:
     """Writes access lines to ``lines`` (None: nowhere) and counts."""
 
     def __init__(self, metrics: Metrics, lines: LineWriter | None, redactor: Redactor, as_json: bool) -> None:
         self._metrics = metrics
         self._lines = lines
-        self._format: Callable[[AccessLine], bytes] = msgspec.json.Encoder().encode if as_json else _for_console
+        self._format: Callable[[AccessLogEntry], bytes] = msgspec.json.Encoder().encode if as_json else _for_console
         self._second = 0
         self._second_text = ""
         self._shown = cached_redactor(redactor, _MAX_SHOWN)
 
-    def ended(self, call: Call, status: int) -> None:
-        seconds = time.perf_counter() - call.began
-        route = call.route.pattern if call.route else "unknown"
+    def ended(self, ctx: RequestContext, status: int) -> None:
+        seconds = time.perf_counter() - ctx.began
+        route = ctx.route.pattern if ctx.route else "unknown"
         self._metrics.answered(route, status, seconds)
-        ticket = call.ticket
-        if ticket is not None:
-            self._metrics.used(ticket.usage, ticket.cost, ticket.is_estimated, ticket.is_partial)
-            if ticket.first_byte_seconds is not None:
-                self._metrics.first_byte(route, ticket.first_byte_seconds)
+        usage_tracker = ctx.usage_tracker
+        if usage_tracker is not None:
+            self._metrics.used(
+                usage_tracker.usage, usage_tracker.cost, usage_tracker.is_estimated, usage_tracker.is_partial
+            )
+            if usage_tracker.first_byte_seconds is not None:
+                self._metrics.first_byte(route, usage_tracker.first_byte_seconds)
         if self._lines is not None:
-            self._lines.write_bytes(self._format(self._line(call, status, seconds)))
+            self._lines.write_bytes(self._format(self._line(ctx, status, seconds)))
 
-    def _line(self, call: Call, status: int, seconds: float) -> AccessLine:
-        principal, ticket = call.principal, call.ticket
-        return AccessLine(
+    def _line(self, ctx: RequestContext, status: int, seconds: float) -> AccessLogEntry:
+        principal, usage_tracker = ctx.principal, ctx.usage_tracker
+        return AccessLogEntry(
             time=self._time(),
             level="info",
             logger="access",
-            request_id=call.id,
-            client_request_id=self._client_request_id(call),
-            client=call.client.address,
-            method=call.method[:20],
-            path=call.path if call.route and not call.params else self._shown(call.path),
+            request_id=ctx.id,
+            client_request_id=self._client_request_id(ctx),
+            client=ctx.client.address,
+            method=ctx.method[:20],
+            path=ctx.path if ctx.route and not ctx.params else self._shown(ctx.path),
             token_id=principal.token_id if principal else None,
             token=self._shown(principal.name) if principal else None,
-            model=call.model and self._shown(call.model),
-            deployment=call.backend,
+            model=ctx.model and self._shown(ctx.model),
+            deployment=ctx.backend,
             status=status,
-            bytes=call.bytes_sent,
-            prompt_tokens=ticket.usage.prompt_tokens if ticket else None,
-            completion_tokens=ticket.usage.completion_tokens if ticket else None,
-            cost_micro_usd=ticket.cost if ticket else None,
+            bytes=ctx.bytes_sent,
+            prompt_tokens=usage_tracker.usage.prompt_tokens if usage_tracker else None,
+            completion_tokens=usage_tracker.usage.completion_tokens if usage_tracker else None,
+            cost_micro_usd=usage_tracker.cost if usage_tracker else None,
             ms=round(seconds * 1000, 2),
-            upstream_ms=round(call.upstream_seconds * 1000, 2),
+            upstream_ms=round(ctx.upstream_seconds * 1000, 2),
         )
 
     def _time(self) -> str:
@@ -96,12 +98,12 @@ class Observer:
             self._second_text = to_local_iso(second)
         return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
 
-    def _client_request_id(self, call: Call) -> str | None:
-        given = call.request.headers.get("X-Client-Request-Id")
+    def _client_request_id(self, ctx: RequestContext) -> str | None:
+        given = ctx.request.headers.get("X-Client-Request-Id")
         return None if given is None else self._shown(given)
 
 
-def _for_console(line: AccessLine) -> bytes:
+def _for_console(line: AccessLogEntry) -> bytes:
     named = (("token", line.token), ("model", line.model), ("deployment", line.deployment))
     rest = " ".join(f"{name}={value!r}" for name, value in named if value is not None)
     head = f"{line.method} {line.path} {line.status} {line.ms} ms"

@@ -23,7 +23,7 @@ _SLOTS = 8
 _PERIOD_SECONDS = 60.0
 
 
-class Throttle:
+class IpRateLimit:
     """Make it before workers are forked."""
 
     def __init__(self, per_minute: int, monotonic: Callable[[], float] = time.monotonic) -> None:

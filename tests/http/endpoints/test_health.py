@@ -40,7 +40,7 @@ async def test_ready_until_draining(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         reply = await get(gateway, "/readyz", AFAR)
         assert (reply.status, reply.json()) == (200, {"status": "ready"})
-        gateway.app.entrance.draining = True
+        gateway.app.pipeline.draining = True
         reply = await get(gateway, "/readyz", AFAR)
         assert (reply.status, reply.json()) == (503, {"status": "not ready", "problem": "draining"})
         assert (await get(gateway, "/healthz")).status == 200
@@ -107,6 +107,6 @@ async def test_those_that_left_are_counted(tmp_path: Path) -> None:
             while not upstream.connections:
                 await asyncio.sleep(0)
             client.abort()
-        assert await gateway.app._active.wait_idle(2)
+        assert await gateway.app._in_flight.wait_idle(2)
         text = (await get(gateway, "/metrics")).body.decode()
         assert 'gateway_requests_total{route="/v1/chat/completions",status="499"} 1.0' in text

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core import sse
 from gateway.core.clock import SteadyClock
-from gateway.http.context import Call
+from gateway.http.context import RequestContext
 from gateway.server import aiohttp_server
 from gateway.tokens.changes import TokenSpec
 from tests.server.test_worker import get_once, until
@@ -146,7 +146,7 @@ async def test_a_public_route_has_no_caller(tmp_path: Path) -> None:
         method, raw_path = "GET", "/healthz"
 
     with pytest.raises(RuntimeError, match="public"):
-        _ = Call(Request()).caller  # type: ignore[arg-type]
+        _ = RequestContext(Request()).caller  # type: ignore[arg-type]
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         reply = await talk(gateway.port, request("GET", "/healthz", [("Authorization", "Bearer wrong"), JSON]))
         assert reply.status == 200

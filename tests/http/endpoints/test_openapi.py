@@ -11,13 +11,13 @@ import jsonschema_rs
 import pytest
 
 from gateway.http.openapi import render
-from gateway.http.routes import Handlers, routes
+from gateway.http.routes import Endpoints, routes
 from tests.http.test_error_shape import _Nothing
 from tests.support.gateway import ROOT, running_gateway
 from tests.support.wire import check_error, request, talk
 
 DESCRIPTION: dict[str, Any] = json.loads((ROOT / "gateway/http/openapi/openapi.json").read_text())
-TABLE = routes(Handlers(*[_Nothing()] * len(Handlers._fields)))  # type: ignore[arg-type]
+TABLE = routes(Endpoints(*[_Nothing()] * len(Endpoints._fields)))  # type: ignore[arg-type]
 IN_WORDS = {
     "/v1/{rest...}", "/engines/{model}/{endpoint...}", "/v1/engines/{model}/{endpoint...}",
     "/openai/deployments/{model}/{endpoint...}",
