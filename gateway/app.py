@@ -64,7 +64,7 @@ STORE_LOOK_SECONDS = 0.5
 PUBLIC_REQUESTS_PER_MINUTE = 60
 
 
-class Shared(NamedTuple):
+class WorkerShared(NamedTuple):
     """What all workers have together, made before they are forked; and which of them this is."""
 
     enforcement: SharedLatch
@@ -74,8 +74,10 @@ class Shared(NamedTuple):
     worker: int = 0
 
     @staticmethod
-    def new(workers: int = 1) -> "Shared":
-        return Shared(SharedLatch(), SteadyClock(), IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE), SharedMetrics(workers))
+    def new(workers: int = 1) -> "WorkerShared":
+        return WorkerShared(
+            SharedLatch(), SteadyClock(), IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE), SharedMetrics(workers)
+        )
 
 
 class App:
@@ -87,12 +89,12 @@ class App:
         *,
         backend: Provider | None = None,
         clock: Callable[[], float] | None = None,
-        shared: Shared | None = None,
+        shared: WorkerShared | None = None,
     ) -> None:
         """``shared`` is what all workers have together; ``clock`` goes before its clock.
 
         Raises TokenFileError or OSError for a damaged token file, UnknownProvider or ValueError for the backend."""
-        shared = shared or Shared.new()
+        shared = shared or WorkerShared.new()
         self._clock = clock or shared.clock
         self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
         self._tasks = BackgroundTasks()

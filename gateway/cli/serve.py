@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.app import App, Shared
+from gateway.app import App, WorkerShared
 from gateway.auth.principal import Mode
 from gateway.config import settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
@@ -109,7 +109,7 @@ def _problems_with_tokens(path: Path) -> list[Problem]:
 
 def _serve(found: Settings, listener: socket.socket) -> int:
     address = _address(listener)
-    shared = Shared.new(found.workers)
+    shared = WorkerShared.new(found.workers)
 
     def announce(app: App) -> None:
         _settle_collector()

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from gateway.app import App, Shared
+from gateway.app import App, WorkerShared
 from gateway.config.settings import Settings
 from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.supervisor import END_NOW
@@ -39,7 +39,9 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(settings: Settings, listener: socket.socket, shared: Shared, ready: Ready, parent: int | None = None) -> None:
+def run(
+    settings: Settings, listener: socket.socket, shared: WorkerShared, ready: Ready, parent: int | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
 
     Raises what ``App`` raises.
@@ -50,7 +52,7 @@ def run(settings: Settings, listener: socket.socket, shared: Shared, ready: Read
 class Worker:
     """Serves one socket."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, shared: Shared, parent: int | None) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, shared: WorkerShared, parent: int | None) -> None:
         self._settings = settings
         self._listener = listener
         self._shared = shared

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.cli.tokens import arguments, commands, output
-from gateway.cli.tokens.commands import Desk
+from gateway.cli.tokens.commands import CommandContext
 from gateway.config import settings
 from gateway.config.settings import ConfigurationError
 from gateway.core.clock import SteadyClock
@@ -64,7 +64,7 @@ def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
         printer.failed(str(error))
         return EXIT_CONFIGURATION
     try:
-        return commands.run(asked, Desk(service, audit, printer, clock, _actor(), data_paths.data_dir))
+        return commands.run(asked, CommandContext(service, audit, printer, clock, _actor(), data_paths.data_dir))
     except AmbiguousToken as error:
         printer.ambiguous(service.view(), error, clock())
         return EXIT_FAILED

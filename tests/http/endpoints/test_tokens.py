@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.app import Shared
+from gateway.app import WorkerShared
 from gateway.core.clock import SteadyClock, to_iso
 from gateway.http.middleware.ip_rate_limit import IpRateLimit
 from gateway.observability.shared_metrics import SharedMetrics
@@ -682,7 +682,7 @@ async def test_below_a_test_token_nothing_reaches_a_model_whatever_its_prefix(tm
 async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running, Clock]]:
     """A gateway whose minutes pass when the test says so."""
     clock = Clock()
-    shared = Shared(SharedLatch(), SteadyClock(), IpRateLimit(60, clock), SharedMetrics(2))
+    shared = WorkerShared(SharedLatch(), SteadyClock(), IpRateLimit(60, clock), SharedMetrics(2))
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), **values}
     async with running_gateway(folder, made_of={"shared": shared}, **values) as gateway:
         yield gateway, clock
