@@ -4,7 +4,7 @@ import pytest
 
 from gateway.admin.authorizer import Authorizer, authorizer_for
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
-from gateway.auth.roles import ROLES, Action, Relation, Scope, allows
+from gateway.auth.roles import ROLES, Action, Relation, Scope, allows, relation
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role, TokenRecord
@@ -47,16 +47,16 @@ KIN = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other", "kin"), KIN)
-def test_kinship(one: str, other: str, relation: Relation) -> None:
+@pytest.mark.parametrize(("one", "other", "expected"), KIN)
+def test_relations(one: str, other: str, expected: Relation) -> None:
     records = {record.name: record for record in FAMILY.document.tokens}
-    assert relation(FAMILY, records[one], records[other]) is relation
+    assert relation(FAMILY, records[one], records[other]) is expected
     assert relation(FAMILY, None, records[other]) is Relation.STRANGER
 
 
-@pytest.mark.parametrize("verb", Action)
-def test_reach_by_kinship(action: Action) -> None:
-    assert all(allows(Role.ADMIN, action, relation) for relation in Relation)
+@pytest.mark.parametrize("action", Action)
+def test_scopes_by_relation(action: Action) -> None:
+    assert all(allows(Role.ADMIN, action, one) for one in Relation)
     assert allows(Role.SERVICE, action, Relation.ITSELF) == (action in (Action.READ, Action.INFER))
     assert allows(Role.SERVICE, action, Relation.OWN) == (action is Action.INFER)
     assert allows(Role.MEMBER, action, Relation.OWN) == (action is not Action.ADMINISTER)

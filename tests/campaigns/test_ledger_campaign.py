@@ -236,7 +236,7 @@ async def test_a_killed_worker_takes_no_more_than_its_last_second(tmp_path: Path
     )
     assert len({one.request_id for one in load.acknowledged}) == len(load.acknowledged)
     assert len(ledger.ids) == len(there)
-    assert ledger.hours == ledger.totals
+    assert ledger.hours == ledger.sums
     assert max(ages, default=0) < LOST_SECONDS
 
 
@@ -268,4 +268,4 @@ async def test_an_orderly_end_loses_nothing(tmp_path: Path) -> None:
     assert load.acknowledged
     assert missing == set()
     assert len(ledger.ids) == len(set(ledger.ids))
-    assert ledger.hours == ledger.totals
+    assert ledger.hours == ledger.sums

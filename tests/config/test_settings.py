@@ -242,7 +242,7 @@ def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:
         settings.load({}, env_file=tmp_path / "absent")
 
 
-@pytest.mark.parametrize("name", ["load", "places"])
+@pytest.mark.parametrize("name", ["load", "data_paths"])
 def test_an_env_file_that_is_no_text_is_a_problem(tmp_path: Path, name: str) -> None:
     (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):

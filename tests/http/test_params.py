@@ -34,7 +34,7 @@ def test_what_fits_is_read(query: str, found: dict[str, object]) -> None:
     ("query", "code", "param"),
     [
         ("pages=2", "unknown_parameter", "pages"),
-        ("Page=2", "unknown_parameter", "Pagination"),
+        ("Page=2", "unknown_parameter", "Page"),
         ("page=1&page=2", "duplicate_key", "page"),
         *[(f"page={bad}", "invalid_value", "page") for bad in ("0", "-1", "1.0", "x", "", "9" * 30, "%D9%A3", "1000000001")],
         ("per_page=101", "invalid_value", "per_page"),

@@ -270,7 +270,7 @@ def test_two_who_write_one_page_in_turn_see_each_others_series() -> None:
 _SHARED_MEMORY = """
 import re
 from pathlib import Path
-from gateway.shared_numbers import SharedMetrics
+from gateway.observability.shared_metrics import SharedMetrics
 arena = SharedMetrics(256)
 for worker in range(256):
     arena.page(worker).start()

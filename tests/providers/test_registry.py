@@ -11,7 +11,7 @@ from tests.support.gateway import KEY, running_gateway
 from tests.support.wire import check_error, post, talk
 
 MODULE = """
-from gateway.backends.base import JSON, Answer
+from gateway.providers.base import JSON, ProviderResponse
 
 
 class Parrot:
@@ -24,7 +24,7 @@ class Parrot:
     async def send(self, request):
         if request.model == "broken":
             raise RuntimeError("secret inside")
-        return Answer(200, JSON, b'{"said":"' + request.path.encode() + b'"}')
+        return ProviderResponse(200, JSON, b'{"said":"' + request.path.encode() + b'"}')
 
     async def models(self):
         return [{"id": "polly", "object": "model", "created": 1, "owned_by": "me"}]

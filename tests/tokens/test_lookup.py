@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.observability.redaction import mask
+from gateway.observability.redaction import redact_secret
 from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken, find, find_secret
 from gateway.tokens.models import TokenRecord
@@ -55,7 +55,7 @@ def test_a_whole_secret_with_one_wrong_character_is_nobodys(two: Sequence[TokenR
     with pytest.raises(NoSuchToken) as caught:
         find(two, wrong)
     assert wrong not in str(caught.value)
-    assert mask(wrong) in str(caught.value)
+    assert redact_secret(wrong) in str(caught.value)
 
 
 def test_the_whole_secret_beats_a_name_that_looks_like_it(two: Sequence[TokenRecord]) -> None:

@@ -31,7 +31,7 @@ from gateway.usage.pricing.prices import (
     read_price_table,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 AMOUNTS = st.integers(0, 10**9)
 DETAILS = ("cached_input", "cache_write", "audio_input", "audio_output")
