@@ -9,10 +9,10 @@ from typing import NamedTuple
 from gateway.admin.tokens import TokenManagement
 from gateway.admin.user_keys import UserKeys
 from gateway.audit.log import AUDIT_FILE, AuditLog
-from gateway.auth.access import Access
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client_address import Client
 from gateway.auth.principal import Mode, Principal
+from gateway.auth.roles import Access
 from gateway.config.settings import Settings
 from gateway.core.clock import SteadyClock
 from gateway.core.errors import Draining, Unauthenticated

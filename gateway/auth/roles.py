@@ -1,9 +1,11 @@
-"""What each role may do, and to whose tokens: the whole table. Pure."""
+"""Lists what each role may do, to whose tokens, and what each route requires. Pure."""
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum
 from types import MappingProxyType
 
+from gateway.auth.principal import Principal
+from gateway.core.errors import Forbidden
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Role, TokenRecord
 
@@ -77,3 +79,39 @@ def relation(view: TokenHierarchy, caller: TokenRecord | None, other: TokenRecor
 
 def allows(role: Role, action: Action, relation: Relation) -> bool:
     return relation in _REACHED[ROLES[role][action]]
+
+
+class Access(Enum):
+    """Which tokens a route may then touch is asked object by object, in ``management``."""
+
+    PUBLIC = "public"
+    """No credential is looked at."""
+    ANY = "any"
+    """Every valid credential."""
+    INFERENCE = "inference"
+    """Whoever may use models: every role."""
+    MANAGE = "manage"
+    """Whoever may create and change tokens."""
+    ADMIN = "admin"
+    ADMIN_OR_LOOPBACK = "admin or loopback"
+    """An admin, or a client on the same machine that shows no credential."""
+
+
+_TAKES = {
+    Access.ANY: Action.READ,
+    Access.INFERENCE: Action.INFER,
+    Access.MANAGE: Action.CREATE,
+    Access.ADMIN: Action.ADMINISTER,
+    Access.ADMIN_OR_LOOPBACK: Action.ADMINISTER,
+}
+_ROLES = {
+    access: frozenset(role for role, row in ROLES.items() if row[action] is not Scope.NOTHING)
+    for access, action in _TAKES.items()
+}
+
+
+def authorize(principal: Principal, access: Access) -> None:
+    """Raises Forbidden."""
+    if principal.role not in _ROLES[access]:
+        others = ", ".join(f"`{role}`" for role in ROLES if role in _ROLES[access])
+        raise Forbidden(f"A token with the role `{principal.role}` may not do this; it takes the role {others}.")

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.auth.access import Access
+from gateway.auth.roles import Access
 from gateway.http.context import RequestContext
 from gateway.http.endpoints.check import CheckEndpoints
 from gateway.http.endpoints.health import HealthEndpoints

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from gateway.auth import access, client_address, credentials
-from gateway.auth.access import Access
+from gateway.auth import client_address, credentials, roles
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANONYMOUS, Principal
+from gateway.auth.roles import Access
 from gateway.config.parsers import Network
 from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound
 from gateway.http import path_validation
@@ -56,7 +56,7 @@ class Gate:
             ctx.principal = self._caller(ctx, wanted, credentials.extract(ctx.request.headers, query_tokens))
             if ctx.principal.secret_match is not None:
                 self._note_use(ctx.principal, ctx.client)
-            access.authorize(ctx.principal, wanted)
+            roles.authorize(ctx.principal, wanted)
         if match is None:
             raise _unknown(ctx, problem)
         if match.route is None:

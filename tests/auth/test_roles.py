@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.auth.access import Access, authorize
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
+from gateway.auth.roles import Access, authorize
 from gateway.core.errors import Forbidden
 from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role
