@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+# blockbuster needs forbiddenfruit, which is published as source alone.
+TEST_PIP_FLAGS := $(PIP_FLAGS) --no-binary forbiddenfruit
 
 .DEFAULT_GOAL := help
 
@@ -15,7 +17,7 @@ $(VENV)/run.stamp: requirements/run.txt
 
 $(VENV)/test.stamp: requirements/test.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/test.txt
+	@$(BIN)/python -m pip install $(TEST_PIP_FLAGS) -r requirements/test.txt
 	@touch $@ $(VENV)/run.stamp
 
 run: $(VENV)/run.stamp  ## start the gateway on 127.0.0.1:8000
