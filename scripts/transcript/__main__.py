@@ -17,6 +17,7 @@ from scripts.transcript import (
     cases_protocol,
     cases_start,
     cases_tokens,
+    cases_trouble,
     cases_upstream,
     processes,
 )
@@ -34,6 +35,7 @@ SECTIONS: Mapping[str, Callable[[Section], None]] = MappingProxyType(
         "tokens": cases_tokens.record,
         "limits": cases_limits.record,
         "upstream": cases_upstream.record,
+        "trouble": cases_trouble.record,
         "unreachable": cases_upstream.record_unreachable,
     }
 )

@@ -9,7 +9,7 @@ from scripts.transcript.session import Section, Session
 CHAT = "POST /v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": "Hello there, world! How are you?"}]}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FETCH")
-_PATHS = (
+PATHS = (
     "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/tokens/validate", "/api/tokens/revoke",
     "/api/tokens", "/api/tokens/tok_x", "/api/tokens/tok_x/revoke", "/api/tokens/tok_x/rotate", "/api/tokens/tok_x/usage",
     "/api/me", "/api/check", "/api/usage", "/api/user/key", "/api/user/key/a@b.example", "/api/user/usage/a@b.example",
@@ -111,7 +111,7 @@ def _public(session: Session) -> None:
 
 
 def _methods(session: Session) -> None:
-    for path in _PATHS:
+    for path in PATHS:
         for method in _METHODS:
             session.ask(f"{method} {path} without a body", f"{method} {path}")
 

@@ -3,7 +3,7 @@
 import json
 
 from scripts.transcript import artefacts, fixtures
-from scripts.transcript.cases_open import CHAT, HELLO
+from scripts.transcript.cases_open import CHAT, HELLO, PATHS
 from scripts.transcript.cases_usage import record_usage
 from scripts.transcript.fixtures import ADMIN, CHILD, MEMBER, MODELS, SERVICE, STRANGER, token_id
 from scripts.transcript.session import Section, Session
@@ -23,6 +23,7 @@ def record(section: Section) -> None:
     (section.folder / "api_tokens.json").write_bytes(fixtures.token_file())
     with section.serving("token file", {}) as session:
         _credentials(session)
+        _access(session)
         _reading(session)
         _mistakes(session)
         made = _life(session)
@@ -61,6 +62,14 @@ def _credentials(session: Session) -> None:
     session.ask("a model in the path", "POST /v1/engines/echo/edits", {}, key=MODELS)
     session.ask("no JSON from a limited token", "POST /v1/files", "x", "Content-Type: text/plain", key=MODELS)
     session.ask("check of a model that is not allowed", "POST /api/check", {"model": "other"}, key=MODELS)
+
+
+def _access(session: Session) -> None:
+    """Every route for nobody, and for the least of the roles."""
+    for path in PATHS:
+        for method in ("GET", "POST", "PATCH", "DELETE"):
+            session.ask(f"{method} {path} as nobody", f"{method} {path}")
+            session.ask(f"{method} {path} as service", f"{method} {path}", key=SERVICE)
 
 
 def _reading(session: Session) -> None:

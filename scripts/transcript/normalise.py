@@ -26,6 +26,7 @@ _PATTERNS = tuple(
         (r"^(x-ratelimit-reset-[a-z-]+: ).*?(\r?)$", r"\1<duration>\2"),
         (r'("(?:upstream_)?ms":)[0-9.]+', r"\1<ms>"),
         (r"(try again in )[0-9.hms]+( s)?", r"\1<duration>\2"),
+        (r'("retry_after_ms":)\d+', r"\1<ms>"),
         (r'("pid":)\d+', r"\1<pid>"),
         (r"^\d\d:\d\d:\d\d ", "<time> "),
         (r"^(<time> .* \d{3}) [0-9.]+ ms ", r"\1 <ms> "),
@@ -36,8 +37,8 @@ _PATTERNS = tuple(
 _WAITS = (
     (re.compile(r"^(Retry-After: )\d+", re.MULTILINE), r"\1<seconds>"),
     (re.compile(r"^(retry-after-ms: )\d+", re.MULTILINE), r"\1<ms>"),
-    (re.compile(r'("retry_after_ms":)\d+'), r"\1<ms>"),
 )
+_REFUSED = re.compile(r"HTTP/1\.[01] 429 ")
 _USES = (
     (re.compile(r'("(?:usage_count|usageCount)":)\d+'), r"\1<uses>"),
     (re.compile(r'("(?:last_used|lastUsed)":)(?:null|"[^"]*")'), r"\1<time or null>"),
@@ -73,7 +74,7 @@ class Normaliser:
         text = _TOKEN_ID.sub(lambda match: self._name(match[0], "token"), text)
         text = _HASH.sub(lambda match: self._name(match[0], "hash"), text)
         text = _TIME.sub(self._time, text)
-        for pattern, replacement in (*_PATTERNS, *self._waits):
+        for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
         text = text.replace(f"command line {self._user}", "command line <user>")
         return text.replace(f'"kind":"command line","name":"{self._user}"', '"kind":"command line","name":"<user>"')
@@ -81,7 +82,8 @@ class Normaliser:
     def reply(self, text: str) -> str:
         """An HTTP answer: how often a token was used reaches its record with a delay, so that is left out, too."""
         text = self.text(text)
-        for pattern, replacement in _USES:
+        waits = self._waits if _REFUSED.match(text) else ()
+        for pattern, replacement in (*_USES, *waits):
             text = pattern.sub(replacement, text)
         return _SERIES.sub(r"\1 <n>", text) if is_metrics_page(text) else text
 

@@ -52,6 +52,10 @@ class Gateway:
             self._process.wait()
         return f"{self.printed()}(exit code {self._process.returncode})\n"
 
+    def tell_to_end(self) -> None:
+        """SIGTERM, and no wait for the end."""
+        self._process.terminate()
+
     def printed(self) -> str:
         """What it has printed so far."""
         return self._log.read_text(encoding="utf-8", errors="backslashreplace")

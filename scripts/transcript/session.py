@@ -15,7 +15,9 @@ from scripts.transcript.upstream import Script, Upstream
 from scripts.transcript.wire import Connection, Reply
 
 _LONGEST_SHOWN_REQUEST = 1500
-_UNRECORDED = "X-Client-Request-Id: not recorded"
+UNRECORDED = "X-Client-Request-Id: not recorded"
+"""The header of an exchange that neither the transcript nor its copy of the log shows."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 _LENGTH = re.compile(r"^(Content-Length: )(\d+)", re.MULTILINE | re.IGNORECASE)
 
@@ -26,6 +28,7 @@ class Section:
     def __init__(self, title: str, checkout: Path, version: str, keeps_waits: bool = False) -> None:
         self.checkout = checkout
         self.exchanges = 0
+        self._gateway: Gateway | None = None
         self._kept = tempfile.TemporaryDirectory(prefix="transcript-")
         self.folder = Path(self._kept.name) / "work"
         self.folder.mkdir()
@@ -71,17 +74,23 @@ class Section:
         )
         return result
 
+    def tell_to_end(self) -> None:
+        """SIGTERM for the gateway that is running."""
+        if self._gateway is not None:
+            self._gateway.tell_to_end()
+
     @contextmanager
     def serving(self, name: str, settings: Mapping[str, str], upstream: Upstream | None = None) -> Iterator["Session"]:
         """A gateway in the folder; its log is recorded at the end, when its data is written, too."""
         log = self.folder.parent / "log"
         gateway = Gateway(self.checkout, self.folder, {"GATEWAY_LOG_FORMAT": "json", **settings}, log)
+        self._gateway = gateway
         self.normaliser.add_literal(f"127.0.0.1:{gateway.port}", "127.0.0.1:<port>")
         try:
             yield Session(self, gateway.port, upstream)
         finally:
             printed = gateway.stop()
-        lines = [line for line in printed.splitlines() if _UNRECORDED.partition(": ")[2] not in line]
+        lines = [line for line in printed.splitlines() if UNRECORDED.partition(": ")[2] not in line]
         if settings.get("GATEWAY_WORKERS", "1") != "1":
             # Which worker writes first, and whether both have begun when the end comes, is left to chance.
             lines = sorted(dict.fromkeys(map(self.normaliser.text, lines)), key=_behind_the_time)
@@ -159,7 +168,7 @@ class Session:
         """An exchange that the transcript leaves out, from the log as well: how often it is needed depends on the clock."""
         method, _, target = line.partition(" ")
         with self.connect() as connection:
-            connection.send(wire.request(method, target, [_UNRECORDED], body, key=key))
+            connection.send(wire.request(method, target, [UNRECORDED], body, key=key))
             return connection.read_reply(method)
 
     def connect(self) -> Connection:
