@@ -99,40 +99,40 @@ class App:
         self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
         self._tasks = BackgroundTasks()
         file = JsonTokenFile(settings.tokens_file, LOCK_SECONDS)
-        self._token_cache = TokenCache(file)
-        self._token_cache.load()
+        self.token_cache = TokenCache(file)
+        self.token_cache.load()
         audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
-        self._management = TokenManagement(TokenService(file, audit, self._clock), self._token_cache, self._clock)
+        self._management = TokenManagement(TokenService(file, audit, self._clock), self.token_cache, self._clock)
         self._ip_rate_limit = shared.ip_rate_limit
-        self._last_used = LastUsedWriter(file, self._metrics)
-        self._counters = _counters(settings, self._clock)
-        self._limiter = Limiter(self._counters, self._clock, settings.queue_size, self._metrics.queued.set)
+        self.last_used = LastUsedWriter(file, self._metrics)
+        self.counters = _counters(settings, self._clock)
+        self.limiter = Limiter(self.counters, self._clock, settings.queue_size, self._metrics.queued.set)
         self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE)
-        self._ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
+        self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
         config = _backend_config(settings)
-        self._backend = backend or registry.find(settings.backend)(config)
+        self.provider = backend or registry.find(settings.backend)(config)
         self._test_backend = registry.find("echo")(config)
         self._authenticator = Authenticator(
             settings.environment_key,
-            self._token_cache,
+            self.token_cache,
             self._clock,
             shared.enforcement,
             settings.allow_open,
         )
-        self._token_cache.subscribe(self._authenticator.on_tokens_changed)
-        self._token_cache.subscribe(self._cut_dead_tokens)
+        self.token_cache.subscribe(self._authenticator.on_tokens_changed)
+        self.token_cache.subscribe(self._cut_dead_tokens)
         self._counters_up, self._ledger_up = self._metrics.store_up("counters"), self._metrics.store_up("ledger")
-        self._in_flight = InFlightRequests(self._metrics.in_flight.set)
+        self.in_flight = InFlightRequests(self._metrics.in_flight.set)
         self.pipeline = self._pipeline(settings)
 
     def _pipeline(self, settings: Settings) -> Pipeline:
         redactor = Redactor(settings.secrets)
         admission, reports = self._admission(settings), UsageReports(self._usage_store)
         inference = Inference(
-            Backends(self._backend, self._test_backend),
+            Backends(self.provider, self._test_backend),
             settings.model_aliases,
             admission,
-            self._ledger,
+            self.ledger,
             MeteringRules(self._clock, settings.stream_usage, cached_redactor(redactor, MAX_MODEL_LENGTH)),
         )
         handlers = Endpoints(
@@ -150,14 +150,14 @@ class App:
         lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
         observer = AccessLog(self._metrics, lines, redactor, wants_json(settings.log_format, sys.stderr))
         return Pipeline(
-            gate, self._token_cache.refresh, observer, self._in_flight, PipelineRules(settings.cors_origins, redactor)
+            gate, self.token_cache.refresh, observer, self.in_flight, PipelineRules(settings.cors_origins, redactor)
         )
 
     def _admission(self, settings: Settings) -> Admission:
         """Raises ValueError for a table of prices that is none."""
         prices = load_prices(packaged_prices(), read_price_table(settings.prices))
         rules = AdmissionRules(settings.model_aliases, settings.completion_tokens, settings.queue_seconds)
-        return Admission(self._limiter, self._counters, prices, rules, self._metrics.refused)
+        return Admission(self.limiter, self.counters, prices, rules, self._metrics.refused)
 
     @property
     def mode(self) -> Mode:
@@ -165,44 +165,44 @@ class App:
 
     @property
     def backend_name(self) -> str:
-        return self._backend.name
+        return self.provider.name
 
     def health(self) -> Health:
         problem = "draining" if self.pipeline.draining else None
-        if self._token_cache.state is not FileState.CURRENT:
+        if self.token_cache.state is not FileState.CURRENT:
             problem = (
-                "the token file is gone" if self._token_cache.state is FileState.GONE else "the token file is damaged"
+                "the token file is gone" if self.token_cache.state is FileState.GONE else "the token file is damaged"
             )
         return Health(self.mode.value, self.backend_name, problem)
 
     async def start(self) -> None:
-        self._tasks.keep(self._token_cache.run, "watch the token file")
-        self._tasks.keep(self._last_used.run, "write last-used times")
-        self._tasks.keep(partial(watch_disconnects, self._in_flight), "notice clients that have gone")
-        self._tasks.keep(self._counters.run, "keep the counters")
-        self._tasks.keep(self._limiter.run, "serve waiting requests")
-        self._tasks.keep(self._ledger.run, "write the ledger")
+        self._tasks.keep(self.token_cache.run, "watch the token file")
+        self._tasks.keep(self.last_used.run, "write last-used times")
+        self._tasks.keep(partial(watch_disconnects, self.in_flight), "notice clients that have gone")
+        self._tasks.keep(self.counters.run, "keep the counters")
+        self._tasks.keep(self.limiter.run, "serve waiting requests")
+        self._tasks.keep(self.ledger.run, "write the ledger")
         self._tasks.keep(self._keep_telling, "tell the metrics of the stores")
 
     def look_at_tokens(self) -> None:
         """Read the token file now instead of at the next look."""
-        self._tasks.start(self._token_cache.refresh(), "look at the token file")
+        self._tasks.start(self.token_cache.refresh(), "look at the token file")
 
     async def drain(self, seconds: float) -> None:
         """Take no new requests, let the running ones end, and after ``seconds`` end them."""
         self.pipeline.draining = True
-        if await self._in_flight.wait_idle(seconds):
+        if await self.in_flight.wait_idle(seconds):
             return
-        self._in_flight.cut(Draining(), lambda ctx: True)
-        await self._in_flight.wait_idle(5.0)
+        self.in_flight.cut(Draining(), lambda ctx: True)
+        await self.in_flight.wait_idle(5.0)
 
     async def stop(self) -> None:
         """Write what waits and close what is open."""
         await self._tasks.aclose()
-        await self._last_used.drain()
-        await self._counters.aclose()
-        await self._ledger.drain()
-        await self._backend.aclose()
+        await self.last_used.drain()
+        await self.counters.aclose()
+        await self.ledger.drain()
+        await self.provider.aclose()
         await self._test_backend.aclose()
 
     async def _keep_telling(self) -> None:
@@ -212,10 +212,10 @@ class App:
             await asyncio.sleep(STORE_LOOK_SECONDS)
 
     def _tell_of_stores(self) -> None:
-        self._metrics.token_store_up.set(self._token_cache.state is FileState.CURRENT)
-        self._counters_up.set(self._counters.is_up)
-        self._ledger_up.set(self._ledger.is_up)
-        self._metrics.settlements_waiting.set(self._counters.waiting)
+        self._metrics.token_store_up.set(self.token_cache.state is FileState.CURRENT)
+        self._counters_up.set(self.counters.is_up)
+        self._ledger_up.set(self.ledger.is_up)
+        self._metrics.settlements_waiting.set(self.counters.waiting)
 
     def _metrics_page(self) -> bytes:
         self._tell_of_stores()
@@ -226,9 +226,9 @@ class App:
         if match is None:
             return
         if match.previous is None:
-            self._last_used.note(UseKey(match.record.id), self._clock())
+            self.last_used.note(UseKey(match.record.id), self._clock())
         else:
-            self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), client.address)
+            self.last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), client.address)
 
     def _cut_dead_tokens(self, view: TokenHierarchy) -> None:
         """What runs on a secret that has been revoked or deleted ends now; expiry lets what has begun go on. Managing
@@ -242,7 +242,7 @@ class App:
             return match is None or view.secret_status(match, self._clock()) is Status.REVOKED
 
         error = Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")
-        self._in_flight.cut(error, is_dead)
+        self.in_flight.cut(error, is_dead)
 
 
 def _counters(settings: Settings, clock: Callable[[], float]) -> CounterStore:

@@ -195,5 +195,5 @@ async def test_a_running_gateway_that_had_a_token_for_a_moment_never_opens_again
         assert gateway.app.mode is Mode.OPEN
         for data in (content(entry(REVOKED)), content(), b"{}"):
             path.write_bytes(data)
-            await gateway.app._token_cache.refresh()
+            await gateway.app.token_cache.refresh()
         assert gateway.app.mode is Mode.FILE

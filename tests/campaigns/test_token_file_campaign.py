@@ -184,7 +184,7 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
     states = list(damages(1 if FULL else 15))
     seen: Counter[FileState] = Counter()
     async with running_gateway(tmp_path) as gateway, aiohttp.ClientSession() as client:
-        watcher = gateway.app._token_cache
+        watcher = gateway.app.token_cache
         for damage in states:
             await _damage_and_ask(client, gateway, path, damage)
             seen[watcher.state] += 1
@@ -202,7 +202,7 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
 async def _damage_and_ask(client: aiohttp.ClientSession, gateway: Running, path: Path, damage: Damage) -> None:
     name, do = damage
     do(path)
-    await gateway.app._token_cache.refresh()
+    await gateway.app.token_cache.refresh()
     for who, key in (("nobody", None), ("a revoked token", REVOKED), ("an unknown token", STRANGE_KEY)):
         status = await _status(client, gateway, key)
         assert not 200 <= status < 300, f"{name}: {who} was let in"
@@ -244,6 +244,6 @@ def _start(settings: Settings) -> str:
     except Exception as bug:
         print(f"\n{type(bug).__name__}: {bug}")
         return "crashed"
-    held = app._token_cache.view.find_by_digest(secret.digest(REVOKED))
+    held = app.token_cache.view.find_by_digest(secret.digest(REVOKED))
     revived = held is not None and held.record.status(0) is Status.ACTIVE
     return "open" if app.mode is Mode.OPEN or revived else "enforced"

@@ -67,7 +67,7 @@ class Scene:
 
     async def shell(self, command: str, held: str = "") -> str:
         printed = await self.run("bash", "-euo", "pipefail", "-c", self.at_home(command, held))
-        await self.gateway.app._token_cache.refresh()
+        await self.gateway.app.token_cache.refresh()
         return printed
 
     async def curl(self, command: str, held: str = "") -> Any:
@@ -84,8 +84,8 @@ class Scene:
         return reply.json()
 
     async def uses_are_written(self) -> None:
-        await self.gateway.app._last_used.flush()
-        await self.gateway.app._token_cache.refresh()
+        await self.gateway.app.last_used.flush()
+        await self.gateway.app.token_cache.refresh()
 
 
 @asynccontextmanager

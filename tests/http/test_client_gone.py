@@ -178,10 +178,10 @@ async def uploading(folder: Path, read_on: bool) -> AsyncIterator[tuple[Running,
 
 
 async def nothing_is_running(gateway: Running, seconds: float = SOON) -> None:
-    assert await gateway.app._in_flight.wait_idle(seconds), "a request still runs"
+    assert await gateway.app.in_flight.wait_idle(seconds), "a request still runs"
 
 
 async def something_is_running(gateway: Running) -> None:
     async with asyncio.timeout(5):
-        while not len(gateway.app._in_flight):
+        while not len(gateway.app.in_flight):
             await asyncio.sleep(0)

@@ -76,7 +76,7 @@ def resident() -> int:
 async def settled(gateway: Running, upstream: Upstream) -> tuple[int, int, int]:
     """(tasks, open files, resident bytes) once everything that was begun has ended."""
     await nothing_is_running(gateway, 5)
-    await gateway.app._ledger.flush()
+    await gateway.app.ledger.flush()
     async with asyncio.timeout(5):
         for connection in upstream.connections:
             await connection.closed.wait()

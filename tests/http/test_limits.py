@@ -230,13 +230,13 @@ async def test_a_noisy_token_does_not_starve_another(tmp_path: Path) -> None:
         await upstream.has(1)
         async with asyncio.timeout(10):
             while (
-                gateway.app._limiter._queues.get("x") is None
-                and sum(map(len, gateway.app._limiter._queues.values())) < 19
+                gateway.app.limiter._queues.get("x") is None
+                and sum(map(len, gateway.app.limiter._queues.values())) < 19
             ):
                 await asyncio.sleep(0.001)
         asked.append(asyncio.create_task(ask(gateway, quiet, named("quiet"))))
         async with asyncio.timeout(10):
-            while len(gateway.app._limiter._queues) < 2:
+            while len(gateway.app.limiter._queues) < 2:
                 await asyncio.sleep(0.001)
         upstream.go.set()
         await asyncio.gather(*asked)
@@ -273,11 +273,11 @@ async def test_who_leaves_the_queue_leaves_nothing_there(tmp_path: Path) -> None
             headers = [JSON, ("Authorization", f"Bearer {secret}")]
             await client.send(request("POST", "/v1/chat/completions", headers, named("gone")))
             async with asyncio.timeout(10):
-                while not gateway.app._limiter._queues:
+                while not gateway.app.limiter._queues:
                     await asyncio.sleep(0.001)
             client.abort()
         async with asyncio.timeout(10):
-            while gateway.app._limiter._queues:
+            while gateway.app.limiter._queues:
                 await asyncio.sleep(0.001)
         upstream.go.set()
         assert (await first).status == 200

@@ -51,7 +51,7 @@ async def test_many_guesses_share_a_look(tmp_path: Path, monkeypatch: pytest.Mon
             return read(file)
 
         monkeypatch.setattr(JsonTokenFile, "read", counted)
-        look = gateway.app._token_cache.refresh
+        look = gateway.app.token_cache.refresh
         await asyncio.gather(*(look() for _ in range(100)))
         assert 1 <= looked[0] <= 2
         data = request("GET", "/v1/models", [("api-key", STRANGE_KEY)])

@@ -123,7 +123,7 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
     async with running_gateway(tmp_path) as gateway:
         made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
-        await gateway.app._token_cache.refresh()
+        await gateway.app.token_cache.refresh()
         if asked:
             assert (await ask(gateway)).status == 401
         if how == "delete":
@@ -131,8 +131,8 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         else:
             (tmp_path / "api_tokens.json").unlink()
         for _ in range(3):
-            await gateway.app._token_cache.refresh()
-        assert len(gateway.app._token_cache.view) == 0
+            await gateway.app.token_cache.refresh()
+        assert len(gateway.app.token_cache.view) == 0
         check_error(await ask(gateway), 401, "invalid_request_error", None)
         assert await mode(gateway) == "file"
 
@@ -140,7 +140,7 @@ async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def test_a_damaged_file_is_not_open(tmp_path: Path) -> None:
     async with running_gateway(tmp_path) as gateway:
         (tmp_path / "api_tokens.json").write_text('{"version": 1, "tokens": [')
-        await gateway.app._token_cache.refresh()
+        await gateway.app.token_cache.refresh()
         for path in ("/v1/models", "/v1/files", "/nowhere"):
             check_error(await ask(gateway, path=path), 503, "server_error", "store_unavailable")
         ready = await ask(gateway, path="/readyz")
@@ -153,7 +153,7 @@ async def test_files_without_tokens(tmp_path: Path, content: bytes) -> None:
     """What holds no token leaves the gateway open; what is no token file does not."""
     async with running_gateway(tmp_path) as gateway:
         (tmp_path / "api_tokens.json").write_bytes(content)
-        await gateway.app._token_cache.refresh()
+        await gateway.app.token_cache.refresh()
         expected = 200 if content.startswith(b"{") else 503
         assert (await ask(gateway)).status == expected
 

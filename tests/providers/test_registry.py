@@ -67,7 +67,7 @@ async def test_a_third_partys_backend(tmp_path: Path, site: Path) -> None:
         broken = await talk(gateway.port, post(body=b'{"model":"broken"}'))
         check_error(broken, 500, "server_error", "internal_error")
         assert gateway.app.backend_name == "parrot"
-        parrot = gateway.app._backend
+        parrot = gateway.app.provider
     assert parrot.closed  # type: ignore[attr-defined]
 
 

@@ -195,7 +195,7 @@ async def test_a_hundred_checks_count_as_nothing(tmp_path: Path) -> None:
             assert await gateway.check("dear", tokens=4) == first
         assert await gateway.left() == before
         assert [await gateway.chat(DEAR) for _ in range(6)] == [200] * 5 + [429]
-        await gateway.gateway.app._ledger.flush()
+        await gateway.gateway.app.ledger.flush()
         usage = (await gateway.ask("GET", "/api/usage?to=2027-01-16", held=KEY)).json()["total"]
         assert (usage["requests"], usage["cost_usd"]) == (5, 0.03)
 

@@ -53,12 +53,12 @@ async def test_a_damaged_token_file_is_told_and_mended(tmp_path: Path) -> None:
     good = (tmp_path / "api_tokens.json").read_bytes()
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         (tmp_path / "api_tokens.json").write_bytes(good[:-9])
-        await gateway.app._token_cache.refresh()
+        await gateway.app.token_cache.refresh()
         assert (await get(gateway, "/readyz")).json()["problem"] == "the token file is damaged"
         assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
         assert (await get(gateway, "/v1/models", ("api-key", made.secret))).status == 200
         (tmp_path / "api_tokens.json").write_bytes(good)
-        await gateway.app._token_cache.refresh()
+        await gateway.app.token_cache.refresh()
         assert (await get(gateway, "/readyz")).status == 200
         assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
 
@@ -67,7 +67,7 @@ async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(tmp
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
         (tmp_path / "api_tokens.json").write_bytes(b"{")
-        await gateway.app._token_cache.refresh()
+        await gateway.app.token_cache.refresh()
         assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
 
 
@@ -107,6 +107,6 @@ async def test_those_that_left_are_counted(tmp_path: Path) -> None:
             while not upstream.connections:
                 await asyncio.sleep(0)
             client.abort()
-        assert await gateway.app._in_flight.wait_idle(2)
+        assert await gateway.app.in_flight.wait_idle(2)
         text = (await get(gateway, "/metrics")).body.decode()
         assert 'gateway_requests_total{route="/v1/chat/completions",status="499"} 1.0' in text

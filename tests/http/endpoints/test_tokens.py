@@ -69,7 +69,7 @@ class Api:
         return reply.status == 200
 
     async def uses_are_written(self) -> None:
-        await self.gateway.app._last_used.flush()
+        await self.gateway.app.last_used.flush()
 
     def stored(self) -> Any:
         return json.loads(self.path.read_bytes())["tokens"]

@@ -55,7 +55,7 @@ class Asked:
         assert reply.status == status, reply
 
     async def reply(self, query: str = "", who: str = KEY) -> Reply:
-        await self.gateway.app._ledger.flush()
+        await self.gateway.app.ledger.flush()
         return await self._talk("GET", f"/api/usage{query}", who)
 
     async def usage(self, query: str = "", who: str = KEY) -> Any:
