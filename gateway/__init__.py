@@ -14,4 +14,4 @@ A change to tokens goes from ``http/routes`` to ``management`` and ``tokens/serv
 ``docs/architecture.md`` draws the rooms, and a test holds that picture against the imports.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

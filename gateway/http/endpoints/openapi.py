@@ -6,6 +6,7 @@ from importlib import resources
 import msgspec
 from aiohttp import web
 
+from gateway import __version__
 from gateway.http import response
 from gateway.http.context import RequestContext
 from gateway.http.openapi import render
@@ -24,7 +25,7 @@ class OpenApiEndpoints:
         headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
-            "Content-Security-Policy": render.policy(self._style),
+            "Content-Security-Policy": render.content_security_policy(self._style),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
@@ -32,7 +33,8 @@ class OpenApiEndpoints:
 
     @cached_property
     def _openapi(self) -> bytes:
-        return (_FOLDER / "openapi.json").read_bytes()
+        # The file has a placeholder, so that the version is written down in one place alone.
+        return (_FOLDER / "openapi.json").read_bytes().replace(b"GATEWAY_VERSION", __version__.encode())
 
     @cached_property
     def _style(self) -> str:
@@ -40,4 +42,4 @@ class OpenApiEndpoints:
 
     @cached_property
     def _page(self) -> bytes:
-        return render.rendered(msgspec.json.decode(self._openapi), self._style)
+        return render.render_page(msgspec.json.decode(self._openapi), self._style)
