@@ -1,4 +1,4 @@
-"""What a backend is. A third party implements ``Provider`` and registers a ``create`` function; see docs/backends.md."""
+"""What a backend is. A third party implements ``Provider`` and registers a ``create`` function; see docs/providers.md."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field

@@ -60,12 +60,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-async def test_the_backend_of_the_page_works_through_its_entry_point(tmp_path: Path) -> None:
-    (tmp_path / "shouting_backend.py").write_text(block("docs/backends.md", "backend").text)
+async def test_the_provider_of_the_page_works_through_its_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "shouting_provider.py").write_text(block("docs/providers.md", "provider").text)
     info = tmp_path / "shouting-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shouting\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gateway.providers]\nshout = shouting_backend:create\n")
+    (info / "entry_points.txt").write_text("[gateway.providers]\nshout = shouting_provider:create\n")
     body = {"model": "shout", "messages": [{"role": "user", "content": "hello"}]}
     with gateway_process(tmp_path, GATEWAY_BACKEND="shout", PYTHONPATH=f"{ROOT}:{tmp_path}") as gateway:
         async with aiohttp.ClientSession() as client:
@@ -78,5 +78,5 @@ async def test_the_backend_of_the_page_works_through_its_entry_point(tmp_path: P
     assert stream.endswith("data: [DONE]\n\n")
 
 
-def test_the_backend_of_the_page_has_thirty_lines_or_so() -> None:
-    assert len(block("docs/backends.md", "backend").text.splitlines()) <= 36
+def test_the_provider_of_the_page_has_thirty_lines_or_so() -> None:
+    assert len(block("docs/providers.md", "provider").text.splitlines()) <= 36
