@@ -1,10 +1,15 @@
 """Fixtures for every test."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from pytest_aiohttp.plugin import AiohttpClient
+
+from tests.support.gateway import GatewayTestServer, Running, StartGateway, new_app
 
 settings.register_profile(
     "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -19,3 +24,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         if name.startswith(("GATEWAY_", "FREEGPT_", "OPENAI_")) and name != "GATEWAY_TEST_CAMPAIGN":
             monkeypatch.delenv(name)
     yield
+
+
+@pytest.fixture
+def start_gateway(aiohttp_client: AiohttpClient, tmp_path: Path) -> StartGateway:
+    """Starts gateways that end with the test, by default in the folder of the test."""
+
+    async def start(
+        folder: Path | None = None, *, app_options: Mapping[str, Any] | None = None, **values: str
+    ) -> Running:
+        app = new_app(folder or tmp_path, app_options, **values)
+        return Running(await aiohttp_client(GatewayTestServer(app)), app)
+
+    return start

@@ -28,10 +28,10 @@ from gateway.tokens.models import Role
 from gateway.tokens.service import TokenService
 from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns.life import TOKENS, AuditLog, Needles, audit_path
-from tests.support.gateway import ROOT, Process, gateway_process, token_manager
+from tests.support.gateway import CHAT, ROOT, STREAM, Process, gateway_process, token_manager
 from tests.support.tokens import BY, freegpt
 from tests.support.upstream import Connection, Received, Upstream, answer, running_upstream
-from tests.support.wire import CHAT, STREAM, connected, request
+from tests.support.wire import connected, request
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 SHARE = 1 if FULL else 41

@@ -25,10 +25,10 @@ from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.service import TokenService
 from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns import life
-from tests.support.gateway import KEY, ROOT, Process, gateway_process, running_gateway, select_a_moment
+from tests.support.gateway import BEARER, KEY, ROOT, STREAM, Process, gateway_process, pause, running_gateway
 from tests.support.server import slow_upstream
 from tests.support.tokens import BY, NOW, Clock, service_at
-from tests.support.wire import BEARER, STREAM, Client, connected, post, request, talk
+from tests.support.wire import Client, connected, post, request, talk
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 REVOCATIONS = 100 if FULL else 6
@@ -208,7 +208,7 @@ async def test_an_end_is_exact_at_its_second(tmp_path: Path) -> None:
     new = service.rotate(BY, rotated.record.id, 30)
     ends = [(own.secret, 10), (parent.secret, 20), (child.secret, 20), (rotated.secret, 30)]
     async with (
-        running_gateway(tmp_path, made_of={"clock": SteadyClock(wall)}) as gateway,
+        running_gateway(tmp_path, app_options={"clock": SteadyClock(wall)}) as gateway,
         connected(gateway.port) as client,
     ):
         for secret, end in ends:
@@ -260,7 +260,7 @@ def until(holds: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        select_a_moment()
+        pause()
 
 
 def test_no_acknowledged_change_goes_without_its_line(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def check_lines(folder: Path, acknowledged: list[tuple[str, str]]) -> Counter[st
 def killed_at_any_moment(folder: Path, seconds: float) -> list[tuple[str, str]]:
     writers = [life.process("changes", str(folder)) for _ in range(2)]
     said = b"".join(writer.stdout.readline() for writer in writers)
-    select_a_moment(seconds)
+    pause(seconds)
     for writer in writers:
         writer.kill()
     said += b"".join(writer.stdout.read() for writer in writers)

@@ -23,7 +23,7 @@ from gateway.tokens.stores import json_format as codec
 from gateway.tokens.stores.json_file import JsonTokenFile
 from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
 from tests.campaigns.damage import ACTIVE, GOOD, REVOKED, Damage, damages
-from tests.support.gateway import ROOT, Running, environment, load_settings, running_gateway, select_a_moment
+from tests.support.gateway import ROOT, Running, environment, load_settings, pause, running_gateway
 from tests.support.tokens import STRANGE_KEY, content, entry
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
@@ -170,7 +170,7 @@ def _killed_in_the_act(path: Path, seed: int, seconds: float) -> list[str]:
     assert process.stdout is not None
     first = process.stdout.readline().decode()
     assert first, "the writer did not start"
-    select_a_moment(seconds)
+    pause(seconds)
     process.kill()
     rest = process.stdout.read().decode()
     process.wait()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import Block, block, blocks
-from tests.support.gateway import ROOT, environment, gateway_process, select_a_moment
+from tests.support.gateway import ROOT, environment, gateway_process, pause
 
 README = "README.md"
 
@@ -120,7 +120,7 @@ def _make_run_serves(clone: Path, environ: dict[str, str]) -> bool:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
                     return bool(json.load(answer)["backend"] == "echo")
             except OSError:
-                select_a_moment(0.1)
+                pause(0.1)
         return False
     finally:
         os.killpg(make.pid, signal.SIGTERM)

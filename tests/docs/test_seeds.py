@@ -16,9 +16,21 @@ from typing import Any
 import pytest
 
 from gateway.core.clock import to_iso
-from tests.support.gateway import KEY, ROOT, Running, environment, gateway_process, running_gateway, token_manager
+from tests.support.gateway import (
+    BEARER,
+    CHAT,
+    JSON,
+    KEY,
+    ROOT,
+    Running,
+    environment,
+    gateway_process,
+    running_gateway,
+    token_manager,
+)
+from tests.support.reply import check_error
 from tests.support.tokens import NOW, Clock, content, entry
-from tests.support.wire import BEARER, CHAT, JSON, check_error, post, request, talk
+from tests.support.wire import post, request, talk
 
 EMAIL = "user@example.com"
 _ADDRESSES = re.compile(r"http://localhost:[58]000|https://your-speakr-instance\.com")
@@ -92,7 +104,7 @@ class Scene:
 async def scene(folder: Path, **values: str) -> AsyncIterator[Scene]:
     clock = Clock()
     values = {"GATEWAY_DATA_DIR": str(folder / "data"), **values}
-    async with running_gateway(folder, made_of={"clock": clock}, **values) as gateway:
+    async with running_gateway(folder, app_options={"clock": clock}, **values) as gateway:
         yield Scene(folder, gateway, clock)
 
 

@@ -21,7 +21,7 @@ from gateway.limits.config import LimitSet
 from gateway.tokens import expiry
 from gateway.tokens.models import Role, Status
 from tests.docs.blocks import Block
-from tests.support.gateway import ROOT, Process, environment, gateway_process, select_a_moment, token_manager
+from tests.support.gateway import ROOT, Process, environment, gateway_process, pause, token_manager
 
 PAGE = (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8")
 # Blocks may stand in a list, so they may be indented.
@@ -170,7 +170,7 @@ def test_the_pipeline_for_ci_asks_with_its_token(session: Session) -> None:
     job = yaml.safe_load(one("ci"))["jobs"]["ask"]
     assert set(job["env"]) == {"OPENAI_BASE_URL", "OPENAI_API_KEY"}
     made = json.loads(token_manager(session.folder, "create", "pipeline", "--role", "service", "--json").stdout)
-    select_a_moment(1)
+    pause(1)
     values = {"OPENAI_BASE_URL": f"{session.gateway.url}/v1", "OPENAI_API_KEY": made["token"]}
     said = [session.run(step["run"], **values) for step in job["steps"]]
     assert json.loads(said[-1])["choices"][0]["message"]["content"] == "Hello from CI"
@@ -179,7 +179,7 @@ def test_the_pipeline_for_ci_asks_with_its_token(session: Session) -> None:
 def test_the_sweep_removes_what_has_expired_and_nothing_else(session: Session) -> None:
     child = ("create", "app user-18", "--parent", "app-server", "--role", "service", "--expires")
     token_manager(session.folder, *child, "1s")
-    select_a_moment(2)
+    pause(2)
     page = "/api/tokens?name=app*"
     before = {token["name"]: token["status"] for token in session.ask(page, "APP_SERVER_TOKEN")["tokens"]}
     assert before == {"app-server": "active", "app user-17": "active", "app user-18": "expired"}
@@ -191,7 +191,7 @@ def test_the_sweep_removes_what_has_expired_and_nothing_else(session: Session) -
 
 def test_a_leaked_secret_is_ended_and_its_traces_are_found(session: Session) -> None:
     leaked = json.loads(token_manager(session.folder, "create", "leaked-app", "--json").stdout)
-    select_a_moment(1)
+    pause(1)
     made = f"curl -s {session.gateway.url}/api/tokens -H 'X-API-Key: {leaked['token']}' -d '{{\"name\": \"unknown child\"}}'"
     session.run(made)
     end, look, trace = (found.text for found in used("leak"))

@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from tests.http.test_streams import assert_cut, chunk, recorded
-from tests.support.gateway import KEY, Running
+from tests.support.gateway import KEY, STREAM, Running
 from tests.support.upstream import Connection, Received
-from tests.support.wire import STREAM, connected, gateway_before, post
+from tests.support.wire import connected, gateway_before, post
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 CHAT_STREAM = recorded(6)

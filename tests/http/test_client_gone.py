@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import BEARER, CHAT, KEY, STREAM, Running, running_gateway
 from tests.support.upstream import Connection, Received, Upstream
-from tests.support.wire import BEARER, CHAT, STREAM, Client, connected, gateway_before, post, request
+from tests.support.wire import Client, connected, gateway_before, post, request
 
 SOON = 5.0  # the bound is one second; a machine that is busy with other tests may be late itself
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * 2000 + b'"}}]}\n\n'

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.http.test_client_gone import HALF, SAY, UPLOAD_HEAD, nothing_is_running
-from tests.support.gateway import Running
+from tests.support.gateway import STREAM, Running
 from tests.support.upstream import Connection, Received, Upstream
-from tests.support.wire import STREAM, connected, gateway_before, post
+from tests.support.wire import connected, gateway_before, post
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 BATCH = 1000 if FULL else 100

@@ -7,21 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.http.routes import Endpoints, routes
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import BEARER, CHAT, KEY, STREAM, Running, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
-from tests.support.wire import (
-    BEARER,
-    CHAT,
-    STREAM,
-    Reply,
-    check_error,
-    connected,
-    gateway_before,
-    never,
-    post,
-    request,
-    talk,
-)
+from tests.support.wire import connected, gateway_before, never, post, request, talk
 
 INVALID = "invalid_request_error"
 PATHS = {

@@ -13,10 +13,11 @@ import pytest
 from gateway.limits.config import read_limits
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.tokens.changes import TokenSpec
-from tests.support.gateway import Running
+from tests.support.gateway import JSON, Running
+from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, Clock, service_at
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer
-from tests.support.wire import JSON, Reply, check_error, connected, gateway_before, request, talk
+from tests.support.wire import connected, gateway_before, request, talk
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 ANSWER = json.dumps({"id": "c", "object": "chat.completion", "choices": [], "usage": USAGE}).encode()

@@ -10,8 +10,9 @@ from gateway.tokens import cache
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.support.gateway import KEY, running_gateway
+from tests.support.reply import check_error
 from tests.support.tokens import BY, STRANGE_KEY, service_at
-from tests.support.wire import check_error, request, talk
+from tests.support.wire import request, talk
 
 
 @pytest.mark.parametrize("form", ["header", "query"])

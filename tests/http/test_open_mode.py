@@ -9,9 +9,10 @@ from gateway.core.clock import SteadyClock
 from gateway.tokens import cache
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.service import TokenService
-from tests.support.gateway import Running, running_gateway
+from tests.support.gateway import CHAT, Running, running_gateway
+from tests.support.reply import Headers, Reply, check_error
 from tests.support.tokens import BY, service_at
-from tests.support.wire import CHAT, Headers, Reply, check_error, post, request, talk
+from tests.support.wire import post, request, talk
 
 MODELS = request("GET", "/v1/models")
 

@@ -6,19 +6,10 @@ from pathlib import Path
 import pytest
 
 from gateway.http import request_body
-from tests.support.gateway import KEY, running_gateway
+from tests.support.gateway import BEARER, CHAT, JSON, KEY, running_gateway
+from tests.support.reply import check_error
 from tests.support.upstream import Connection, Received, always, answer
-from tests.support.wire import (
-    BEARER,
-    CHAT,
-    JSON,
-    check_error,
-    connected,
-    gateway_before,
-    post,
-    request,
-    talk,
-)
+from tests.support.wire import connected, gateway_before, post, request, talk
 
 INVALID = "invalid_request_error"
 LIMIT = 2**16

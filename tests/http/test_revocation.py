@@ -10,10 +10,11 @@ import pytest
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenSpec
 from tests.http.test_client_gone import EVENT, SAY, Slow, upstream_is_left
-from tests.support.gateway import Running, running_gateway
+from tests.support.gateway import CHAT, STREAM, Running, running_gateway
+from tests.support.reply import check_error
 from tests.support.tokens import BY, service_at
 from tests.support.upstream import Connection, Received, Upstream, running_upstream
-from tests.support.wire import CHAT, STREAM, Client, check_error, connected, post, request, talk
+from tests.support.wire import Client, connected, post, request, talk
 
 FIRST_PIECE = EVENT
 

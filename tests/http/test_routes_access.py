@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.http.test_error_shape import INVALID, ROUTES
-from tests.support.gateway import KEY, running_gateway
+from tests.support.gateway import BEARER, CHAT, KEY, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.upstream import always, answer
-from tests.support.wire import BEARER, CHAT, Reply, check_error, gateway_before, request, talk
+from tests.support.wire import gateway_before, request, talk
 
 PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/api/tokens/validate", "/api/tokens/revoke"}
 """Frozen: whoever adds to it says in the review why nobody needs a key for it."""

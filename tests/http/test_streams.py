@@ -14,9 +14,10 @@ import openai
 import pytest
 
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import KEY, STREAM, Running, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.upstream import Behaviour, Connection, Received, answer
-from tests.support.wire import STREAM, Reply, check_error, connected, gateway_before, post, request, talk
+from tests.support.wire import connected, gateway_before, post, request, talk
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 TEXTS = ("Hello", " wörld", " 😀", " \\r\\n", ' \\"data: [DONE]\\"', " 你好", " error")
@@ -230,7 +231,7 @@ async def broken_in_mid_stream(folder: Path, error: Exception) -> AsyncIterator[
 
         async def aclose(self) -> None: ...
 
-    async with running_gateway(folder, FREEGPT_API_KEY=KEY, made_of={"backend": Provider()}) as gateway:
+    async with running_gateway(folder, FREEGPT_API_KEY=KEY, app_options={"backend": Provider()}) as gateway:
         yield gateway
 
 

@@ -22,9 +22,10 @@ import pytest
 from gateway.core.clock import to_iso
 from gateway.storage import files
 from gateway.tokens.stores import json_format as codec
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import JSON, KEY, Running, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.tokens import NOW, STRANGE_KEY, Clock, content, entry
-from tests.support.wire import JSON, Client, Reply, check_error, connected, request
+from tests.support.wire import Client, connected, request
 
 ANN, BOB, NOBODY = "ann@example.com", "bob@example.com", "nobody@example.com"
 HALF_AN_HOUR, AN_HOUR, A_DAY = to_iso(NOW + 1800), to_iso(NOW + 3600), to_iso(NOW + 86_400)
@@ -524,7 +525,7 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
     (folder / "api_tokens.json").write_bytes(FILE)
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_LOG_LEVEL": "error"}
     async with (
-        running_gateway(folder, made_of={"clock": Clock()}, **values) as gateway,
+        running_gateway(folder, app_options={"clock": Clock()}, **values) as gateway,
         connected(gateway.port) as client,
     ):
         yield Scene(folder, gateway, client)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
-from tests.support.gateway import KEY, running_gateway
-from tests.support.wire import BEARER, Reply, check_error, post, request, talk
+from tests.support.gateway import BEARER, KEY, running_gateway
+from tests.support.reply import Reply, check_error
+from tests.support.wire import post, request, talk
 
 
 class BrokenBackend:
@@ -52,8 +53,8 @@ async def sends_no_bytes(_request: ProviderRequest) -> ProviderResponse:
     ids=["KeyError", "ConnectionRefused", "BrokenPipe", "Timeout", "Cancelled", "first piece", "no bytes"],
 )  # fmt: skip
 async def test_bugs_in_a_backend(tmp_path: Path, act: Any) -> None:
-    made_of = {"backend": BrokenBackend(act)}
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, made_of=made_of) as gateway:
+    app_options = {"backend": BrokenBackend(act)}
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, app_options=app_options) as gateway:
         reply = await talk(gateway.port, post())
         check_bug(reply)
 
@@ -65,7 +66,7 @@ def check_bug(reply: Reply) -> None:
 
 
 async def test_a_bug_in_the_list_of_models(tmp_path: Path) -> None:
-    made_of = {"backend": BrokenBackend(raises_first)}
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, made_of=made_of) as gateway:
+    app_options = {"backend": BrokenBackend(raises_first)}
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, app_options=app_options) as gateway:
         check_bug(await talk(gateway.port, request("GET", "/v1/models", [BEARER])))
         check_bug(await talk(gateway.port, request("GET", "/v1/models/x", [BEARER])))

@@ -8,7 +8,8 @@ import pytest
 from gateway.providers import registry
 from gateway.providers.echo import provider
 from tests.support.gateway import KEY, running_gateway
-from tests.support.wire import check_error, post, talk
+from tests.support.reply import check_error
+from tests.support.wire import post, talk
 
 MODULE = """
 from gateway.providers.base import JSON, ProviderResponse

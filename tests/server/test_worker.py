@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gateway import __version__
-from tests.support.gateway import KEY, Process, environment, gateway_process, select_a_moment, token_manager
+from tests.support.gateway import KEY, Process, environment, gateway_process, pause, token_manager
 from tests.support.server import SlowUpstream, slow_upstream
 
 AUTH = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
@@ -28,7 +28,7 @@ def until(holds: Callable[[], Any], seconds: float = 10) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        select_a_moment()
+        pause()
     return found
 
 

@@ -12,26 +12,137 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestClient
+from multidict import CIMultiDict
+from yarl import URL
 
 from gateway.app import App
 from gateway.config import settings
 from gateway.server.aiohttp_server import AiohttpServer
+from tests.support.reply import Headers, Reply
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-made-up-environment-key-for-tests"
+BEARER = ("Authorization", f"Bearer {KEY}")
+JSON = ("Content-Type", "application/json")
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"Hello there"}]}'
+STREAM = CHAT[:-1] + b',"stream":true}'
 
 
-@dataclass
+class _Runner(web.ServerRunner):
+    """Runs an app behind aiohttp's server, with the life of the app around it."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(AiohttpServer(app.pipeline), shutdown_timeout=1.0)
+        self.app = app
+
+    async def setup(self) -> None:
+        await self.app.start()
+        await super().setup()
+
+    async def shutdown(self) -> None:
+        await self.app.drain(0)
+
+    async def cleanup(self) -> None:
+        await super().cleanup()
+        await self.app.stop()
+
+
+class GatewayTestServer(BaseTestServer):
+    """A gateway on a free port, for ``aiohttp_client`` or aiohttp's ``TestClient``."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__()
+        self.app = app
+
+    async def _make_runner(self, **kwargs: Any) -> web.BaseRunner:
+        return _Runner(self.app)
+
+
 class Running:
-    """A gateway in this process. ``app`` is open to inspection."""
+    """A gateway in this process, and a client of it. ``app`` is open to inspection."""
 
-    app: App
-    port: int
+    def __init__(self, client: "TestClient[Any, Any]", app: App) -> None:
+        self.client = client
+        self.app = app
+
+    @property
+    def port(self) -> int:
+        assert self.client.port is not None
+        return self.client.port
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    async def request(self, method: str, target: str, headers: Headers = (), body: bytes | None = None) -> Reply:
+        """Sends a request; ``target`` goes as it is. A body that ends too early raises ClientPayloadError."""
+        response = await self.client.request(
+            method,
+            URL(target, encoded=True),
+            headers=CIMultiDict(headers),
+            data=body,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            allow_redirects=False,
+        )
+        content = await response.read()
+        return Reply(response.status, list(response.headers.items()), content, True)
+
+    async def get(self, target: str, *headers: tuple[str, str]) -> Reply:
+        return await self.request("GET", target, headers)
+
+    async def post(
+        self, target: str = "/v1/chat/completions", body: bytes = CHAT, headers: Headers = (BEARER,)
+    ) -> Reply:
+        return await self.request("POST", target, [JSON, *headers], body)
+
+    async def metrics(self) -> str:
+        """Returns the text of ``/metrics``."""
+        return (await self.get("/metrics")).body.decode()
+
+    async def refresh_tokens(self) -> None:
+        """Reads the token file now."""
+        await self.app.token_cache.refresh()
+
+    async def flush_last_used(self) -> None:
+        """Writes the last-used times that wait into the token file."""
+        await self.app.last_used.flush()
+
+    async def flush_usage(self) -> None:
+        """Writes the ledger entries that wait into the database."""
+        await self.app.ledger.flush()
+
+    async def wait_started(self, seconds: float = 10) -> None:
+        """Waits until a request is in flight. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not len(self.app.in_flight):
+                await asyncio.sleep(0.001)
+
+    async def wait_idle(self, seconds: float = 10) -> None:
+        """Waits until no request is in flight."""
+        assert await self.app.in_flight.wait_idle(seconds), "a request is still in flight"
+
+    async def wait_queued(self, count: int, seconds: float = 10) -> None:
+        """Waits until so many requests wait for their turn. Raises TimeoutError."""
+        wanted = f"\ngateway_requests_queued {count}.0\n"
+        async with asyncio.timeout(seconds):
+            while wanted not in await self.metrics():
+                await asyncio.sleep(0.001)
+
+
+class StartGateway(Protocol):
+    """Starts a gateway in ``folder``. ``app_options`` goes to ``App``; ``values`` are settings."""
+
+    async def __call__(
+        self, folder: Path | None = None, *, app_options: Mapping[str, Any] | None = None, **values: str
+    ) -> Running: ...
+
+
+def new_app(folder: Path, app_options: Mapping[str, Any] | None = None, **values: str) -> App:
+    return App(load_settings(folder, **values), **(app_options or {}))
 
 
 def load_settings(folder: Path, **values: str) -> settings.Settings:
@@ -45,22 +156,12 @@ def load_settings(folder: Path, **values: str) -> settings.Settings:
 
 @asynccontextmanager
 async def running_gateway(
-    folder: Path, *, made_of: Mapping[str, Any] | None = None, **values: str
+    folder: Path, *, app_options: Mapping[str, Any] | None = None, **values: str
 ) -> AsyncIterator[Running]:
-    """``made_of`` goes to ``App``; ``values`` are settings."""
-    app = App(load_settings(folder, **values), **(made_of or {}))
-    await app.start()
-    loop = asyncio.get_running_loop()
-    http = AiohttpServer(app.pipeline)
-    server = await loop.create_server(http, "127.0.0.1", 0)
-    try:
-        yield Running(app, server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        http.pre_shutdown()
-        await app.drain(0)
-        await http.shutdown(1.0)
-        await app.stop()
+    """Runs a gateway. ``app_options`` goes to ``App``; ``values`` are settings."""
+    app = new_app(folder, app_options, **values)
+    async with TestClient(GatewayTestServer(app)) as client:
+        yield Running(client, app)
 
 
 @dataclass
@@ -118,11 +219,11 @@ def _wait_for_port(popen: "subprocess.Popen[bytes]", log: Path) -> int:
             return port
         if popen.poll() is not None:
             break
-        select_a_moment()
+        pause()
     raise AssertionError(f"the gateway did not start: {log.read_text()[-2000:]}")
 
 
-def select_a_moment(seconds: float = 0.02) -> None:
+def pause(seconds: float = 0.02) -> None:
     """Between two looks at another process. Every loop around it has a deadline."""
     signal.sigtimedwait([], seconds)
 

@@ -18,9 +18,10 @@ from types import CodeType, FrameType
 from typing import Any
 
 import gateway
-from tests.support.gateway import KEY, running_gateway
+from tests.support.gateway import JSON, KEY, running_gateway
+from tests.support.reply import Reply
 from tests.support.upstream import Connection, Received, running_upstream
-from tests.support.wire import JSON, Reply, request, talk
+from tests.support.wire import request, talk
 
 PACKAGE = Path(gateway.__file__).parent
 LIMITS = {"rpm": 100, "tpm": 100_000, "max_parallel": 5, "budget": "1/day"}

@@ -3,38 +3,14 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import BEARER, CHAT, JSON, KEY, Running, running_gateway
+from tests.support.reply import Headers, Reply
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, running_upstream
-
-Headers = Sequence[tuple[str, str]]
-BEARER = ("Authorization", f"Bearer {KEY}")
-JSON = ("Content-Type", "application/json")
-CHAT = b'{"model":"m","messages":[{"role":"user","content":"Hello there"}]}'
-STREAM = CHAT[:-1] + b',"stream":true}'
-
-
-@dataclass
-class Reply:
-    """One answer. ``whole``: it ended as its framing says, not because the connection did."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-    whole: bool
-
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    def json(self) -> Any:
-        return msgspec.json.decode(self.body)
 
 
 def request(method: str, target: str, headers: Headers = (), body: bytes | None = None, version: str = "1.1") -> bytes:
@@ -140,31 +116,15 @@ async def talk(port: int, data: bytes, seconds: float = 10) -> Reply:
 
 @asynccontextmanager
 async def gateway_before(
-    behave: Behaviour, folder: Path, made_of: Mapping[str, Any] | None = None, **values: str
+    behave: Behaviour, folder: Path, app_options: Mapping[str, Any] | None = None, **values: str
 ) -> AsyncIterator[tuple[Upstream, Running]]:
-    """An upstream and a gateway with the environment key in front of it. ``made_of`` goes to ``App``."""
+    """An upstream and a gateway with the environment key in front of it. ``app_options`` goes to ``App``."""
     async with running_upstream(behave) as upstream:
         chosen = {"FREEGPT_API_KEY": KEY, "GATEWAY_UPSTREAM_URL": upstream.url, **values}
-        async with running_gateway(folder, made_of=made_of, **chosen) as gateway:
+        async with running_gateway(folder, app_options=app_options, **chosen) as gateway:
             yield upstream, gateway
 
 
 async def never(_received: Received, connection: Connection) -> None:
     """An upstream that takes a request and says nothing until the other side leaves."""
     await connection.wait_closed()
-
-
-def check_error(reply: Reply, status: int, kind: str, code: str | None) -> dict[str, Any]:
-    """The one shape that every error has. Answers the error object."""
-    assert (reply.status, reply.header("Content-Type")) == (status, "application/json"), reply
-    assert (reply.header("x-request-id") or "").startswith("req_"), reply.headers
-    assert reply.whole, reply
-    content = reply.json()
-    assert set(content) == {"error"}
-    error = content["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == (kind, code), error
-    assert isinstance(error["message"], str)
-    assert error["message"]
-    assert error["param"] is None or isinstance(error["param"], str)
-    return dict(error)

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from gateway.core.clock import to_iso
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import CHAT, JSON, KEY, Running, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.tokens import NOW, Clock, content, entry
 from tests.support.upstream import Connection, Received, running_upstream
-from tests.support.wire import CHAT, JSON, Client, Reply, check_error, connected, post, request, talk
+from tests.support.wire import Client, connected, post, request, talk
 
 INVALID = "invalid_request_error"
 SECRET, PARENT_SECRET = "sk-token-to-check-that-is-made-up", "sk-parent-to-check-that-is-made-up"
@@ -67,7 +68,7 @@ async def checked(
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_CONFIG": str(folder / "prices.toml"), "GATEWAY_QUEUE_SECONDS": "0"}
     if upstream is not None:
         values["GATEWAY_UPSTREAM_URL"] = upstream
-    async with running_gateway(folder, made_of={"clock": clock}, **values) as gateway:
+    async with running_gateway(folder, app_options={"clock": clock}, **values) as gateway:
         yield Checked(gateway, clock)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from gateway import __version__
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenSpec
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import BEARER, KEY, Running, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, service_at
-from tests.support.wire import BEARER, Reply, check_error, connected, never, post, request, talk
+from tests.support.wire import connected, never, post, request, talk
 from tests.support.wire import gateway_before as before
 
 AFAR = ("X-Forwarded-For", "203.0.113.9")

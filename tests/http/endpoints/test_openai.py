@@ -16,10 +16,21 @@ from gateway.http.context import RequestContext
 from gateway.server import aiohttp_server
 from gateway.tokens.changes import TokenSpec
 from tests.server.test_worker import get_once, until
-from tests.support.gateway import KEY, environment, gateway_process, running_gateway, token_manager
+from tests.support.gateway import (
+    BEARER,
+    CHAT,
+    JSON,
+    KEY,
+    STREAM,
+    environment,
+    gateway_process,
+    running_gateway,
+    token_manager,
+)
+from tests.support.reply import check_error
 from tests.support.tokens import BY, service_at
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
-from tests.support.wire import BEARER, CHAT, JSON, STREAM, check_error, gateway_before, post, request, talk
+from tests.support.wire import gateway_before, post, request, talk
 
 INVALID = "invalid_request_error"
 GOOD = answer(b'{"choices":[]}')

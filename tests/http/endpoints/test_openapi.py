@@ -14,7 +14,8 @@ from gateway.http.openapi import render
 from gateway.http.routes import Endpoints, routes
 from tests.http.test_error_shape import _Nothing
 from tests.support.gateway import ROOT, running_gateway
-from tests.support.wire import check_error, request, talk
+from tests.support.reply import check_error
+from tests.support.wire import request, talk
 
 DESCRIPTION: dict[str, Any] = json.loads((ROOT / "gateway/http/openapi/openapi.json").read_text())
 TABLE = routes(Endpoints(*[_Nothing()] * len(Endpoints._fields)))  # type: ignore[arg-type]

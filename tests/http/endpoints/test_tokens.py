@@ -18,10 +18,11 @@ from gateway.observability.shared_metrics import SharedMetrics
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret
 from tests.http.test_revocation import FIRST_PIECE, begins, start
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import CHAT, JSON, KEY, Running, running_gateway
+from tests.support.reply import Headers, Reply, check_error
 from tests.support.tokens import NOW, STRANGE_KEY, Clock, content, entry
 from tests.support.upstream import always, answer, running_upstream
-from tests.support.wire import CHAT, JSON, Headers, Reply, check_error, connected, post, request, talk
+from tests.support.wire import connected, post, request, talk
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 INVALID, DENIED = "invalid_request_error", "permission_error"
@@ -79,7 +80,7 @@ class Api:
 async def gateway_with_api(folder: Path, **values: str) -> AsyncIterator[Api]:
     clock = Clock()
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_LOG_LEVEL": "error", **values}
-    async with running_gateway(folder, made_of={"clock": clock}, **values) as gateway:
+    async with running_gateway(folder, app_options={"clock": clock}, **values) as gateway:
         yield Api(gateway, clock, folder)
 
 
@@ -684,7 +685,7 @@ async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running,
     clock = Clock()
     shared = WorkerShared(SharedLatch(), SteadyClock(), IpRateLimit(60, clock), SharedMetrics(2))
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), **values}
-    async with running_gateway(folder, made_of={"shared": shared}, **values) as gateway:
+    async with running_gateway(folder, app_options={"shared": shared}, **values) as gateway:
         yield gateway, clock
 
 

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from gateway.core.clock import to_iso
-from tests.support.gateway import KEY, Running, running_gateway
+from tests.support.gateway import JSON, KEY, Running, running_gateway
+from tests.support.reply import Reply, check_error
 from tests.support.tokens import NOW, Clock, content, entry
-from tests.support.wire import JSON, Reply, check_error, request, talk
+from tests.support.wire import request, talk
 
 INVALID = "invalid_request_error"
 WHOSE = "token_id"
@@ -79,7 +80,7 @@ async def gateway_to_ask(folder: Path, now: float = HALF_PAST, **values: str) ->
     (folder / "prices.toml").write_text(PRICES)
     clock = Clock(now)
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_CONFIG": str(folder / "prices.toml"), **values}
-    async with running_gateway(folder, made_of={"clock": clock}, **values) as gateway:
+    async with running_gateway(folder, app_options={"clock": clock}, **values) as gateway:
         yield Asked(gateway, clock)
 
 

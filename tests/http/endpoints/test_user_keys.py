@@ -9,8 +9,8 @@ import pytest
 from gateway.tokens import cache
 from tests.http.endpoints.test_tokens import Api
 from tests.support.gateway import KEY, running_gateway
+from tests.support.reply import check_error
 from tests.support.tokens import Clock
-from tests.support.wire import check_error
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 INVALID = "invalid_request_error"
@@ -19,7 +19,7 @@ INVALID = "invalid_request_error"
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     clock = Clock()
-    async with running_gateway(tmp_path, made_of={"clock": clock}, FREEGPT_API_KEY=KEY,
+    async with running_gateway(tmp_path, app_options={"clock": clock}, FREEGPT_API_KEY=KEY,
                                GATEWAY_DATA_DIR=str(tmp_path / "data")) as gateway:  # fmt: skip
         yield Api(gateway, clock, tmp_path)
 

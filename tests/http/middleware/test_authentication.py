@@ -4,21 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import KEY, gateway_process, running_gateway
+from tests.support.gateway import BEARER, CHAT, JSON, KEY, STREAM, gateway_process, running_gateway
+from tests.support.reply import Headers, check_error
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
-from tests.support.wire import (
-    BEARER,
-    CHAT,
-    JSON,
-    STREAM,
-    Headers,
-    check_error,
-    connected,
-    gateway_before,
-    post,
-    request,
-    talk,
-)
+from tests.support.wire import connected, gateway_before, post, request, talk
 
 CANARY = KEY
 OTHER = "sk-another-made-up-key-000000"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import KEY, running_gateway
+from tests.support.gateway import BEARER, KEY, STREAM, running_gateway
 from tests.support.upstream import Connection, Received
-from tests.support.wire import BEARER, STREAM, gateway_before, post, request, talk
+from tests.support.wire import gateway_before, post, request, talk
 
 ORIGIN = "https://app.example.com"
 ALLOWED = {"FREEGPT_API_KEY": KEY, "GATEWAY_CORS_ORIGINS": f"{ORIGIN}, http://localhost:5173"}

@@ -10,8 +10,10 @@ import pytest
 from gateway.providers.base import ProviderConfig
 from gateway.providers.openai import provider as backend
 from tests.providers.openai.test_provider import ask, streams
+from tests.support.gateway import CHAT, STREAM
+from tests.support.reply import check_error
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
-from tests.support.wire import CHAT, STREAM, check_error, connected, gateway_before, post
+from tests.support.wire import connected, gateway_before, post
 
 
 def test_it_needs_an_upstream() -> None:

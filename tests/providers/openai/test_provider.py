@@ -8,19 +8,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.support.gateway import KEY
+from tests.support.gateway import BEARER, CHAT, KEY, STREAM
+from tests.support.reply import Reply, check_error
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
-from tests.support.wire import (
-    BEARER,
-    CHAT,
-    STREAM,
-    Reply,
-    check_error,
-    gateway_before,
-    post,
-    request,
-    talk,
-)
+from tests.support.wire import gateway_before, post, request, talk
 
 ALIASES = {"GATEWAY_MODEL_ALIASES": "m=org/real,second=org/real"}
 REAL_CHAT = b'{ "id":"1", "model":"org/real", "note":"org/real", "choices":[{"model":"org/real"}] }'
