@@ -172,7 +172,7 @@ class Bench:
         )
 
     def _counters_in(self, store: str, path: Path) -> MemoryCounterStore | SqliteCounterStore:
-        return MemoryCounterStore(self._clock, path) if store == "memory" else SqliteCounterStore(path, self._clock)
+        return MemoryCounterStore(path) if store == "memory" else SqliteCounterStore(path, self._clock)
 
     async def aclose(self) -> None:
         for ledger in self._ledgers:

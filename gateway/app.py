@@ -215,7 +215,7 @@ class App:
         self._metrics.token_store_up.set(self.token_cache.state is FileState.CURRENT)
         self._counters_up.set(self.counters.is_up)
         self._ledger_up.set(self.ledger.is_up)
-        self._metrics.settlements_waiting.set(self.counters.waiting)
+        self._metrics.settlements_waiting.set(self.counters.pending)
 
     def _metrics_page(self) -> bytes:
         self._tell_of_stores()
@@ -247,7 +247,7 @@ class App:
 
 def _counters(settings: Settings, clock: Callable[[], float]) -> CounterStore:
     path = settings.data_dir / COUNTERS_FILE
-    return SqliteCounterStore(path, clock) if settings.counters == "sqlite" else MemoryCounterStore(clock, path)
+    return SqliteCounterStore(path, clock) if settings.counters == "sqlite" else MemoryCounterStore(path)
 
 
 def _backend_config(settings: Settings) -> ProviderConfig:

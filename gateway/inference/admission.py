@@ -10,9 +10,9 @@ from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
 from gateway.inference.usage_tracker import Granted
 from gateway.limits import presentation
-from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Kind, Limit
+from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind
 from gateway.limits.limiter import Limiter, ReservationRefused
-from gateway.limits.matching import LimitChain, Models, applicable_limits, charges
+from gateway.limits.matching import CapacityRequest, LimitChain, ModelNames, applicable_limits, charges
 from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest
@@ -21,8 +21,13 @@ from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import FREE, Price, PriceList
 
 NoteRefusal = Callable[[RefusalReason], None]
-_REASONS: Mapping[Kind, RefusalReason] = MappingProxyType(
-    {Kind.REQUESTS: "requests", Kind.TOKENS: "tokens", Kind.PARALLEL: "parallel", Kind.BUDGET: "budget"}
+_REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
+    {
+        LimitKind.REQUESTS: "requests",
+        LimitKind.TOKENS: "tokens",
+        LimitKind.PARALLEL: "parallel",
+        LimitKind.BUDGET: "budget",
+    }
 )
 
 _FREE_ENDPOINTS = frozenset({"files", "uploads", "moderations"})
@@ -88,7 +93,7 @@ class Admission:
         self, principal: Principal, request: ProviderRequest, price: Price | None, max_wait: float | None
     ) -> Reservation | None:
         line, names = principal.limits, self._names(request.model)
-        if not line or not (limits := _priced(applicable_limits(line, names, self.limiter.now()), price)):
+        if not line or not (limits := applicable_limits(line, names, self.limiter.now(), is_free=price == FREE)):
             return None
         try:
             wanted = self._amounts(limits, request, price)
@@ -96,24 +101,23 @@ class Admission:
             self._note_refusal("price")
             raise
 
-        def plan(now: int) -> list[Charge]:
-            return charges(_priced(applicable_limits(line, names, now), price), wanted)
-
         longest = self._rules.queue_seconds
         try:
             return await self.limiter.reserve(
-                principal.token_id or "", plan, longest if max_wait is None else min(max_wait, longest)
+                CapacityRequest(principal.token_id or "", line, names, wanted, price == FREE),
+                longest if max_wait is None else min(max_wait, longest),
             )
         except ReservationRefused as reached:
-            self._note_refusal("queue_full" if reached.is_queue_full else _REASONS[reached.refusal.charge.limit.kind])
-            raise _refused(reached.refusal, principal.names, reached.is_queue_full) from None
+            exceeded = reached.limit_exceeded
+            self._note_refusal("queue_full" if reached.is_queue_full else _REASONS[exceeded.charge.limit.kind])
+            raise _refused(exceeded, principal.names, reached.is_queue_full) from None
         except CounterStoreUnavailable:
             self._note_refusal("store")
             raise _down() from None
 
     def _amounts(self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None) -> Amounts:
         """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
-        if not any(limit.is_of_amounts for limit in limits):
+        if not any(limit.needs_estimate for limit in limits):
             return Amounts()
         has_budget = _has_budget(limits)
         fields = request.fields if isinstance(request.fields, JsonObject) else None
@@ -125,7 +129,7 @@ class Admission:
         money, cost_minimum = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
         return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, cost_minimum))
 
-    def _names(self, model: str | None) -> Models:
+    def _names(self, model: str | None) -> ModelNames:
         if model is None:
             return ()
         real = self._rules.aliases.get(model)
@@ -143,16 +147,17 @@ class Admission:
         most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
         least = Usage(completion_tokens=1 if tokens is None else tokens)
         money = (price.cost(most), price.cost(least)) if price else (0, 0)
-        wanted = charges(_priced(limits, price), Amounts(most.total_tokens, least.total_tokens, *money))
+        applicable = applicable_limits(principal.limits, self._names(request.model), now, is_free=price == FREE)
+        wanted = charges(applicable, Amounts(most.total_tokens, least.total_tokens, *money))
         if not wanted:
             return DryRun(None, None)
         try:
-            levels = await self._counters.counters(wanted, now)
+            levels = await self._counters.read(wanted, now)
         except CounterStoreUnavailable:
             raise _down() from None
         outcome = decide(wanted, levels, now)
         known = [(charge.limit, level) for charge, level in zip(wanted, levels, strict=True)]
-        tightest = min(known, key=lambda one: one[0].left(one[1]) / one[0].size)
+        tightest = min(known, key=lambda one: one[0].remaining(one[1]) / one[0].size)
         return DryRun(outcome if isinstance(outcome, LimitExceeded) else None, tightest)
 
     async def current_usage(self, line: LimitChain) -> list[tuple[Limit, Counter]]:
@@ -160,21 +165,16 @@ class Admission:
         now = self.limiter.now()
         patterns = dict.fromkeys(pattern for _, limits in line.sets for pattern, _ in limits.models)
         found = {
-            (limit.holder, limit.name): limit
+            (limit.token_id, limit.name): limit
             for models in ((), *((pattern,) for pattern in patterns))
             for limit in applicable_limits(line, models, now)
         }
         asked = [Charge(limit, 0, 0) for limit in found.values()]
         try:
-            levels = await self._counters.counters(asked, now)
+            levels = await self._counters.read(asked, now)
         except CounterStoreUnavailable:
             raise _down() from None
         return list(zip(found.values(), levels, strict=True))
-
-
-def _priced(limits: Sequence[Limit], price: Price | None) -> Sequence[Limit]:
-    """What costs nothing needs no budget."""
-    return [limit for limit in limits if not isinstance(limit, BudgetWindow)] if price == FREE else limits
 
 
 def _has_budget(limits: Sequence[Limit]) -> bool:
@@ -182,8 +182,8 @@ def _has_budget(limits: Sequence[Limit]) -> bool:
 
 
 def _refused(refusal: LimitExceeded, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
-    error = presentation.error(refusal, names, is_queue_full)
-    error.headers = {**presentation.headers(refusal.charges, refusal.counters), **error.headers}
+    error = presentation.limit_error(refusal, names, is_queue_full)
+    error.headers = {**presentation.rate_limit_headers(refusal.charges, refusal.counters), **error.headers}
     return error
 
 

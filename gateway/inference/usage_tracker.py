@@ -79,7 +79,7 @@ class UsageTracker:
     def headers(self) -> dict[str, str]:
         """``x-ratelimit-*``, as things stand."""
         held = self._reservation
-        return {} if held is None else presentation.headers(held.charges, held.counters)
+        return {} if held is None else presentation.rate_limit_headers(held.charges, held.counters)
 
     def sent(self) -> None:
         """From here on the upstream may be at work."""
@@ -187,7 +187,7 @@ class UsageTracker:
                 limit = charge.limit
                 per = f" per {limit.per}" if limit.per else ""
                 raise QuotaExceeded(
-                    f"The budget of token {limit.holder} ran out while it was answered: Limit ${usd(limit.size)}{per}."
+                    f"The budget of token {limit.token_id} ran out while it was answered: Limit ${usd(limit.size)}{per}."
                 )
             pieces = 1
         return pieces

@@ -1,24 +1,35 @@
-"""The arithmetic of one limit and its counter. No I/O: what is left, whether a demand fits, how long to wait.
+"""Computes what one limit allows: what remains of it, whether a request fits, how long a client has to wait. Pure.
 
-Rates are kept as a debt that is paid back continuously (GCRA in its leaky-bucket form): a token of 60 requests a minute may
-send 60 at once, and then one each second. The debt is held in sixty-thousandths, so that paying back ``size`` of them each
-millisecond is exact for every limit. Money is kept in a counter for each window, so nothing ever needs a reset.
+A rate per minute is a leaky bucket (GCRA): each use adds debt, and debt is paid back continuously. A token of 60 requests
+per minute may send 60 at once and then one each second. One request or model token is 60,000 parts of debt, because a limit
+of ``size`` per minute then pays back exactly ``size`` parts each millisecond: whole numbers, no rounding, for every size.
+
+A budget has one counter for each calendar window (UTC). The name of the window is part of the counter's name, so that no
+counter ever needs a reset.
+
+Every ``now`` here is in milliseconds since the epoch.
 """
 
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
-PER_MINUTE = 60_000
-"""Milliseconds; and how many parts of debt one request or token makes."""
-LONGEST_DEBT_MINUTES = 60
-LARGEST = 2**61
-"""No level is ever above it: what a hostile upstream reports must still fit into 64 bits."""
+MS_PER_MINUTE = 60_000
+MS_PER_DAY = 86_400_000
+DEBT_PER_UNIT = 60_000
+"""Parts of debt that one request or one model token adds. Equal to MS_PER_MINUTE, so that paying back is exact."""
+MAX_DEBT_MINUTES = 60
+"""The most debt that a rate keeps, in minutes of its size."""
+MAX_COUNTER_VALUE = 2**61
+"""The most that a counter counts to: whatever a provider reports, the counter still fits into 64 bits."""
+CONCURRENCY_RETRY_MS = 1000
 
 
-class Kind(StrEnum):
-    """What is limited. Requests and tokens are rates a minute."""
+class LimitKind(StrEnum):
+    """What a limit counts. ``requests`` and ``tokens`` are rates per minute."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -26,199 +37,249 @@ class Kind(StrEnum):
     BUDGET = "budget"
 
 
+class CalendarWindow(NamedTuple):
+    """A period of a budget. ``ends_at`` is in milliseconds since the epoch; None for a window without an end."""
+
+    name: str
+    ends_at: int | None
+
+
+ALL_TIME = CalendarWindow("all", None)
+
+
+def calendar_window(per: str | None, now: int) -> CalendarWindow:
+    """Returns the ``day``, ``week`` or ``month`` (UTC) that contains ``now``; ``ALL_TIME`` for None.
+
+    A week begins on Monday (ISO 8601).
+    """
+    return ALL_TIME if per is None else _window_of_day(per, now // MS_PER_DAY)
+
+
+@lru_cache(maxsize=16)
+def _window_of_day(per: str, day_number: int) -> CalendarWindow:
+    day = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day_number)
+    match per:
+        case "day":
+            name, end = f"{day:%Y-%m-%d}", day + timedelta(days=1)
+        case "week":
+            year, week, weekday = day.isocalendar()
+            name, end = f"{year}-W{week:02d}", day + timedelta(days=8 - weekday)
+        case _:
+            name, end = f"{day:%Y-%m}", (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return CalendarWindow(name, int(end.timestamp()) * 1000)
+
+
 class Counter(msgspec.Struct, array_like=True):
-    """A counter, changed in place. ``used`` is debt in sixty-thousandths for a rate, micro-dollars for a budget; ``at`` is
-    when that held, in milliseconds since the epoch."""
+    """Holds the state of one limit and is changed in place. Stores write it as an array, so the order of fields is a format.
+
+    ``used`` is debt in parts for a rate, micro-dollars for a budget, always 0 for concurrency. ``reserved`` is in the unit
+    of the limit: model tokens, requests at a time, micro-dollars.
+    """
 
     used: int = 0
     reserved: int = 0
     at: int = 0
+    """The time that ``used`` is correct for, in milliseconds since the epoch."""
     ends_at: int | None = None
-    """When the budget's window ends."""
-    shares: dict[int, int] | None = None
-    """Where several workers reserve: what each of them has of ``reserved``."""
+    """The end of the budget's window, in milliseconds since the epoch."""
+    reserved_by_worker: dict[int, int] | None = None
+    """How much of ``reserved`` each worker has reserved. None where one process counts alone."""
 
 
 class Amounts(NamedTuple):
-    """What one request may use. Each floor is the least that it can be expected to use; money in micro-dollars."""
+    """Estimates what one request uses: the most, and the least. Cost is in micro-dollars."""
 
     tokens: int = 0
-    token_minimum: int = 0
-    money: int = 0
-    cost_minimum: int = 0
+    minimum_tokens: int = 0
+    cost: int = 0
+    minimum_cost: int = 0
 
 
 class Limit:
-    """One limit of one token. ``size`` in requests or model tokens a minute, requests at a time, or micro-dollars."""
+    """Describes one limit of one token and does the arithmetic on its counter. Subclasses are the four algorithms.
 
-    __slots__ = ("ends_at", "holder", "model", "name", "per", "size")
-    kind: ClassVar[Kind]
+    The methods that take a counter expect one that is refilled up to now, except ``refill`` and ``settle``.
+    """
+
+    __slots__ = ("ends_at", "model", "name", "per", "size", "token_id")
+    kind: ClassVar[LimitKind]
     headers: ClassVar[tuple[str, str, str] | None] = None
-    """The names under which clients are told the limit, what is left, and when all of it is there again."""
-    is_of_amounts: ClassVar[bool] = False
-    """Whether it depends on what is in a request, and not only on there being one."""
+    """The response headers for the limit, what remains of it, and the time until all of it is available again."""
+    needs_estimate: ClassVar[bool] = False
+    """Whether the charge depends on the content of a request, so that an estimate has to be made."""
 
-    def __init__(self, holder: str, model: str | None, size: int) -> None:
-        self.holder = holder
-        """The token's id."""
+    def __init__(self, token_id: str, model: str | None, size: int) -> None:
+        self.token_id = token_id
         self.model = model
-        """The pattern of models that it is for; None: all."""
+        """The pattern of the models that share the limit; None: all models."""
         self.size = size
+        """Requests or model tokens per minute, requests at a time, or micro-dollars."""
         self.per: str | None = None
-        """A budget's window."""
+        """``day``, ``week`` or ``month`` for a budget that is renewed."""
         self.ends_at: int | None = None
         self.name = f"{model or ''}|{self.kind}"
-        """Of the counter, among those of the token."""
+        """The name of the counter, unique among the counters of the token. It is written to files."""
 
     def charge(self, amounts: Amounts) -> "Charge":
-        """Of one request."""
+        """Returns what one request has to reserve."""
         return Charge(self, 1, 1)
 
-    def actual(self, tokens: int, money: int) -> int:
-        """What the demand of a request that used this has turned out to be."""
+    def actual(self, tokens: int, cost: int) -> int:
+        """Returns what a finished request has used, in the unit of the charge."""
         return 0
 
-    def refresh(self, level: Counter, now: int) -> None:
-        """Bring the level to the present."""
+    def refill(self, counter: Counter, now: int) -> None:
+        """Pays back the debt of a rate up to ``now``."""
 
-    def left(self, level: Counter) -> int:
-        """What is neither used nor reserved; below 0 where more was used than the limit allows."""
-        return self.size - level.used - level.reserved
+    def remaining(self, counter: Counter) -> int:
+        """Returns what is neither used nor reserved; negative where more was used than the limit allows."""
+        return self.size - counter.used - counter.reserved
 
-    def take(self, level: Counter, amount: int) -> None:
-        """Reserve."""
-        level.reserved += amount
+    def reserve(self, counter: Counter, amount: int) -> None:
+        """Adds a reservation."""
+        counter.reserved += amount
 
-    def settle(self, level: Counter, amount: int, actual: int) -> None:
-        """What was reserved has turned out to be ``actual``. The level need not be of now."""
-        level.reserved = max(0, level.reserved - amount)
+    def settle(self, counter: Counter, amount: int, actual: int) -> None:
+        """Replaces a reservation of ``amount`` by the ``actual`` use. The counter need not be refilled."""
+        counter.reserved = max(0, counter.reserved - amount)
 
-    def is_waiting_for_others(self, level: Counter, minimum: int) -> bool:
-        """Whether it would fit if others took nothing of what they have reserved: it is worth waiting for them."""
-        return level.reserved > 0 and minimum <= self.left(level) + level.reserved
+    def is_waiting_for_others(self, counter: Counter, minimum: int) -> bool:
+        """Returns whether ``minimum`` would fit if the reservations of all other requests were given back unused."""
+        return counter.reserved > 0 and minimum <= self.remaining(counter) + counter.reserved
 
-    def wait(self, level: Counter, minimum: int, now: int) -> int | None:
-        """Milliseconds until what does not fit may fit, if nobody takes anything meanwhile. None: never."""
-        return PER_MINUTE // 60
+    def retry_after_ms(self, counter: Counter, minimum: int, now: int) -> int | None:
+        """Returns the time until ``minimum`` may fit if nothing else is reserved meanwhile; None: it never fits."""
+        return CONCURRENCY_RETRY_MS
 
-    def used(self, level: Counter) -> int:
-        """What was used, without what is only reserved: in the unit of ``size``."""
-        return level.used
+    def used(self, counter: Counter) -> int:
+        """Returns what was used, in the unit of ``size``, without what is only reserved."""
+        return counter.used
 
 
 class _Rate(Limit):
     __slots__ = ()
 
-    def refresh(self, level: Counter, now: int) -> None:
-        if now > level.at:
-            paid = self.size * (now - level.at)
-            level.used = level.used - paid if level.used > paid else 0
-        level.at = now  # also back: after a restart the clock may be right again
+    def refill(self, counter: Counter, now: int) -> None:
+        if now > counter.at:
+            paid = self.size * (now - counter.at)
+            counter.used = counter.used - paid if counter.used > paid else 0
+        counter.at = now  # also backwards: after a restart the clock may be right again
 
-    def left(self, level: Counter) -> int:
-        return (self.size * PER_MINUTE - level.used) // PER_MINUTE - level.reserved
+    def remaining(self, counter: Counter) -> int:
+        return (self.size * DEBT_PER_UNIT - counter.used) // DEBT_PER_UNIT - counter.reserved
 
-    def wait(self, level: Counter, minimum: int, now: int) -> int | None:
+    def retry_after_ms(self, counter: Counter, minimum: int, now: int) -> int | None:
         if minimum > self.size:
             return None
-        return max(1, -(-(level.used + (minimum - self.size) * PER_MINUTE) // self.size))
+        return max(1, -(-(counter.used + (minimum - self.size) * DEBT_PER_UNIT) // self.size))
 
-    def used(self, level: Counter) -> int:
-        return -(-level.used // PER_MINUTE)
+    def used(self, counter: Counter) -> int:
+        return -(-counter.used // DEBT_PER_UNIT)
 
-    def _owed(self, debt: int) -> int:
-        """An hour's worth at the most: one absurd report must not lock a token for years."""
-        return min(max(0, debt), self.size * PER_MINUTE * LONGEST_DEBT_MINUTES, LARGEST)
+    def _bounded(self, debt: int) -> int:
+        """Limits debt to one hour of the rate: one absurd report of a provider must not lock a token for years."""
+        return min(max(0, debt), self.size * DEBT_PER_UNIT * MAX_DEBT_MINUTES, MAX_COUNTER_VALUE)
 
 
 class RequestsPerMinute(_Rate):
-    """Nothing of it is called reserved: a request that is made is made."""
+    """Counts a request as used when it is reserved, because a request that was made stays made."""
 
     __slots__ = ()
-    kind = Kind.REQUESTS
+    kind = LimitKind.REQUESTS
     headers = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
 
-    def actual(self, tokens: int, money: int) -> int:
+    def actual(self, tokens: int, cost: int) -> int:
         return 1
 
-    def take(self, level: Counter, amount: int) -> None:
-        level.used += amount * PER_MINUTE
+    def reserve(self, counter: Counter, amount: int) -> None:
+        counter.used += amount * DEBT_PER_UNIT
 
-    def settle(self, level: Counter, amount: int, actual: int) -> None:
-        level.used = self._owed(level.used + (actual - amount) * PER_MINUTE)
+    def settle(self, counter: Counter, amount: int, actual: int) -> None:
+        counter.used = self._bounded(counter.used + (actual - amount) * DEBT_PER_UNIT)
 
 
 class TokensPerMinute(_Rate):
-    """What is reserved is no debt yet: nothing of it is paid back before it is known."""
+    """Counts model tokens. A reservation becomes debt when it is settled, so that it is not paid back before."""
 
     __slots__ = ()
-    kind = Kind.TOKENS
+    kind = LimitKind.TOKENS
     headers = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
-    is_of_amounts = True
+    needs_estimate = True
 
     def charge(self, amounts: Amounts) -> "Charge":
         tokens, minimum, _, _ = amounts
-        # A guess never asks for more than there can be; what is known to be too much is not cut to fit.
+        # An estimate is cut to the whole limit; a minimum that is above the limit is not, it has to be refused.
         return Charge(self, tokens if minimum > self.size else min(tokens, self.size), minimum)
 
-    def actual(self, tokens: int, money: int) -> int:
+    def actual(self, tokens: int, cost: int) -> int:
         return tokens
 
-    def settle(self, level: Counter, amount: int, actual: int) -> None:
-        level.used = self._owed(level.used + actual * PER_MINUTE)
-        level.reserved = max(0, level.reserved - amount)
+    def settle(self, counter: Counter, amount: int, actual: int) -> None:
+        counter.used = self._bounded(counter.used + actual * DEBT_PER_UNIT)
+        counter.reserved = max(0, counter.reserved - amount)
 
 
 class Concurrency(Limit):
+    """Counts requests at a time: each reserves one and gives it back when it is settled."""
+
     __slots__ = ()
-    kind = Kind.PARALLEL
+    kind = LimitKind.PARALLEL
 
 
 class BudgetWindow(Limit):
-    """For one window, which the name of the counter holds."""
+    """Counts money within one calendar window."""
 
     __slots__ = ()
-    kind = Kind.BUDGET
-    is_of_amounts = True
+    kind = LimitKind.BUDGET
+    needs_estimate = True
+
+    def __init__(
+        self,
+        token_id: str,
+        model: str | None,
+        size: int,
+        per: str | None = None,
+        window: CalendarWindow = ALL_TIME,
+    ) -> None:
+        super().__init__(token_id, model, size)
+        self.per = per
+        self.ends_at = window.ends_at
+        self.name = f"{self.name}|{per or ''}|{window.name}"
 
     def charge(self, amounts: Amounts) -> "Charge":
-        _, _, money, minimum = amounts
-        return Charge(self, money, minimum)
+        _, _, cost, minimum = amounts
+        return Charge(self, cost, minimum)
 
-    def actual(self, tokens: int, money: int) -> int:
-        return money
+    def actual(self, tokens: int, cost: int) -> int:
+        return cost
 
-    def for_window(self, per: str | None, window: str, ends_at: int | None) -> "BudgetWindow":
-        self.per, self.ends_at = per, ends_at
-        self.name = f"{self.name}|{per or ''}|{window}"
-        return self
+    def settle(self, counter: Counter, amount: int, actual: int) -> None:
+        counter.used = min(MAX_COUNTER_VALUE, counter.used + actual)
+        counter.reserved = max(0, counter.reserved - amount)
 
-    def settle(self, level: Counter, amount: int, actual: int) -> None:
-        level.used = min(LARGEST, level.used + actual)
-        level.reserved = max(0, level.reserved - amount)
-
-    def wait(self, level: Counter, minimum: int, now: int) -> int | None:
+    def retry_after_ms(self, counter: Counter, minimum: int, now: int) -> int | None:
         if self.ends_at is None or minimum > self.size:
             return None
         return max(1, self.ends_at - now)
 
 
 class Charge(NamedTuple):
-    """What one request wants under one limit."""
+    """What one request has to reserve of one limit."""
 
     limit: Limit
     amount: int
-    """What to reserve: for tokens and money an estimate that the truth replaces later."""
+    """An estimate for tokens and money; settling replaces it by what was used."""
     minimum: int
-    """The least that will do where nothing else is reserved: an estimate must not refuse what may well fit."""
+    """The least that the request can use. It is enough where nothing else is reserved, so that an estimate that is too
+    high does not refuse a request that may fit."""
 
 
-def reservable_amount(charge: Charge, level: Counter) -> int | None:
-    """How much may be reserved, of a level that is of now. None: it does not fit.
+def reservable_amount(charge: Charge, counter: Counter) -> int | None:
+    """Returns how much of a charge can be reserved of a counter that is refilled up to now; None: it does not fit.
 
-    Where nothing is reserved by anybody, an estimate is cut to what is left.
+    The amount is cut to what remains where no other request has anything reserved and the minimum fits.
     """
-    left = charge.limit.left(level)
-    if charge.amount <= left:
+    remaining = charge.limit.remaining(counter)
+    if charge.amount <= remaining:
         return charge.amount
-    return left if level.reserved == 0 and charge.minimum <= left else None
+    return remaining if counter.reserved == 0 and charge.minimum <= remaining else None

@@ -18,7 +18,7 @@ _COUNTS = ("rpm", "tpm", "max_parallel")
 _LARGEST_COUNT = 10**12
 _MOST_PATTERNS = 100
 _LONGEST_PATTERN = 256
-_MOST_INSIDE: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
+_MAX_TOUCHED: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
     {
         ("day", "week"): 7,
         ("day", "month"): 31,
@@ -54,7 +54,7 @@ class Budget(msgspec.Struct, frozen=True):
         """Whether whoever keeps to this keeps to the other, too."""
         if self.per is not None and other.per is None:
             return False  # begun anew for ever, it passes every sum
-        times = 1 if self.per is None else _MOST_INSIDE.get((self.per, other.per), 1)
+        times = 1 if self.per is None else _MAX_TOUCHED.get((self.per, other.per), 1)
         return self.micro_usd * times <= other.micro_usd
 
 
@@ -65,7 +65,7 @@ def _within_both(one: Budget, other: Budget) -> Budget:
     if other.is_within(one):
         return other
     for short, long in ((one, other), (other, one)):
-        share = long.micro_usd // _MOST_INSIDE.get((short.per, long.per), long.micro_usd + 1)
+        share = long.micro_usd // _MAX_TOUCHED.get((short.per, long.per), long.micro_usd + 1)
         if share > 0:
             return Budget(min(short.micro_usd, share), short.per)
     return Budget(min(one.micro_usd, other.micro_usd))

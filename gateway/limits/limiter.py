@@ -1,191 +1,204 @@
-"""Requests wait for each other here: what others hold may be given back. Who waits is served in turn, token by token, so a
-token with a hundred waiting requests keeps another with one waiting no longer than one request. And who waits for one thing keeps
-nobody from another."""
+"""Grants reservations, and lets requests wait for capacity that other requests may give back.
+
+Requests wait in queues, one for each token and for each limit that stands in the way. The queues are served in turn, so a
+token with a hundred waiting requests delays another token by one request at most; and waiting for one limit delays nobody
+under another.
+"""
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter as Multiset
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.limits.algorithms import Charge
+from gateway.limits.matching import CapacityRequest
 from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation
 
-LOOK_SECONDS = 0.02
-"""Between two looks at what other workers may have given back."""
+POLL_SECONDS = 0.02
+"""How often waiting requests are tried again although no request of this worker was settled: other workers settle, too."""
+BEHIND_QUEUE_RETRY_MS = 1000
+"""What a request is told that would have to wait behind others. Nobody can know how long they take."""
 
-TURN_MS = 1000
-"""When to come back is anybody's guess where others go first."""
-
-_Place = tuple[str, str]
-"""Where one waits: whose request it is, and what it waits for."""
-
-Plan = Callable[[int], Sequence[Charge]]
-"""The demands of a request at an instant in milliseconds: windows end while somebody waits."""
+_QueueKey = tuple[str, str]
+"""The id of the waiting token, and the counter that it waits for."""
 
 
 class ReservationRefused(Exception):
-    """A request may not pass. ``is_queue_full``: it may not even wait."""
+    """Says that a request was not granted. ``is_queue_full``: it would have waited, but its queue is full."""
 
-    def __init__(self, refusal: LimitExceeded, is_queue_full: bool = False) -> None:
-        super().__init__(refusal.charge.limit.name)
-        self.refusal = refusal
+    def __init__(self, limit_exceeded: LimitExceeded, is_queue_full: bool = False) -> None:
+        super().__init__(limit_exceeded.charge.limit.name)
+        self.limit_exceeded = limit_exceeded
         self.is_queue_full = is_queue_full
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    plan: Plan
-    refusal: LimitExceeded
-    """What stood in its way last."""
-    answer: "asyncio.Future[Reservation | LimitExceeded]"
+    request: CapacityRequest
+    limit_exceeded: LimitExceeded
+    """What did not fit when the request was tried last."""
+    outcome: "asyncio.Future[Reservation | LimitExceeded]"
 
 
 class Limiter:
-    """Reservations in turn. ``clock`` in seconds; ``note_waiting`` is told how many wait whenever that changes."""
+    """Reserves capacity in a store of counters, with queues in front of it.
+
+    ``clock`` returns seconds since the epoch. ``note_queued`` is called with the number of waiting requests whenever it
+    changes. ``poll_seconds`` None: waiting requests are tried again only when something is settled here.
+    """
 
     def __init__(
         self,
         counters: CounterStore,
         clock: Callable[[], float],
         queue_size: int,
-        note_waiting: Callable[[int], None] = lambda count: None,
+        note_queued: Callable[[int], None] = lambda count: None,
+        poll_seconds: float | None = POLL_SECONDS,
     ) -> None:
         self._counters = counters
         self._clock = clock
         self._queue_size = queue_size
-        self._note_waiting = note_waiting
-        self._queues: OrderedDict[_Place, deque[_Waiter]] = OrderedDict()
-        self._wanted: Counter[str] = Counter()
-        self._given_back = asyncio.Event()
+        self._note_queued = note_queued
+        self._poll_seconds = poll_seconds
+        self._queues: OrderedDict[_QueueKey, deque[_Waiter]] = OrderedDict()
+        self._awaited: Multiset[str] = Multiset()
+        """How many requests wait for each counter."""
+        self._wake = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        """The number of waiting requests."""
+        return sum(len(queue) for queue in self._queues.values())
 
     def now(self) -> int:
-        """Milliseconds since the epoch."""
+        """Returns milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
-    async def reserve(self, token_id: str, plan: Plan, max_wait: float) -> Reservation:
-        """Wait for at most ``max_wait`` seconds for what others hold. Raises ReservationRefused, CounterStoreUnavailable."""
+    async def reserve(self, request: CapacityRequest, max_wait: float) -> Reservation:
+        """Reserves what the request asks for, waiting up to ``max_wait`` seconds for what other requests give back.
+
+        A request does not overtake one that waits for the same limit. Raises ReservationRefused, CounterStoreUnavailable.
+        """
         now = self.now()
-        charges = plan(now)
-        refusal = await self._behind_others(charges, now) if self._wanted else None
-        if refusal is None:
+        charges = request.charges(now)
+        exceeded = await self._behind_queue(charges, now) if self._awaited else None
+        if exceeded is None:
             outcome = await self._counters.reserve(charges, now)
             if isinstance(outcome, Reservation):
                 return outcome
-            refusal = outcome
-        if not refusal.is_waiting_for_others or max_wait <= 0:
-            raise ReservationRefused(refusal)
-        place = (token_id, _key(refusal.charge))
-        if len(self._queues.get(place, ())) >= self._queue_size:
-            raise ReservationRefused(refusal, is_queue_full=True)
-        return await self._queued(place, _Waiter(plan, refusal, asyncio.get_running_loop().create_future()), max_wait)
+            exceeded = outcome
+        if not exceeded.is_waiting_for_others or max_wait <= 0:
+            raise ReservationRefused(exceeded)
+        key = (request.token_id, _counter_key(exceeded.charge))
+        if len(self._queues.get(key, ())) >= self._queue_size:
+            raise ReservationRefused(exceeded, is_queue_full=True)
+        return await self._wait(key, _Waiter(request, exceeded, asyncio.get_running_loop().create_future()), max_wait)
 
-    async def extend(self, reservation: Reservation, place: int, amount: int) -> bool:
-        """Raises CounterStoreUnavailable."""
-        return await self._counters.extend(reservation, place, amount, self.now())
+    async def extend(self, reservation: Reservation, index: int, amount: int) -> bool:
+        """Reserves ``amount`` more for the charge at ``index``, or returns False. Raises CounterStoreUnavailable."""
+        return await self._counters.extend(reservation, index, amount, self.now())
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
-        """Once for each reservation."""
+        """Replaces what was reserved by what was used. To be called once for each reservation."""
         self._counters.settle(reservation, actual)
         if self._queues:
-            self._given_back.set()
+            self._wake.set()
 
     async def run(self) -> None:
-        """Serve those who wait, until cancelled."""
+        """Serves the queues until cancelled."""
         while True:
-            self._given_back.clear()
-            await self._serve_all()
+            self._wake.clear()
+            await self._serve_queues()
             try:
-                async with asyncio.timeout(LOOK_SECONDS if self._queues else None):
-                    await self._given_back.wait()
+                async with asyncio.timeout(self._poll_seconds if self._queues else None):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 
-    async def _behind_others(self, charges: Sequence[Charge], now: int) -> LimitExceeded | None:
-        """Who waits under one of these limits goes first: what is there is theirs."""
-        for place, charge in enumerate(charges):
-            if _key(charge) in self._wanted:
-                found = await self._counters.counters(charges, now)
-                return LimitExceeded(charge, found[place], TURN_MS, True, charges, found)
+    async def _behind_queue(self, charges: Sequence[Charge], now: int) -> LimitExceeded | None:
+        """Returns the first limit that other requests wait for already: what becomes free is theirs."""
+        for index, charge in enumerate(charges):
+            if _counter_key(charge) in self._awaited:
+                counters = await self._counters.read(charges, now)
+                return LimitExceeded(charge, counters[index], BEHIND_QUEUE_RETRY_MS, True, charges, counters)
         return None
 
-    async def _queued(self, place: _Place, waiter: _Waiter, max_wait: float) -> Reservation:
-        self._queues.setdefault(place, deque()).append(waiter)
-        self._wanted[place[1]] += 1
-        self._changed()
-        self._given_back.set()
+    async def _wait(self, key: _QueueKey, waiter: _Waiter, max_wait: float) -> Reservation:
+        self._enqueue(key, waiter)
         try:
             async with asyncio.timeout(max_wait):
-                outcome = await waiter.answer
+                outcome = await waiter.outcome
         except TimeoutError:
-            if not waiter.answer.done() or waiter.answer.cancelled():
-                raise ReservationRefused(waiter.refusal) from None
-            outcome = waiter.answer.result()  # granted in the last moment
+            if not waiter.outcome.done() or waiter.outcome.cancelled():
+                raise ReservationRefused(waiter.limit_exceeded) from None
+            outcome = waiter.outcome.result()  # granted in the same turn of the loop
         except asyncio.CancelledError:
-            self._undo_if_granted(waiter)
+            self._release_if_granted(waiter)
             raise
         finally:
-            self._leave(place, waiter)
+            self._dequeue(key, waiter)
         if isinstance(outcome, LimitExceeded):
             raise ReservationRefused(outcome)
         return outcome
 
-    def _undo_if_granted(self, waiter: _Waiter) -> None:
-        answer = waiter.answer
-        if answer.done() and not answer.cancelled() and answer.exception() is None:
-            self._undo(answer.result())
-        answer.cancel()
+    def _enqueue(self, key: _QueueKey, waiter: _Waiter) -> None:
+        self._queues.setdefault(key, deque()).append(waiter)
+        self._awaited[key[1]] += 1
+        self._note_queued(self.queued)
+        self._wake.set()
 
-    def _undo(self, outcome: Reservation | LimitExceeded) -> None:
-        """Nobody is there any more to take it: not even a request was made."""
+    def _dequeue(self, key: _QueueKey, waiter: _Waiter) -> None:
+        queue = self._queues[key]
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[key]
+        self._awaited[key[1]] -= 1
+        if self._awaited[key[1]] == 0:
+            del self._awaited[key[1]]
+        self._note_queued(self.queued)
+
+    def _release_if_granted(self, waiter: _Waiter) -> None:
+        outcome = waiter.outcome
+        if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+            self._release(outcome.result())
+        outcome.cancel()
+
+    def _release(self, outcome: Reservation | LimitExceeded) -> None:
+        """Gives back a reservation whose request is gone: it was not made, so not even the request counts."""
         if isinstance(outcome, Reservation):
             self.settle(outcome, [0] * len(outcome.charges))
 
-    def _leave(self, place: _Place, waiter: _Waiter) -> None:
-        queue = self._queues.get(place)
-        if queue is not None:
-            if waiter in queue:
-                queue.remove(waiter)
-            if not queue:
-                del self._queues[place]
-        self._wanted[place[1]] -= 1
-        if self._wanted[place[1]] == 0:
-            del self._wanted[place[1]]
-        self._changed()
+    async def _serve_queues(self) -> None:
+        is_progressing = True
+        while is_progressing:
+            is_progressing = False
+            for key in list(self._queues):
+                is_progressing |= await self._serve_next(key)
 
-    def _changed(self) -> None:
-        self._note_waiting(sum(len(queue) for queue in self._queues.values()))
-
-    async def _serve_all(self) -> None:
-        is_moving = True
-        while is_moving:
-            is_moving = False
-            for place in list(self._queues):
-                is_moving |= await self._serve_next(place)
-
-    async def _serve_next(self, place: _Place) -> bool:
-        """Whether somebody's wait has ended."""
-        queue = self._queues.get(place)
-        waiter = next((one for one in queue if not one.answer.done()), None) if queue else None
+    async def _serve_next(self, key: _QueueKey) -> bool:
+        """Tries the first request of a queue and returns whether its wait has ended."""
+        waiter = next((one for one in self._queues.get(key, ()) if not one.outcome.done()), None)
         if waiter is None:
             return False
         now = self.now()
         try:
-            outcome = await self._counters.reserve(waiter.plan(now), now)
+            outcome = await self._counters.reserve(waiter.request.charges(now), now)
         except CounterStoreUnavailable as error:
-            if not waiter.answer.done():
-                waiter.answer.set_exception(error)
+            if not waiter.outcome.done():
+                waiter.outcome.set_exception(error)
             return True
-        if waiter.answer.done():  # gone meanwhile
-            self._undo(outcome)
+        if waiter.outcome.done():  # the request was cancelled meanwhile
+            self._release(outcome)
             return True
         if isinstance(outcome, LimitExceeded) and outcome.is_waiting_for_others:
-            waiter.refusal = outcome
+            waiter.limit_exceeded = outcome
             return False
-        waiter.answer.set_result(outcome)
-        if place in self._queues:
-            self._queues.move_to_end(place)
+        waiter.outcome.set_result(outcome)
+        if key in self._queues:
+            self._queues.move_to_end(key)
         return True
 
 
-def _key(charge: Charge) -> str:
-    return f"{charge.limit.holder}|{charge.limit.name}"
+def _counter_key(charge: Charge) -> str:
+    return f"{charge.limit.token_id}|{charge.limit.name}"

@@ -1,10 +1,15 @@
-"""What a request wants of each limit that it falls under. Pure."""
+"""Finds the limits that apply to a request, and what the request is charged under each of them. Pure.
+
+Every ``now`` here is in milliseconds since the epoch.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from gateway.core import wildcards
 from gateway.limits.algorithms import (
+    MS_PER_DAY,
     Amounts,
     BudgetWindow,
     Charge,
@@ -12,14 +17,17 @@ from gateway.limits.algorithms import (
     Limit,
     RequestsPerMinute,
     TokensPerMinute,
+    calendar_window,
 )
 from gateway.limits.config import LimitSet
-from gateway.limits.windows import DAY_MS, window
 
 
 class LimitChain:
-    """Ids of tokens and their limits, from the caller upwards. Known by itself, not by what it holds: it is asked for its
-    limits again and again."""
+    """Holds the limit sets of a token and of its parents, from the token upwards, each with the id of its token.
+
+    Two chains are equal only if they are the same object: chains are keys of a cache that is asked on every request, and
+    comparing all limit sets there would cost more than computing the answer anew.
+    """
 
     __slots__ = ("sets",)
 
@@ -32,45 +40,69 @@ class LimitChain:
 
 NO_LIMITS = LimitChain(())
 
-Models = tuple[str, ...]
-"""The names of one model: the client's, and the upstream's where that is another one. Empty where none is named."""
+ModelNames = tuple[str, ...]
+"""The names of one model: the client's, and the provider's where it is another one. Empty where a request names no model."""
 
 
-def applicable_limits(line: LimitChain, models: Models, now: int) -> tuple[Limit, ...]:
-    """Every limit that a request for a model falls under; ``now`` in milliseconds since the epoch."""
-    return _applicable_limits(line, models, now // DAY_MS)
+def applicable_limits(chain: LimitChain, models: ModelNames, now: int, *, is_free: bool = False) -> tuple[Limit, ...]:
+    """Returns every limit that a request for a model has to keep to, those of the token first.
+
+    A request that is free of charge has to keep to no budget.
+    """
+    return _limits_of_day(chain, models, now // MS_PER_DAY, is_free)
 
 
 @lru_cache(maxsize=4096)
-def _applicable_limits(line: LimitChain, models: Models, day: int) -> tuple[Limit, ...]:
-    return tuple(limit for holder, limits in line.sets for limit in _of_token(holder, limits, models, day))
+def _limits_of_day(chain: LimitChain, models: ModelNames, day: int, is_free: bool) -> tuple[Limit, ...]:
+    limits = (limit for token_id, limit_set in chain.sets for limit in _of_token(token_id, limit_set, models, day))
+    return tuple(limit for limit in limits if not (is_free and isinstance(limit, BudgetWindow)))
 
 
-def _of_token(holder: str, limits: LimitSet, models: Models, day: int) -> Iterator[Limit]:
-    yield from _of_set(holder, None, limits, day)
-    for pattern, special in limits.models:
-        # Upstreams differ in whether case matters: a limit must not be left by shouting.
+def _of_token(token_id: str, limit_set: LimitSet, models: ModelNames, day: int) -> Iterator[Limit]:
+    yield from _of_set(token_id, None, limit_set, day)
+    for pattern, model_set in limit_set.models:
+        # Some providers ignore the case of a model's name: nobody must get around a limit by writing it in capitals.
         if any(wildcards.matches(pattern.lower(), model.lower()) for model in models):
-            yield from _of_set(holder, pattern, special, day)
+            yield from _of_set(token_id, pattern, model_set, day)
 
 
-def _of_set(holder: str, pattern: str | None, limits: LimitSet, day: int) -> Iterator[Limit]:
-    if limits.rpm is not None:
-        yield RequestsPerMinute(holder, pattern, limits.rpm)
-    if limits.tpm is not None:
-        yield TokensPerMinute(holder, pattern, limits.tpm)
-    if limits.max_parallel is not None:
-        yield Concurrency(holder, pattern, limits.max_parallel)
-    if limits.budget is not None:
-        budget = limits.budget
-        yield BudgetWindow(holder, pattern, budget.micro_usd).for_window(budget.per, *window(budget.per, day * DAY_MS))
+def _of_set(token_id: str, pattern: str | None, limit_set: LimitSet, day: int) -> Iterator[Limit]:
+    if limit_set.rpm is not None:
+        yield RequestsPerMinute(token_id, pattern, limit_set.rpm)
+    if limit_set.tpm is not None:
+        yield TokensPerMinute(token_id, pattern, limit_set.tpm)
+    if limit_set.max_parallel is not None:
+        yield Concurrency(token_id, pattern, limit_set.max_parallel)
+    if (budget := limit_set.budget) is not None:
+        window = calendar_window(budget.per, day * MS_PER_DAY)
+        yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, window)
 
 
 def charges(limits: Sequence[Limit], amounts: Amounts) -> list[Charge]:
-    """For one request."""
+    """Returns what one request has to reserve of each limit."""
     return [limit.charge(amounts) for limit in limits]
 
 
-def actual_charges(wanted: Sequence[Charge], tokens: int, money: int) -> list[int]:
-    """What each demand has turned out to be."""
-    return [limit.actual(tokens, money) for limit, _, _ in wanted]
+def actual_charges(charged: Sequence[Charge], tokens: int, cost: int) -> list[int]:
+    """Returns what a finished request has used of each limit, in the order of its charges. Cost is in micro-dollars."""
+    return [limit.actual(tokens, cost) for limit, _, _ in charged]
+
+
+class CapacityRequest(NamedTuple):
+    """Asks for capacity under all limits of a token and its parents.
+
+    It holds the chain instead of charges because a request may wait while a budget's window ends: the charges are
+    computed for the instant at which they are reserved.
+    """
+
+    token_id: str
+    """The token whose request it is: requests of one token wait in one queue."""
+    chain: LimitChain
+    models: ModelNames
+    amounts: Amounts
+    is_free: bool = False
+
+    def charges(self, now: int) -> list[Charge]:
+        """Returns what has to be reserved at ``now``."""
+        limits = applicable_limits(self.chain, self.models, now, is_free=self.is_free)
+        return charges(limits, self.amounts)

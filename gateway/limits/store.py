@@ -1,96 +1,147 @@
-"""What counts. All demands of a request are granted together, or none is."""
+"""Defines the store of counters: what a reservation is, and the protocol that every implementation keeps.
+
+All charges of a request are reserved together, or none of them. Every ``now`` here is in milliseconds since the epoch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from gateway.limits.algorithms import Charge, Counter, reservable_amount
+from gateway.limits.algorithms import MS_PER_DAY, BudgetWindow, Charge, Counter, Limit, reservable_amount
+
+TokenCounters = dict[str, Counter]
+"""All counters of one token by the names of their limits."""
 
 
 @dataclass(slots=True)
 class Reservation:
-    """What a request holds until it is settled. ``counters`` are those after what happened to it last.
-
-    ``worker`` is who has reserved, where several do.
-    """
+    """Holds what a request has reserved until it is settled."""
 
     worker: int
+    """The worker that has reserved it, where several workers share a store; 0 in a store of one process."""
     charges: Sequence[Charge]
     amounts: list[int]
+    """What is reserved for each charge."""
     counters: Sequence[Counter]
+    """The counter of each charge, as it was after the last change that this request made."""
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether money is reserved, too."""
+        return any(isinstance(charge.limit, BudgetWindow) for charge in self.charges)
 
 
 class LimitExceeded(NamedTuple):
-    """The demand that stands in the way. ``wait`` in milliseconds, None where no waiting helps.
-
-    ``is_waiting_for_others``: everything that stands in the way is reserved by other requests, which may give it back.
-    """
+    """Tells why a request was not granted: the charge that does not fit, and the state of all limits of the request."""
 
     charge: Charge
-    level: Counter
-    wait: int | None
+    counter: Counter
+    """The counter of that charge."""
+    retry_after_ms: int | None
+    """The time until it may fit; None where it never fits."""
     is_waiting_for_others: bool
+    """Whether it would fit if other requests gave back what they have reserved."""
     charges: Sequence[Charge]
     counters: Sequence[Counter]
+    """The counter of each of ``charges``."""
 
 
 class CounterStoreUnavailable(Exception):
-    """The counters cannot be reached: nobody knows what is left."""
+    """The counters cannot be read or written, so it is unknown what remains of any limit."""
 
 
 class CounterStore(Protocol):
-    """Levels by token and name. ``now`` is in milliseconds since the epoch, and never runs backwards."""
+    """Keeps the counters of all tokens, each under the id of its token and the name of its limit.
 
-    name: str
+    The ``now`` of successive calls never decreases.
+    """
 
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
-        """Atomic. Cancelled, it has reserved nothing. Raises CounterStoreUnavailable."""
+        """Reserves all charges, or none; when cancelled, none. Raises CounterStoreUnavailable."""
 
-    async def extend(self, reservation: Reservation, place: int, amount: int, now: int) -> bool:
-        """Reserve more for one of the demands; False where it does not fit. Raises CounterStoreUnavailable."""
+    async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
+        """Reserves ``amount`` more for the charge at ``index``, or returns False. Raises CounterStoreUnavailable."""
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
-        """Replace what was reserved by what was used, for each demand. Once; nothing keeps it from counting."""
+        """Replaces what was reserved by what was used, for each charge. To be called once for each reservation.
 
-    async def counters(self, charges: Sequence[Charge], now: int) -> list[Counter]:
-        """As they are. Raises CounterStoreUnavailable."""
+        It never fails: what cannot be written at once is pending.
+        """
+
+    async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:
+        """Returns a copy of each charge's counter, refilled up to ``now``. Raises CounterStoreUnavailable."""
 
     @property
-    def is_up(self) -> bool: ...
+    def is_up(self) -> bool:
+        """Whether the last access to the file succeeded."""
 
     @property
-    def waiting(self) -> int:
-        """Settlements and levels that are not yet where they outlive this process."""
+    def pending(self) -> int:
+        """The number of changes that are not written yet and would be lost if the process were killed."""
+
+    async def flush(self) -> None:
+        """Writes what is pending. What cannot be written stays pending, and ``is_up`` turns False."""
 
     async def run(self) -> None:
-        """Keep house until cancelled."""
+        """Writes what is pending again and again, until cancelled."""
 
     async def aclose(self) -> None:
-        """Write what waits."""
+        """Writes what is pending and closes the file."""
 
 
-def decide(charges: Sequence[Charge], found: Sequence[Counter], now: int) -> list[int] | LimitExceeded:
-    """The amounts to reserve, for levels that are of now; or the refusal that lasts longest."""
+def find_counter(counters: TokenCounters, limit: Limit, now: int | None) -> Counter:
+    """Returns the counter of a limit, and adds it where there is none yet.
+
+    With ``now`` it is refilled up to then; and whenever one is added, counters of budgets whose window ended more than a
+    day before are deleted.
+    """
+    counter = counters.get(limit.name)
+    if counter is None:
+        if now is not None:
+            _delete_ended(counters, now)
+        counter = counters[limit.name] = Counter(ends_at=limit.ends_at)
+    if now is not None:
+        limit.refill(counter, now)
+    return counter
+
+
+def _delete_ended(counters: TokenCounters, now: int) -> None:
+    ended = [
+        name
+        for name, counter in counters.items()
+        if counter.ends_at is not None and counter.ends_at + MS_PER_DAY < now and counter.reserved == 0
+    ]
+    for name in ended:
+        del counters[name]
+
+
+def decide(charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> list[int] | LimitExceeded:
+    """Returns the amount to reserve for each charge, or the charge that does not fit. The counters are refilled up to ``now``.
+
+    Where several charges do not fit, the result is the one that keeps the request waiting longest.
+    """
     amounts: list[int] = []
-    for charge, level in zip(charges, found, strict=True):
-        amount = reservable_amount(charge, level)
+    for charge, counter in zip(charges, counters, strict=True):
+        amount = reservable_amount(charge, counter)
         if amount is None:
-            return _refusal(charges, found, now)
+            return _longest_wait(charges, counters, now)
         amounts.append(amount)
     return amounts
 
 
-def _refusal(charges: Sequence[Charge], found: Sequence[Counter], now: int) -> LimitExceeded:
-    refusals = [
+def _longest_wait(charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> LimitExceeded:
+    exceeded = [
         LimitExceeded(
             charge,
-            level,
-            charge.limit.wait(level, charge.minimum, now),
-            charge.limit.is_waiting_for_others(level, charge.minimum),
+            counter,
+            charge.limit.retry_after_ms(counter, charge.minimum, now),
+            charge.limit.is_waiting_for_others(counter, charge.minimum),
             charges,
-            found,
+            counters,
         )
-        for charge, level in zip(charges, found, strict=True)
-        if reservable_amount(charge, level) is None
+        for charge, counter in zip(charges, counters, strict=True)
+        if reservable_amount(charge, counter) is None
     ]
-    return max(refusals, key=lambda one: (not one.is_waiting_for_others, one.wait is None, one.wait or 0))
+    return max(
+        exceeded, key=lambda one: (not one.is_waiting_for_others, one.retry_after_ms is None, one.retry_after_ms or 0)
+    )

@@ -31,7 +31,7 @@ from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.limits.stores.sqlite_transactions import TRANSACTIONS_BETWEEN_CHECKPOINTS, DatabaseBusy, SqliteTransactions
 from tests.support.gateway import ROOT, environment
-from tests.support.limits import wanted
+from tests.support.limits import charges_for
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 SECONDS = 30.0 if FULL else 2.0
@@ -99,7 +99,7 @@ async def hammer(path: Path, seconds: float) -> dict[str, Any]:
     async def reserve_and_settle(number: int) -> None:
         while time.monotonic() < deadline:
             now = int(time.time() * 1000)
-            held = await counters.reserve(wanted(LIMITS, 10, 10, now=now), now)
+            held = await counters.reserve(charges_for(LIMITS, 10, 10, now=now), now)
             assert isinstance(held, Reservation)
             done[number] += 1
             await asyncio.sleep(0)

@@ -2,9 +2,8 @@
 
 import asyncio
 import collections
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +13,7 @@ from gateway.limits.algorithms import Charge, Counter
 from gateway.limits.limiter import Limiter, ReservationRefused
 from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation
 from gateway.limits.stores.memory import MemoryCounterStore
-from tests.support.limits import wanted
+from tests.support.limits import capacity_request
 from tests.support.tokens import Clock
 
 PARENT = "tok_parent"
@@ -24,7 +23,7 @@ class SlowCounters(MemoryCounterStore):
     """Memory that lets others run before and after each reservation, as a file or a server does."""
 
     def __init__(self) -> None:
-        super().__init__(Clock())
+        super().__init__()
         self.pauses = 1
         self.is_broken = False
 
@@ -55,10 +54,6 @@ async def limiting(counters: MemoryCounterStore, queue_size: int = 1000) -> Asyn
         await asyncio.gather(running, return_exceptions=True)
 
 
-def plan(limits: dict[str, Any], holder: str = "tok_a", **more: Any) -> Callable[[int], Sequence[Charge]]:
-    return lambda now: wanted(limits, holder=holder, now=now, **more)
-
-
 async def settle_all(turns: int = 50) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -78,14 +73,16 @@ async def test_whatever_the_order_no_limit_is_passed_and_nothing_leaks(
     counters = SlowCounters()
     counters.pauses = pauses
     limits = {"budget": "0.000030", "max_parallel": most} if is_money else {"max_parallel": most, "tpm": 1000}
-    amounts = {"money": 10, "tokens": 300}
+    amounts = {"cost": 10, "tokens": 300}
     async with limiting(counters) as limiter:
         tasks: list[asyncio.Task[Reservation]] = []
         running: list[Reservation] = []
         spent = 0
         for verb, number in steps:
             if verb == "start":
-                request = limiter.reserve(f"tok_{number % 3}", plan(limits, PARENT, **amounts), 60)
+                request = limiter.reserve(
+                    capacity_request(limits, limited=PARENT, queue=f"tok_{number % 3}", **amounts), 60
+                )
                 tasks.append(asyncio.create_task(request))
             elif verb == "cancel" and tasks:
                 tasks[number % len(tasks)].cancel()
@@ -113,15 +110,15 @@ async def test_whatever_the_order_no_limit_is_passed_and_nothing_leaks(
         await settle_all()
         assert all(level.reserved == 0 for levels in counters._tokens.values() for level in levels.values())
         assert not limiter._queues
-        assert not +limiter._wanted
+        assert not +limiter._awaited
 
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_giving_up_at_any_await_leaves_nothing_behind(turns: int) -> None:
     counters = SlowCounters()
     async with limiting(counters) as limiter:
-        first = await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
-        waiting = asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60))
+        first = await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
+        waiting = asyncio.create_task(limiter.reserve(capacity_request({"max_parallel": 1}), 60))
         await settle_all(5)
         limiter.settle(first, [0])
         await settle_all(turns)
@@ -131,17 +128,17 @@ async def test_giving_up_at_any_await_leaves_nothing_behind(turns: int) -> None:
             limiter.settle(outcome, [0])
         await settle_all()
         counters.pauses = 0
-        await limiter.reserve("tok_a", plan({"max_parallel": 1}), 0)
+        await limiter.reserve(capacity_request({"max_parallel": 1}), 0)
 
 
 async def test_one_token_with_many_waiting_does_not_starve_another() -> None:
     async with limiting(SlowCounters()) as limiter:
-        shared = plan({"max_parallel": 1}, PARENT)
-        running = await limiter.reserve("tok_noisy", shared, 60)
+        shared = {"max_parallel": 1}
+        running = await limiter.reserve(capacity_request(shared, limited=PARENT, queue="tok_noisy"), 60)
         served: list[str] = []
 
         async def request(token_id: str) -> None:
-            reservation = await limiter.reserve(token_id, shared, 60)
+            reservation = await limiter.reserve(capacity_request(shared, limited=PARENT, queue=token_id), 60)
             served.append(token_id)
             await settle_all(3)
             limiter.settle(reservation, [0])
@@ -157,41 +154,41 @@ async def test_one_token_with_many_waiting_does_not_starve_another() -> None:
 
 
 async def test_newcomers_do_not_pass_those_who_wait() -> None:
-    counters = MemoryCounterStore(Clock())
+    counters = MemoryCounterStore()
     async with limiting(counters) as limiter:
-        first = await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
-        waiting = asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60))
+        first = await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
+        waiting = asyncio.create_task(limiter.reserve(capacity_request({"max_parallel": 1}), 60))
         await settle_all(3)
         limiter.settle(first, [0])
         with pytest.raises(ReservationRefused):
-            await limiter.reserve("tok_a", plan({"max_parallel": 1}), 0)
+            await limiter.reserve(capacity_request({"max_parallel": 1}), 0)
         assert isinstance(await waiting, Reservation)
 
 
 async def test_who_waits_for_too_long_is_told_why() -> None:
-    async with limiting(MemoryCounterStore(Clock())) as limiter:
-        await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
+    async with limiting(MemoryCounterStore()) as limiter:
+        await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
         with pytest.raises(ReservationRefused) as caught:
-            await limiter.reserve("tok_a", plan({"max_parallel": 1}), 0.001)
-        assert caught.value.refusal.charge.limit.kind == "parallel"
+            await limiter.reserve(capacity_request({"max_parallel": 1}), 0.001)
+        assert caught.value.limit_exceeded.charge.limit.kind == "parallel"
         assert not limiter._queues
 
 
 async def test_what_no_waiting_can_mend_is_refused_at_once() -> None:
-    async with limiting(MemoryCounterStore(Clock())) as limiter:
-        await limiter.reserve("tok_a", plan({"rpm": 1, "max_parallel": 1}), 60)
+    async with limiting(MemoryCounterStore()) as limiter:
+        await limiter.reserve(capacity_request({"rpm": 1, "max_parallel": 1}), 60)
         with pytest.raises(ReservationRefused) as caught:
-            await limiter.reserve("tok_a", plan({"rpm": 1, "max_parallel": 1}), 60)
-        assert caught.value.refusal.charge.limit.kind == "requests"
+            await limiter.reserve(capacity_request({"rpm": 1, "max_parallel": 1}), 60)
+        assert caught.value.limit_exceeded.charge.limit.kind == "requests"
 
 
 async def test_a_full_queue_refuses_at_once() -> None:
-    async with limiting(MemoryCounterStore(Clock()), queue_size=2) as limiter:
-        first = await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
-        waiting = [asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)) for _ in range(2)]
+    async with limiting(MemoryCounterStore(), queue_size=2) as limiter:
+        first = await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
+        waiting = [asyncio.create_task(limiter.reserve(capacity_request({"max_parallel": 1}), 60)) for _ in range(2)]
         await settle_all(3)
         with pytest.raises(ReservationRefused) as caught:
-            await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
+            await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
         assert caught.value.is_queue_full
         limiter.settle(first, [0])
         limiter.settle(await waiting[0], [0])
@@ -201,8 +198,8 @@ async def test_a_full_queue_refuses_at_once() -> None:
 async def test_those_who_wait_learn_that_the_counters_are_down() -> None:
     counters = SlowCounters()
     async with limiting(counters) as limiter:
-        first = await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
-        waiting = asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60))
+        first = await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
+        waiting = asyncio.create_task(limiter.reserve(capacity_request({"max_parallel": 1}), 60))
         await settle_all(5)
         counters.is_broken = True
         limiter.settle(first, [0])
@@ -211,10 +208,10 @@ async def test_those_who_wait_learn_that_the_counters_are_down() -> None:
 
 
 async def test_others_are_looked_at_even_if_nobody_here_gives_anything_back() -> None:
-    counters = MemoryCounterStore(Clock())
+    counters = MemoryCounterStore()
     async with limiting(counters) as limiter:
-        await limiter.reserve("tok_a", plan({"max_parallel": 1}), 60)
-        waiting = asyncio.create_task(limiter.reserve("tok_a", plan({"max_parallel": 1}), 60))
+        await limiter.reserve(capacity_request({"max_parallel": 1}), 60)
+        waiting = asyncio.create_task(limiter.reserve(capacity_request({"max_parallel": 1}), 60))
         await settle_all(5)
         counters._tokens["tok_a"]["|parallel"] = Counter()  # as another worker would do it
         assert isinstance(await waiting, Reservation)
@@ -222,13 +219,13 @@ async def test_others_are_looked_at_even_if_nobody_here_gives_anything_back() ->
 
 async def test_who_waits_for_one_model_keeps_nobody_from_another() -> None:
     limits = {"rpm": 1000, "models": {"slow": {"max_parallel": 1}}}
-    async with limiting(MemoryCounterStore(Clock())) as limiter:
-        first = await limiter.reserve("tok_a", plan(limits, model="slow"), 60)
-        waiting = asyncio.create_task(limiter.reserve("tok_a", plan(limits, model="slow"), 60))
+    async with limiting(MemoryCounterStore()) as limiter:
+        first = await limiter.reserve(capacity_request(limits, model="slow"), 60)
+        waiting = asyncio.create_task(limiter.reserve(capacity_request(limits, model="slow"), 60))
         await settle_all(5)
-        await limiter.reserve("tok_a", plan(limits, model="fast"), 0)
+        await limiter.reserve(capacity_request(limits, model="fast"), 0)
         with pytest.raises(ReservationRefused) as caught:
-            await limiter.reserve("tok_a", plan(limits, model="slow"), 0)
-        assert caught.value.refusal.charge.limit.kind == "parallel"
+            await limiter.reserve(capacity_request(limits, model="slow"), 0)
+        assert caught.value.limit_exceeded.charge.limit.kind == "parallel"
         limiter.settle(first, [1, 0])
         assert isinstance(await waiting, Reservation)

@@ -6,8 +6,7 @@ from gateway.core.errors import QuotaExceeded, TokensLimited
 from gateway.limits import presentation
 from gateway.limits.store import LimitExceeded
 from gateway.limits.stores.memory import MemoryCounterStore
-from tests.support.limits import NOW, held, wanted
-from tests.support.tokens import Clock
+from tests.support.limits import NOW, charges_for, granted
 
 NAMES = {"tok_a": "chat", "tok_p": "team"}
 
@@ -28,21 +27,21 @@ NAMES = {"tok_a": "chat", "tok_p": "team"}
     ],
 )
 def test_durations_are_written_as_openai_does(milliseconds: int, text: str) -> None:
-    assert presentation.duration(milliseconds) == text
+    assert presentation.format_duration(milliseconds) == text
 
 
 async def refused(limits: dict[str, object], count: int = 1, **more: object) -> LimitExceeded:
-    counters = MemoryCounterStore(Clock())
-    charges = wanted(limits, **more)  # type: ignore[arg-type]
+    counters = MemoryCounterStore()
+    charges = charges_for(limits, **more)  # type: ignore[arg-type]
     for _ in range(count):
-        counters.settle(held(await counters.reserve(charges, NOW)), [charge.amount for charge in charges])
+        counters.settle(granted(await counters.reserve(charges, NOW)), [charge.amount for charge in charges])
     refusal = await counters.reserve(charges, NOW)
     assert isinstance(refusal, LimitExceeded)
     return refusal
 
 
 async def test_a_rate_tells_when_to_come_back() -> None:
-    error = presentation.error(await refused({"rpm": 2}, 2), NAMES)
+    error = presentation.limit_error(await refused({"rpm": 2}, 2), NAMES)
     assert error.message == (
         "Rate limit reached for token 'chat' (tok_a) on requests per min (RPM): Limit 2, Used 2, Requested 1. "
         "Please try again in 30s."
@@ -52,29 +51,29 @@ async def test_a_rate_tells_when_to_come_back() -> None:
 
 
 async def test_a_parents_limit_is_called_one() -> None:
-    error = presentation.error(await refused({"models": {"gpt-4*": {"rpm": 1}}}, 1, holder="tok_p"), NAMES)
+    error = presentation.limit_error(await refused({"models": {"gpt-4*": {"rpm": 1}}}, 1, limited="tok_p"), NAMES)
     assert error.message.startswith("Rate limit reached for the parent token 'team' (tok_p) (model gpt-4*) on requests")
 
 
 async def test_what_can_never_fit_is_not_asked_to_come_back() -> None:
-    error = presentation.error(await refused({"tpm": 100}, 0, tokens=500), NAMES)
+    error = presentation.limit_error(await refused({"tpm": 100}, 0, tokens=500), NAMES)
     assert isinstance(error, TokensLimited)
     assert "larger than the limit" in error.message
     assert error.headers == {"x-should-retry": "false"}
 
 
 async def test_a_wait_that_clients_do_not_keep_to_is_not_retried() -> None:
-    counters = MemoryCounterStore(Clock())
-    charges = wanted({"tpm": 100}, tokens=100)
-    counters.settle(held(await counters.reserve(charges, NOW)), [250])
+    counters = MemoryCounterStore()
+    charges = charges_for({"tpm": 100}, tokens=100)
+    counters.settle(granted(await counters.reserve(charges, NOW)), [250])
     refusal = await counters.reserve(charges, NOW)
     assert isinstance(refusal, LimitExceeded)
-    headers = presentation.error(refusal, NAMES).headers
+    headers = presentation.limit_error(refusal, NAMES).headers
     assert headers == {"Retry-After": "150", "retry-after-ms": "150000", "x-should-retry": "false"}
 
 
 async def test_money_that_comes_back_tells_when() -> None:
-    error = presentation.error(await refused({"budget": "0.0001/day"}, 1, money=100), NAMES)
+    error = presentation.limit_error(await refused({"budget": "0.0001/day"}, 1, cost=100), NAMES)
     assert isinstance(error, QuotaExceeded)
     assert (error.type, error.code) == ("insufficient_quota", "insufficient_quota")
     assert "Limit $0.0001 per day, Used $0.0001, Reserved $0, Requested $0.0001 at least" in error.message
@@ -84,16 +83,16 @@ async def test_money_that_comes_back_tells_when() -> None:
 
 
 async def test_money_that_does_not_come_back_has_no_time() -> None:
-    error = presentation.error(await refused({"budget": "0.0001"}, 1, money=100), NAMES)
+    error = presentation.limit_error(await refused({"budget": "0.0001"}, 1, cost=100), NAMES)
     assert error.headers == {"x-should-retry": "false"}
     assert "somebody has to raise it" in error.message
 
 
 async def test_the_headers_are_of_the_tightest_limits() -> None:
-    counters = MemoryCounterStore(Clock())
+    counters = MemoryCounterStore()
     limits = {"rpm": 60, "tpm": 6000, "models": {"gpt-4o": {"rpm": 5}}}
-    reservation = held(await counters.reserve(wanted(limits, tokens=100), NOW))
-    assert presentation.headers(reservation.charges, reservation.counters) == {
+    reservation = granted(await counters.reserve(charges_for(limits, tokens=100), NOW))
+    assert presentation.rate_limit_headers(reservation.charges, reservation.counters) == {
         "x-ratelimit-limit-requests": "5",
         "x-ratelimit-remaining-requests": "4",
         "x-ratelimit-reset-requests": "12s",
@@ -102,16 +101,21 @@ async def test_the_headers_are_of_the_tightest_limits() -> None:
         "x-ratelimit-reset-tokens": "1s",
     }
     counters.settle(reservation, [1, 10, 1])
-    assert presentation.headers(reservation.charges, reservation.counters)["x-ratelimit-remaining-tokens"] == "5990"
+    assert (
+        presentation.rate_limit_headers(reservation.charges, reservation.counters)["x-ratelimit-remaining-tokens"]
+        == "5990"
+    )
 
 
 async def test_what_is_left_keeps_spent_and_reserved_apart() -> None:
-    counters = MemoryCounterStore(Clock())
-    charges = wanted({"tpm": 1000, "max_parallel": 3, "budget": "1/week"}, tokens=100, money=250_000)
-    counters.settle(held(await counters.reserve(charges, NOW)), [50, 0, 100_000])
-    held(await counters.reserve(charges, NOW))
-    levels = await counters.counters(charges, NOW)
-    shown = [presentation.left(charge.limit, level, NOW) for charge, level in zip(charges, levels, strict=True)]
+    counters = MemoryCounterStore()
+    charges = charges_for({"tpm": 1000, "max_parallel": 3, "budget": "1/week"}, tokens=100, cost=250_000)
+    counters.settle(granted(await counters.reserve(charges, NOW)), [50, 0, 100_000])
+    granted(await counters.reserve(charges, NOW))
+    levels = await counters.read(charges, NOW)
+    shown = [
+        presentation.describe_limit(charge.limit, level, NOW) for charge, level in zip(charges, levels, strict=True)
+    ]
     numbers = [(one["kind"], one["used"], one["reserved"], one["remaining"]) for one in shown[:2]]
     assert numbers == [("tokens", 50, 100, 850), ("parallel", 1, 0, 2)]
     names = ("limit", "used", "reserved", "remaining")

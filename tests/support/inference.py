@@ -50,7 +50,7 @@ def world(
     asks: bool = True,
 ) -> World:
     clock = Clock()
-    counters = MemoryCounterStore(clock)
+    counters = MemoryCounterStore()
     ledger = ListLedger()
     refusals: list[str] = []
     admission = Admission(

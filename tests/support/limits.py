@@ -1,34 +1,46 @@
-"""Limits to test with."""
+"""Builds charges and capacity requests to test limits with."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from gateway.limits.algorithms import Amounts, Charge
 from gateway.limits.config import read_limits
-from gateway.limits.matching import LimitChain, applicable_limits, charges
-from gateway.limits.store import Reservation
+from gateway.limits.matching import CapacityRequest, LimitChain
+from gateway.limits.store import LimitExceeded, Reservation
 
 NOW = 1_800_000_000_000
-"""In milliseconds: a Friday morning."""
+"""A Friday morning, in milliseconds since the epoch."""
 
 
-def wanted(
-    limits: dict[str, Any],
-    tokens: int = 0,
-    money: int = 0,
-    floors: tuple[int, int] | None = None,
-    **more: Any,
-) -> Sequence[Charge]:
-    """The demands of one request of the token ``tok_a`` that has these limits; ``floors`` of tokens and money."""
+def capacity_request(
+    limits: dict[str, Any], tokens: int = 0, cost: int = 0, minimums: tuple[int, int] | None = None, **more: Any
+) -> CapacityRequest:
+    """One request of the token ``tok_a`` (or ``limited``, where a parent has the limits) for the model ``gpt-4o``.
+
+    ``minimums`` are of tokens and cost; without them the estimates are exact. ``queue`` is the token that waits.
+    """
     found = read_limits(limits)
     assert found is not None
-    token_minimum, cost_minimum = (tokens, money) if floors is None else floors
-    line = LimitChain([(more.get("holder", "tok_a"), found)])
-    amounts = Amounts(tokens, token_minimum, money, cost_minimum)
-    return charges(applicable_limits(line, (more.get("model", "gpt-4o"),), more.get("now", NOW)), amounts)
+    minimum_tokens, minimum_cost = (tokens, cost) if minimums is None else minimums
+    limited = more.get("limited", "tok_a")
+    return CapacityRequest(
+        more.get("queue", limited),
+        LimitChain([(limited, found)]),
+        (more.get("model", "gpt-4o"),),
+        Amounts(tokens, minimum_tokens, cost, minimum_cost),
+        more.get("is_free", False),
+    )
 
 
-def held(outcome: object) -> Reservation:
-    """What was granted."""
+def charges_for(limits: dict[str, Any], tokens: int = 0, cost: int = 0, **more: Any) -> list[Charge]:
+    """What one request has to reserve at ``now``."""
+    return capacity_request(limits, tokens, cost, **more).charges(more.get("now", NOW))
+
+
+def granted(outcome: Reservation | LimitExceeded) -> Reservation:
     assert isinstance(outcome, Reservation), outcome
+    return outcome
+
+
+def refused(outcome: Reservation | LimitExceeded) -> LimitExceeded:
+    assert isinstance(outcome, LimitExceeded), outcome
     return outcome

@@ -36,9 +36,11 @@ class CheckEndpoints:
             return response.json(ctx, 200, _refused(unpriced, None))
         now = self._admission.limiter.now()
         if outlook.refusal is not None:
-            binding = presentation.left(outlook.refusal.charge.limit, outlook.refusal.level, now)
-            return response.json(ctx, 200, _refused(presentation.error(outlook.refusal, ctx.caller.names), binding))
-        tightest = presentation.left(*outlook.tightest, now) if outlook.tightest else None
+            binding = presentation.describe_limit(outlook.refusal.charge.limit, outlook.refusal.counter, now)
+            return response.json(
+                ctx, 200, _refused(presentation.limit_error(outlook.refusal, ctx.caller.names), binding)
+            )
+        tightest = presentation.describe_limit(*outlook.tightest, now) if outlook.tightest else None
         return response.json(ctx, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
 
 

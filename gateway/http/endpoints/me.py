@@ -30,7 +30,7 @@ class MeEndpoints:
         now = int(authorizer.now * 1000)
         told = _told(authorizer, is_open=ctx.caller is ANONYMOUS)
         return response.json(
-            ctx, 200, {**told, "left": [presentation.left(limit, level, now) for limit, level in usage]}
+            ctx, 200, {**told, "left": [presentation.describe_limit(limit, level, now) for limit, level in usage]}
         )
 
 

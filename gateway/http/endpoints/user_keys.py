@@ -11,7 +11,7 @@ from gateway.core.money import usd
 from gateway.http import params, response
 from gateway.http.context import RequestContext
 from gateway.inference.admission import Admission
-from gateway.limits.algorithms import Kind
+from gateway.limits.algorithms import LimitKind
 from gateway.limits.matching import LimitChain
 from gateway.tokens import validation
 from gateway.tokens.models import TokenRecord
@@ -58,7 +58,9 @@ class UserKeyEndpoints:
         """What its budgets leave it, in micro-dollars; 0 where it has none."""
         line = () if record.limits is None else ((record.id, record.limits),)
         usage = await self._admission.current_usage(LimitChain(line))
-        left = [limit.left(level) for limit, level in usage if limit.kind is Kind.BUDGET and limit.model is None]
+        left = [
+            limit.remaining(level) for limit, level in usage if limit.kind is LimitKind.BUDGET and limit.model is None
+        ]
         return max(0, min(left, default=0))
 
 

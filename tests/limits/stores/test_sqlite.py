@@ -14,7 +14,7 @@ from gateway.limits.store import CounterStoreUnavailable, LimitExceeded
 from gateway.limits.stores import sqlite_transactions
 from gateway.limits.stores.sqlite import DEAD_SECONDS, SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from tests.support.limits import NOW, held, wanted
+from tests.support.limits import NOW, charges_for, granted
 from tests.support.tokens import Clock
 
 PROCESSES = 8
@@ -25,9 +25,9 @@ def _add(path: Path) -> None:
     async def work() -> None:
         counters = SqliteCounterStore(path, time.time)
         running = asyncio.create_task(counters.run())
-        charges = wanted({"rpm": 10**9, "budget": "999999999"}, money=5)
+        charges = charges_for({"rpm": 10**9, "budget": "999999999"}, cost=5)
         for _ in range(INCREMENTS):
-            counters.settle(held(await counters.reserve(charges, NOW)), [1, 3])
+            counters.settle(granted(await counters.reserve(charges, NOW)), [1, 3])
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await counters.aclose()
@@ -45,9 +45,9 @@ async def test_eight_processes_add_up(tmp_path: Path) -> None:
         await asyncio.to_thread(process.join, 110)
     assert [process.exitcode for process in processes] == [0] * PROCESSES
     counters = SqliteCounterStore(path, Clock())
-    rpm, budget = await counters.counters(wanted({"rpm": 10**9, "budget": "999999999"}), NOW)
+    rpm, budget = await counters.read(charges_for({"rpm": 10**9, "budget": "999999999"}), NOW)
     assert rpm.used == PROCESSES * INCREMENTS * 60_000
-    assert (budget.used, budget.reserved, budget.shares) == (PROCESSES * INCREMENTS * 3, 0, None)
+    assert (budget.used, budget.reserved, budget.reserved_by_worker) == (PROCESSES * INCREMENTS * 3, 0, None)
     await counters.aclose()
 
 
@@ -55,8 +55,8 @@ async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
     clock = Clock()
     path = tmp_path / COUNTERS_FILE
     dead, alive = SqliteCounterStore(path, clock), SqliteCounterStore(path, clock)
-    charges = wanted({"tpm": 100, "max_parallel": 1, "budget": "1"}, tokens=80, money=900_000)
-    kept = held(await dead.reserve(charges, NOW))
+    charges = charges_for({"tpm": 100, "max_parallel": 1, "budget": "1"}, tokens=80, cost=900_000)
+    kept = granted(await dead.reserve(charges, NOW))
     outcome = await alive.reserve(charges, NOW)
     assert isinstance(outcome, LimitExceeded)
     assert outcome.is_waiting_for_others
@@ -65,21 +65,21 @@ async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
     assert isinstance(await alive.reserve(charges, NOW), LimitExceeded)
     clock.now += 1
     await _house(alive)
-    again = held(await alive.reserve(charges, NOW))
+    again = granted(await alive.reserve(charges, NOW))
     dead.settle(kept, [50, 0, 400_000])  # it was only asleep: what it used counts, what it held is not given back twice
-    await dead._settle_there()
-    levels = await alive.counters(charges, NOW)
+    await dead._flush_in_thread()
+    levels = await alive.read(charges, NOW)
     assert [level.reserved for level in levels] == [80, 1, 900_000]
     assert [levels[0].used, levels[2].used] == [50 * 60_000, 400_000]
     await _house(dead)
     alive.settle(again, [80, 0, 1])
     await alive.aclose()
-    held(await dead.reserve(wanted({"max_parallel": 1}), NOW))
+    granted(await dead.reserve(charges_for({"max_parallel": 1}), NOW))
     await dead.aclose()
 
 
 async def _house(counters: SqliteCounterStore) -> None:
-    assert await counters._kept(counters._keep_house)
+    assert await counters._kept(counters._heartbeat)
 
 
 @contextmanager
@@ -99,9 +99,9 @@ async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
     path = tmp_path / COUNTERS_FILE
     counters = SqliteCounterStore(path, Clock())
     running = asyncio.create_task(counters.run())
-    charges = wanted({"max_parallel": 1})
-    counters.settle(held(await counters.reserve(charges, NOW)), [0])
-    await counters._settle_there()
+    charges = charges_for({"max_parallel": 1})
+    counters.settle(granted(await counters.reserve(charges, NOW)), [0])
+    await counters._flush_in_thread()
     for steps in range(40):
         with somebody_looking(path):
             request = asyncio.create_task(counters.reserve(charges, NOW))
@@ -111,12 +111,12 @@ async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
         request.cancel()
         outcome = (await asyncio.gather(request, return_exceptions=True))[0]
         if not isinstance(outcome, asyncio.CancelledError):
-            counters.settle(held(outcome), [0])
+            counters.settle(granted(outcome), [0])
         await asyncio.to_thread(lambda: counters._file._thread.submit(int).result())
         await asyncio.sleep(0)
-        await counters._settle_there()
-        [level] = await counters.counters(charges, NOW)
-        assert (level.reserved, level.shares) == (0, None)
+        await counters._flush_in_thread()
+        [level] = await counters.read(charges, NOW)
+        assert (level.reserved, level.reserved_by_worker) == (0, None)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await counters.aclose()
@@ -127,40 +127,40 @@ MONEY = {"budget": "0.0001"}
 
 async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_path: Path) -> None:
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    charges = wanted(MONEY, money=30)
-    reservation = held(await counters.reserve(charges, NOW))
+    charges = charges_for(MONEY, cost=30)
+    reservation = granted(await counters.reserve(charges, NOW))
     counters._file.reader().close()
     for attempt in (
         counters.reserve(charges, NOW),
         counters.extend(reservation, 0, 10, NOW),
-        counters.counters(charges, NOW),
+        counters.read(charges, NOW),
     ):
         with pytest.raises(CounterStoreUnavailable):
             await attempt
     assert not counters.is_up
     counters.settle(reservation, [20])
-    counters._settle_here()
-    assert counters.waiting == 1
+    counters._flush_on_loop()
+    assert counters.pending == 1
     counters._file._here = None
-    await counters._settle_there()
-    [budget] = await counters.counters(charges, NOW)
+    await counters._flush_in_thread()
+    [budget] = await counters.read(charges, NOW)
     assert (budget.used, budget.reserved, counters.is_up) == (20, 0, True)
     await counters.aclose()
 
 
 async def test_a_row_that_is_not_ours_lets_nobody_pass(tmp_path: Path) -> None:
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    held(await counters.reserve(wanted(MONEY, money=1), NOW))
+    granted(await counters.reserve(charges_for(MONEY, cost=1), NOW))
     counters._file.reader().execute("UPDATE counters SET levels = x'ff00'")
     with pytest.raises(CounterStoreUnavailable):
-        await counters.reserve(wanted(MONEY, money=1), NOW)
-    held(await counters.reserve(wanted(MONEY, money=1, holder="tok_b"), NOW))
+        await counters.reserve(charges_for(MONEY, cost=1), NOW)
+    granted(await counters.reserve(charges_for(MONEY, cost=1, limited="tok_b"), NOW))
     await counters.aclose()
 
 
 async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> None:
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
+    reservation = granted(await counters.reserve(charges_for(MONEY, cost=30), NOW))
     with somebody_looking(tmp_path / COUNTERS_FILE):
         more = asyncio.create_task(counters.extend(reservation, 0, 50, NOW))
         await asyncio.sleep(0)
@@ -178,8 +178,8 @@ async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> N
     await asyncio.to_thread(lambda: counters._file._thread.submit(int).result())
     await asyncio.sleep(0)
     counters.settle(reservation, [70])
-    await counters._settle_there()
-    [budget] = await counters.counters(wanted(MONEY), NOW)
+    await counters._flush_in_thread()
+    [budget] = await counters.read(charges_for(MONEY), NOW)
     assert (budget.used, budget.reserved) == (70, 0)
     await counters.aclose()
 
@@ -187,37 +187,37 @@ async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> N
 async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_transactions, "LONGEST_WAIT_SECONDS", 0.02)
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    reservation = held(await counters.reserve(wanted(MONEY, money=30), NOW))
+    reservation = granted(await counters.reserve(charges_for(MONEY, cost=30), NOW))
     counters.settle(reservation, [10])
     with somebody_looking(tmp_path / COUNTERS_FILE):
         with pytest.raises(CounterStoreUnavailable, match="held by another process for too long"):
-            await counters.reserve(wanted(MONEY, money=30), NOW)
-        counters._settle_here()
+            await counters.reserve(charges_for(MONEY, cost=30), NOW)
+        counters._flush_on_loop()
         running = asyncio.create_task(counters.run())
         async with asyncio.timeout(10):
             while counters.is_up:
                 await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        assert counters.waiting == 1
+        assert counters.pending == 1
     await counters.aclose()
     again = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    [budget] = await again.counters(wanted(MONEY), NOW)
+    [budget] = await again.read(charges_for(MONEY), NOW)
     assert (budget.used, budget.reserved) == (10, 0)
     await again.aclose()
 
 
 async def test_the_loop_does_not_go_on_with_a_file_that_only_it_had_open(tmp_path: Path) -> None:
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    counters.settle(held(await counters.reserve(wanted(MONEY, money=60), NOW)), [60])
-    counters._settle_here()
+    counters.settle(granted(await counters.reserve(charges_for(MONEY, cost=60), NOW)), [60])
+    counters._flush_on_loop()
     for path in tmp_path.iterdir():
         path.unlink()
     await _house(counters)  # the thread's first look
     other = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    other.settle(held(await other.reserve(wanted(MONEY, money=70), NOW)), [70])
-    other._settle_here()
-    [budget] = await counters.counters(wanted(MONEY), NOW)
+    other.settle(granted(await other.reserve(charges_for(MONEY, cost=70), NOW)), [70])
+    other._flush_on_loop()
+    [budget] = await counters.read(charges_for(MONEY), NOW)
     assert budget.used == 70
     await counters.aclose()
     await other.aclose()
