@@ -18,7 +18,7 @@ from gateway.tokens.cache import FileState
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role
 from gateway.tokens.stores.json_format import TokenDocument
-from tests.support.gateway import running_gateway
+from tests.support.gateway import StartGateway
 from tests.support.tokens import NOW, Clock, content, entry, record
 
 KEY = "sk-environment-key-made-up"
@@ -188,12 +188,14 @@ def test_secrets_are_looked_up_by_hash_alone() -> None:
     assert admitted(gateway, secret.digest(ACTIVE)) is admitted(gateway, TOKENS[0].id) is None
 
 
-async def test_a_running_gateway_that_had_a_token_for_a_moment_never_opens_again(tmp_path: Path) -> None:
+async def test_a_running_gateway_that_had_a_token_for_a_moment_never_opens_again(
+    tmp_path: Path, start_gateway: StartGateway
+) -> None:
     """Nobody asked it anything in between."""
     path = tmp_path / "api_tokens.json"
-    async with running_gateway(tmp_path) as gateway:
-        assert gateway.app.mode is Mode.OPEN
-        for data in (content(entry(REVOKED)), content(), b"{}"):
-            path.write_bytes(data)
-            await gateway.app.token_cache.refresh()
-        assert gateway.app.mode is Mode.FILE
+    gateway = await start_gateway()
+    assert gateway.app.mode is Mode.OPEN
+    for data in (content(entry(REVOKED)), content(), b"{}"):
+        path.write_bytes(data)
+        await gateway.refresh_tokens()
+    assert gateway.app.mode is Mode.FILE

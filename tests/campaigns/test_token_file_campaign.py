@@ -202,7 +202,7 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
 async def _damage_and_ask(client: aiohttp.ClientSession, gateway: Running, path: Path, damage: Damage) -> None:
     name, do = damage
     do(path)
-    await gateway.app.token_cache.refresh()
+    await gateway.refresh_tokens()
     for who, key in (("nobody", None), ("a revoked token", REVOKED), ("an unknown token", STRANGE_KEY)):
         status = await _status(client, gateway, key)
         assert not 200 <= status < 300, f"{name}: {who} was let in"

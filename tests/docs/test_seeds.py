@@ -30,7 +30,7 @@ from tests.support.gateway import (
 )
 from tests.support.reply import check_error
 from tests.support.tokens import NOW, Clock, content, entry
-from tests.support.wire import post, request, talk
+from tests.support.wire import post, talk
 
 EMAIL = "user@example.com"
 _ADDRESSES = re.compile(r"http://localhost:[58]000|https://your-speakr-instance\.com")
@@ -79,7 +79,7 @@ class Scene:
 
     async def shell(self, command: str, held: str = "") -> str:
         printed = await self.run("bash", "-euo", "pipefail", "-c", self.at_home(command, held))
-        await self.gateway.app.token_cache.refresh()
+        await self.gateway.refresh_tokens()
         return printed
 
     async def curl(self, command: str, held: str = "") -> Any:
@@ -91,13 +91,13 @@ class Scene:
     async def ask(self, method: str, path: str, held: str | None = None, body: Any = None) -> Any:
         headers = [JSON, ("X-API-Key", held)] if held else [JSON]
         data = None if body is None else json.dumps(body).encode()
-        reply = await talk(self.gateway.port, request(method, path, headers, data))
+        reply = await self.gateway.request(method, path, headers, data)
         assert reply.status in (200, 201), reply
         return reply.json()
 
     async def uses_are_written(self) -> None:
-        await self.gateway.app.last_used.flush()
-        await self.gateway.app.token_cache.refresh()
+        await self.gateway.flush_last_used()
+        await self.gateway.refresh_tokens()
 
 
 @asynccontextmanager
@@ -190,7 +190,7 @@ async def test_voice_differs_once_there_is_a_token_not_anybody_makes_another(ope
     await opened.curl(VOICE_CREATE)
     refused = await opened.curl(VOICE_CREATE)
     assert refused["error"]["type"] == "invalid_request_error"
-    away = await talk(opened.gateway.port, post("/api/tokens", b'{"name":"x"}', [("X-Forwarded-For", "203.0.113.9")]))
+    away = await opened.gateway.post("/api/tokens", b'{"name":"x"}', [("X-Forwarded-For", "203.0.113.9")])
     check_error(away, 401, "invalid_request_error", None)
 
 
@@ -233,7 +233,7 @@ async def test_store_a_key_from_its_making_to_its_end(guarded: Scene) -> None:
     assert (status["hasKey"], status["keyName"], status["usageCount"] >= 1) == (True, "Production Key", True)
     assert (status["generatedAt"], status["lastUsed"]) == (to_iso(NOW), to_iso(NOW + 60))
     assert await guarded.ask("DELETE", f"/api/user/key/{EMAIL}", made["key"]) == STORE_REVOKED
-    reply = await talk(guarded.gateway.port, request("GET", "/v1/models", [("X-API-Key", made["key"])]))
+    reply = await guarded.gateway.request("GET", "/v1/models", [("X-API-Key", made["key"])])
     check_error(reply, 401, "invalid_request_error", "invalid_api_key")
 
 
@@ -244,14 +244,14 @@ async def test_store_without_a_key(guarded: Scene) -> None:
             "hasKey": False, "generatedAt": None, "lastUsed": None, "usageCount": 0, "keyName": None, "keyPrefix": None,
             "balance": 0,
         }}  # fmt: skip
-    reply = await talk(guarded.gateway.port, request("DELETE", f"/api/user/key/{EMAIL}", [BEARER]))
+    reply = await guarded.gateway.request("DELETE", f"/api/user/key/{EMAIL}", [BEARER])
     check_error(reply, 404, "invalid_request_error", "key_not_found")
 
 
 async def test_store_a_new_key_replaces_the_old_one(guarded: Scene) -> None:
     first = await guarded.ask("POST", "/api/user/key", KEY, STORE_REQUEST)
     second = await guarded.ask("POST", "/api/user/key", first["key"], {**STORE_REQUEST, "key_name": "Next"})
-    reply = await talk(guarded.gateway.port, request("GET", "/v1/models", [("X-API-Key", first["key"])]))
+    reply = await guarded.gateway.request("GET", "/v1/models", [("X-API-Key", first["key"])])
     check_error(reply, 401, "invalid_request_error", "invalid_api_key")
     await guarded.ask("GET", "/v1/models", second["key"])
     status = (await guarded.ask("GET", f"/api/user/key/{EMAIL}", second["key"]))["keyPreference"]
@@ -284,7 +284,7 @@ async def test_store_differs_keys_are_for_their_owner(guarded: Scene, method: st
     path = "/api/user/key" if method == "POST" else f"/api/user/key/{EMAIL}"
     body = json.dumps(STORE_REQUEST).encode() if method == "POST" else None
     for headers, status in (([], 401), ([("X-API-Key", other["key"])], 403 if method == "POST" else 404)):
-        assert (await talk(guarded.gateway.port, request(method, path, [JSON, *headers], body))).status == status
+        assert (await guarded.gateway.request(method, path, [JSON, *headers], body)).status == status
 
 
 # FreeGPT: token_manager.py, .env, three modes
@@ -380,7 +380,7 @@ async def test_freegpt_the_old_python_client(opened: Scene) -> None:
     headers = [("User-Agent", "OpenAI/v1 PythonBindings/0.28.1"), ("X-OpenAI-Client-User-Agent", '{"lang": "python"}')]
     body = b'{"model": "freegpt-4", "messages": [{"role": "user", "content": "Hello!"}]}'
     bearer = ("Authorization", f"Bearer {held}")
-    reply = await talk(opened.gateway.port, post("/v1/chat/completions", body, [bearer, *headers]))
+    reply = await opened.gateway.post("/v1/chat/completions", body, [bearer, *headers])
     assert reply.json()["choices"][0]["message"]["content"] == "Hello!"
 
 
@@ -516,7 +516,7 @@ async def test_speakr_revoked_tokens_stop_at_once_and_for_ever(guarded: Scene) -
     await guarded.ask("POST", f"/api/tokens/{made['id']}/revoke", KEY)
     assert not await enters(guarded.gateway.port, made["token"])
     for body in (b'{"status": "active"}', b'{"revoked_at": null}'):
-        reply = await talk(guarded.gateway.port, request("PATCH", f"/api/tokens/{made['id']}", [JSON, BEARER], body))
+        reply = await guarded.gateway.request("PATCH", f"/api/tokens/{made['id']}", [JSON, BEARER], body)
         check_error(reply, 400, "invalid_request_error", "unknown_parameter")
     assert (await guarded.ask("GET", f"/api/tokens/{made['id']}", KEY))["status"] == "revoked"
 
@@ -525,14 +525,14 @@ async def test_speakr_what_goes_wrong(guarded: Scene) -> None:
     """The prefix requires a space, and a half-copied token is none."""
     made = await guarded.ask("POST", "/api/tokens", KEY, {"name": "CLI access"})
     for value in (f"Bearer{made['token']}", f"Bearer {made['token'][:-1]}", f"Token {made['token']}"):
-        reply = await talk(guarded.gateway.port, request("GET", "/api/tokens", [("Authorization", value)]))
+        reply = await guarded.gateway.request("GET", "/api/tokens", [("Authorization", value)])
         check_error(reply, 401, "invalid_request_error", "invalid_api_key")
-    member = await talk(guarded.gateway.port, request("GET", "/api/tokens", [("API-Token", made["token"])]))
+    member = await guarded.gateway.request("GET", "/api/tokens", [("API-Token", made["token"])])
     assert [token["id"] for token in member.json()["tokens"]] == [made["id"]]
 
 
 async def test_speakr_differs_what_is_somebody_elses_does_not_exist(guarded: Scene) -> None:
     """There 403, which tells that it exists; here 404."""
     mine, other = [await guarded.ask("POST", "/api/tokens", KEY, {"name": name}) for name in ("mine", "other")]
-    reply = await talk(guarded.gateway.port, request("GET", f"/api/tokens/{other['id']}", [("api-key", mine["token"])]))
+    reply = await guarded.gateway.request("GET", f"/api/tokens/{other['id']}", [("api-key", mine["token"])])
     check_error(reply, 404, "invalid_request_error", "token_not_found")

@@ -71,7 +71,7 @@ async def test_while_waiting(tmp_path: Path, body: bytes, leave: str) -> None:
         else:
             client.writer.close()
         await upstream_is_left(upstream)
-        await nothing_is_running(gateway)
+        await gateway.wait_idle()
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/engines/m/chat/completions"])
@@ -84,7 +84,7 @@ async def test_while_not_reading(tmp_path: Path, path: str) -> None:
         await slow.began.wait()
         client.abort()
         await upstream_is_left(upstream)
-        await nothing_is_running(gateway)
+        await gateway.wait_idle()
 
 
 async def test_while_uploading(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_while_uploading(tmp_path: Path) -> None:
         client.abort()
         async with asyncio.timeout(SOON):
             await taker.ended.wait()
-        await nothing_is_running(gateway)
+        await gateway.wait_idle()
 
 
 async def test_while_an_upload_is_stuck(tmp_path: Path) -> None:
@@ -104,16 +104,16 @@ async def test_while_an_upload_is_stuck(tmp_path: Path) -> None:
         await taker.began.wait()
         await stands_still(client)
         client.abort()
-        await nothing_is_running(gateway)
+        await gateway.wait_idle()
 
 
 async def test_while_a_json_body_arrives(tmp_path: Path) -> None:
     slow = Slow()
     async with gateway_before(slow, tmp_path) as (upstream, gateway), connected(gateway.port) as client:
         await client.send(post()[:-20])
-        await something_is_running(gateway)
+        await gateway.wait_started()
         client.abort()
-        await nothing_is_running(gateway)
+        await gateway.wait_idle()
         assert not upstream.requests
 
 
@@ -126,7 +126,7 @@ async def test_behind_pipelined_requests(tmp_path: Path) -> None:
         await stands_still(client)
         client.abort()
         await upstream_is_left(upstream)
-        await nothing_is_running(gateway)
+        await gateway.wait_idle()
 
 
 async def stands_still(client: Client) -> None:
@@ -174,14 +174,4 @@ async def uploading(folder: Path, read_on: bool) -> AsyncIterator[tuple[Running,
         server.close()
         for writer in taker.writers:
             writer.transport.abort()
-            await asyncio.sleep(0)
-
-
-async def nothing_is_running(gateway: Running, seconds: float = SOON) -> None:
-    assert await gateway.app.in_flight.wait_idle(seconds), "a request still runs"
-
-
-async def something_is_running(gateway: Running) -> None:
-    async with asyncio.timeout(5):
-        while not len(gateway.app.in_flight):
             await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.test_client_gone import HALF, SAY, UPLOAD_HEAD, nothing_is_running
+from tests.http.test_client_gone import HALF, SAY, UPLOAD_HEAD
 from tests.support.gateway import STREAM, Running
 from tests.support.upstream import Connection, Received, Upstream
 from tests.support.wire import connected, gateway_before, post
@@ -75,8 +75,8 @@ def resident() -> int:
 
 async def settled(gateway: Running, upstream: Upstream) -> tuple[int, int, int]:
     """(tasks, open files, resident bytes) once everything that was begun has ended."""
-    await nothing_is_running(gateway, 5)
-    await gateway.app.ledger.flush()
+    await gateway.wait_idle(5)
+    await gateway.flush_usage()
     async with asyncio.timeout(5):
         for connection in upstream.connections:
             await connection.closed.wait()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.http.routes import Endpoints, routes
-from tests.support.gateway import BEARER, CHAT, KEY, STREAM, Running, running_gateway
+from tests.support.gateway import BEARER, CHAT, KEY, STREAM, Running, StartGateway, running_gateway
 from tests.support.reply import Reply, check_error
 from tests.support.upstream import Behaviour, Connection, Received, always, answer
 from tests.support.wire import connected, gateway_before, never, post, request, talk
@@ -84,32 +84,32 @@ def body_cases() -> list[Case]:
 
 @pytest.mark.parametrize(("method", "path"), GATED)
 @pytest.mark.parametrize("case", header_cases(), ids=lambda case: case.name)
-async def test_credentials(tmp_path: Path, method: str, path: str, case: Case) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_LOG_LEVEL="info") as gateway:
-        reply = await talk(gateway.port, request(method, path, case.headers, case.body))
-        error = check_error(reply, case.status, INVALID, case.code)
-        if case.status == 401:
-            assert reply.header("WWW-Authenticate") == "Bearer"
-        if case.code == "invalid_api_key":
-            assert error["message"].startswith("Invalid API key provided")
+async def test_credentials(start_gateway: StartGateway, method: str, path: str, case: Case) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_LOG_LEVEL="info")
+    reply = await gateway.request(method, path, case.headers, case.body)
+    error = check_error(reply, case.status, INVALID, case.code)
+    if case.status == 401:
+        assert reply.header("WWW-Authenticate") == "Bearer"
+    if case.code == "invalid_api_key":
+        assert error["message"].startswith("Invalid API key provided")
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
 @pytest.mark.parametrize("case", body_cases(), ids=lambda case: case.name)
-async def test_bodies(tmp_path: Path, method: str, path: str, case: Case) -> None:
+async def test_bodies(start_gateway: StartGateway, method: str, path: str, case: Case) -> None:
     headers = [("Content-Type", "application/json"), *case.headers]
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_MAX_BODY_MB="0.5") as gateway:
-        reply = await talk(gateway.port, request(method, path, headers, case.body))
-        check_error(reply, case.status, INVALID, case.code)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_MAX_BODY_MB="0.5")
+    reply = await gateway.request(method, path, headers, case.body)
+    check_error(reply, case.status, INVALID, case.code)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"])
 @pytest.mark.parametrize("body", [b"{}", b'{"model":null}', b'{"model":""}'])
-async def test_no_model(tmp_path: Path, path: str, body: bytes) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        error = check_error(await talk(gateway.port, post(path, body)), 400, INVALID, "missing_required_parameter")
-        assert error["param"] == "model"
-        assert error["message"] == "you must provide a model parameter"
+async def test_no_model(start_gateway: StartGateway, path: str, body: bytes) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    error = check_error(await gateway.post(path, body), 400, INVALID, "missing_required_parameter")
+    assert error["param"] == "model"
+    assert error["message"] == "you must provide a model parameter"
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ async def test_no_model(tmp_path: Path, path: str, body: bytes) -> None:
         (request("POST", "/v1/rerank", [BEARER], b""), 404, None),
     ],
 )
-async def test_requests_that_are_none(tmp_path: Path, data: bytes, status: int, code: str | None) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_LOG_LEVEL="info") as gateway:
-        check_error(await talk(gateway.port, data), status, INVALID, code)
+async def test_requests_that_are_none(start_gateway: StartGateway, data: bytes, status: int, code: str | None) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_LOG_LEVEL="info")
+    check_error(await talk(gateway.port, data), status, INVALID, code)
 
 
 async def resets(_received: Received, connection: Connection) -> None:
@@ -190,20 +190,20 @@ UPSTREAM_CASES = [
 async def test_upstreams(tmp_path: Path, path: str, body: bytes, case: Upstreams) -> None:
     short = {"GATEWAY_FIRST_BYTE_TIMEOUT": "0.1", "GATEWAY_CHUNK_TIMEOUT": "0.1"} if case.status == 504 else {}
     async with gateway_before(case.behave, tmp_path, **short) as (_, gateway):
-        check_error(await talk(gateway.port, post(path, body)), case.status, "upstream_error", case.code)
+        check_error(await gateway.post(path, body), case.status, "upstream_error", case.code)
 
 
 @pytest.mark.parametrize(("method", "path"), GATED)
-async def test_upstream_is_not_there(tmp_path: Path, method: str, path: str) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL="http://127.0.0.1:1/v1") as gateway:
-        data = request(method, path, [BEARER], CHAT if method == "POST" else None)
-        check_error(await talk(gateway.port, data), 502, "upstream_error", "upstream_unreachable")
+async def test_upstream_is_not_there(start_gateway: StartGateway, method: str, path: str) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL="http://127.0.0.1:1/v1")
+    data = request(method, path, [BEARER], CHAT if method == "POST" else None)
+    check_error(await talk(gateway.port, data), 502, "upstream_error", "upstream_unreachable")
 
 
 async def test_an_upstreams_own_error_passes_as_it_is(tmp_path: Path) -> None:
     body = b'{"error": {"message": "slow down", "type": "requests", "param": null, "code": "rate_limit_exceeded"} }'
     async with gateway_before(always(answer(body, "429 Too Many")), tmp_path) as (_, gateway):
-        reply = await talk(gateway.port, post())
+        reply = await gateway.post()
         check_error(reply, 429, "requests", "rate_limit_exceeded")
         assert reply.body == body
 
@@ -216,29 +216,29 @@ async def test_an_upstream_that_switches_protocols(tmp_path: Path, path: str) ->
 
     async with gateway_before(switches, tmp_path, GATEWAY_CHUNK_TIMEOUT="0.2") as (_, gateway):
         method = "POST" if "chat" in path else "GET"
-        reply = await talk(gateway.port, request(method, path, [BEARER], CHAT if method == "POST" else None))
+        reply = await gateway.request(method, path, [BEARER], CHAT if method == "POST" else None)
         assert reply.status in (502, 504)
         check_error(reply, reply.status, "upstream_error", reply.json()["error"]["code"])
 
 
 @pytest.mark.parametrize(("method", "path"), GATED)
-async def test_draining(tmp_path: Path, method: str, path: str) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        gateway.app.pipeline.draining = True
-        reply = await talk(gateway.port, request(method, path, [BEARER], CHAT if method == "POST" else None))
-        check_error(reply, 503, "server_error", "draining")
-        assert int(reply.header("Retry-After") or "") > 0
+async def test_draining(start_gateway: StartGateway, method: str, path: str) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    gateway.app.pipeline.draining = True
+    reply = await gateway.request(method, path, [BEARER], CHAT if method == "POST" else None)
+    check_error(reply, 503, "server_error", "draining")
+    assert int(reply.header("Retry-After") or "") > 0
 
 
 @pytest.mark.parametrize(("method", "path"), GATED)
-async def test_damaged_store(tmp_path: Path, method: str, path: str) -> None:
+async def test_damaged_store(tmp_path: Path, start_gateway: StartGateway, method: str, path: str) -> None:
     """Nobody can tell whether the file forbids this caller: 503, not 401 and not open."""
-    async with running_gateway(tmp_path) as gateway:
-        (tmp_path / "api_tokens.json").write_text("{ damaged")
-        gateway.app.look_at_tokens()
-        reply = await wait_for_status(gateway, request(method, path, [], CHAT if method == "POST" else None), 503)
-        check_error(reply, 503, "server_error", "store_unavailable")
-        assert int(reply.header("Retry-After") or "") > 0
+    gateway = await start_gateway()
+    (tmp_path / "api_tokens.json").write_text("{ damaged")
+    gateway.app.look_at_tokens()
+    reply = await wait_for_status(gateway, request(method, path, [], CHAT if method == "POST" else None), 503)
+    check_error(reply, 503, "server_error", "store_unavailable")
+    assert int(reply.header("Retry-After") or "") > 0
 
 
 async def wait_for_status(gateway: Running, data: bytes, status: int) -> Reply:

@@ -7,7 +7,7 @@ import pytest
 from gateway.tokens.changes import TokenSpec
 from tests.support.tokens import BY, Clock, service_at
 from tests.support.upstream import always, answer
-from tests.support.wire import gateway_before, request, talk
+from tests.support.wire import gateway_before
 
 GOOD = always(answer(b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'))
 
@@ -36,7 +36,7 @@ def limited(folder: Path) -> str:
 async def test_only_its_models(tmp_path: Path, path: str, body: bytes, status: int) -> None:
     headers = [("Authorization", f"Bearer {limited(tmp_path)}"), ("Content-Type", "application/json")]
     async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
-        reply = await talk(gateway.port, request("POST", path, headers, body))
+        reply = await gateway.request("POST", path, headers, body)
     assert (reply.status, len(upstream.requests)) == (status, 1 if status == 200 else 0)
 
 
@@ -44,7 +44,7 @@ async def test_only_its_models(tmp_path: Path, path: str, body: bytes, status: i
 async def test_no_body_that_cannot_be_checked(tmp_path: Path, kind: str) -> None:
     headers = [("Authorization", f"Bearer {limited(tmp_path)}"), ("Content-Type", kind)]
     async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
-        reply = await talk(gateway.port, request("POST", "/v1/audio/transcriptions", headers, b"model=o3"))
+        reply = await gateway.request("POST", "/v1/audio/transcriptions", headers, b"model=o3")
     assert (reply.status, upstream.requests) == (403, [])
 
 
@@ -55,5 +55,5 @@ async def test_what_has_no_body_passes(tmp_path: Path) -> None:
         ("Upgrade", "h2c"),
     ]
     async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
-        assert (await talk(gateway.port, request("GET", "/v1/files", headers))).status == 200
+        assert (await gateway.request("GET", "/v1/files", headers)).status == 200
     assert len(upstream.requests) == 1

@@ -17,7 +17,7 @@ from tests.support.gateway import JSON, Running
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, Clock, service_at
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer
-from tests.support.wire import connected, gateway_before, request, talk
+from tests.support.wire import connected, gateway_before, request
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 ANSWER = json.dumps({"id": "c", "object": "chat.completion", "choices": [], "usage": USAGE}).encode()
@@ -49,12 +49,12 @@ async def limiting(
 
 async def ask(gateway: Running, secret: str, body: bytes = CHAT, path: str = "/v1/chat/completions") -> Reply:
     headers = [JSON, ("Authorization", f"Bearer {secret}")]
-    return await talk(gateway.port, request("POST", path, headers, body), 20)
+    return await gateway.request("POST", path, headers, body)
 
 
 async def me(gateway: Running, secret: str) -> dict[str, dict[str, Any]]:
     """What is left, by kind."""
-    reply = await talk(gateway.port, request("GET", "/api/me", [("Authorization", f"Bearer {secret}")]))
+    reply = await gateway.request("GET", "/api/me", [("Authorization", f"Bearer {secret}")])
     return {one["kind"]: one for one in reply.json()["left"]}
 
 
@@ -114,9 +114,8 @@ async def test_35524_what_cannot_be_priced_does_not_pass_a_budget(tmp_path: Path
         assert "nobody knows what the model 'nobody-knows' costs" in error["message"]
         assert 'GATEWAY_CONFIG names: [prices."model-name"]' in error["message"]
         assert reply.header("x-should-retry") == "false"
-        form = await talk(
-            gateway.port,
-            request("POST", "/v1/audio/speech", [("Authorization", f"Bearer {secret}"), ("Content-Type", "a/b")], b"x"),
+        form = await gateway.request(
+            "POST", "/v1/audio/speech", [("Authorization", f"Bearer {secret}"), ("Content-Type", "a/b")], b"x"
         )
         assert form.status == 403
         assert upstream.requests == []
@@ -133,7 +132,7 @@ async def test_33923_counters_that_cannot_be_reached_let_nobody_pass(tmp_path: P
             assert reply.header("Retry-After")
         assert upstream.requests == []
         assert (await ask(gateway, free)).status == 200
-        page = (await talk(gateway.port, request("GET", "/metrics"))).body.decode()
+        page = await gateway.metrics()
         assert 'gateway_store_up{store="counters"} 0.0' in page
         assert 'gateway_refusals_total{reason="store"} 8.0' in page
 
@@ -210,9 +209,7 @@ async def test_parallel_requests_take_turns(tmp_path: Path, counters: str) -> No
     async with limiting(tmp_path, upstream, GATEWAY_COUNTERS=counters) as (_, gateway, _):
         asked = [asyncio.create_task(ask(gateway, secret, named("a"))) for _ in range(6)]
         await upstream.has(2)
-        async with asyncio.timeout(10):
-            while b"gateway_requests_queued 4.0" not in (await talk(gateway.port, request("GET", "/metrics"))).body:
-                await asyncio.sleep(0.001)
+        await gateway.wait_queued(4)
         # Who is only waiting has used no request: #39309.
         assert (await me(gateway, secret))["requests"]["used"] == 2
         assert (await me(gateway, secret))["parallel"]["used"] == 2
@@ -229,16 +226,9 @@ async def test_a_noisy_token_does_not_starve_another(tmp_path: Path) -> None:
     async with limiting(tmp_path, upstream) as (_, gateway, _):
         asked = [asyncio.create_task(ask(gateway, noisy, named("noisy"))) for _ in range(20)]
         await upstream.has(1)
-        async with asyncio.timeout(10):
-            while (
-                gateway.app.limiter._queues.get("x") is None
-                and sum(map(len, gateway.app.limiter._queues.values())) < 19
-            ):
-                await asyncio.sleep(0.001)
+        await gateway.wait_queued(19)
         asked.append(asyncio.create_task(ask(gateway, quiet, named("quiet"))))
-        async with asyncio.timeout(10):
-            while len(gateway.app.limiter._queues) < 2:
-                await asyncio.sleep(0.001)
+        await gateway.wait_queued(20)
         upstream.go.set()
         await asyncio.gather(*asked)
         assert upstream.order.index("quiet") <= 2
@@ -256,7 +246,7 @@ async def test_nobody_waits_longer_than_the_client_or_the_setting(
         headers = [JSON, ("Authorization", f"Bearer {secret}")]
         if header is not None:
             headers.append(("x-stainless-read-timeout", header))
-        reply = await talk(gateway.port, request("POST", "/v1/chat/completions", headers, named("b")))
+        reply = await gateway.request("POST", "/v1/chat/completions", headers, named("b"))
         error = check_error(reply, 429, "requests", "rate_limit_exceeded")
         assert "on requests at a time: Limit 1, Used 1" in error["message"]
         assert reply.header("retry-after-ms") == "1000"
@@ -273,13 +263,9 @@ async def test_who_leaves_the_queue_leaves_nothing_there(tmp_path: Path) -> None
         async with connected(gateway.port) as client:
             headers = [JSON, ("Authorization", f"Bearer {secret}")]
             await client.send(request("POST", "/v1/chat/completions", headers, named("gone")))
-            async with asyncio.timeout(10):
-                while not gateway.app.limiter._queues:
-                    await asyncio.sleep(0.001)
+            await gateway.wait_queued(1)
             client.abort()
-        async with asyncio.timeout(10):
-            while gateway.app.limiter._queues:
-                await asyncio.sleep(0.001)
+        await gateway.wait_queued(0)
         upstream.go.set()
         assert (await first).status == 200
         assert (await ask(gateway, secret, named("b"))).status == 200
@@ -325,14 +311,14 @@ async def test_openais_client_treats_each_refusal_rightly(tmp_path: Path) -> Non
             with pytest.raises(openai.RateLimitError) as caught:
                 await chat(client)
             assert caught.value.code == "insufficient_quota"
-        page = (await talk(gateway.port, request("GET", "/metrics"))).body
+        page = (await gateway.request("GET", "/metrics")).body
         assert b'gateway_refusals_total{reason="budget"} 1.0' in page  # no retry
         async with clients(rate) as client:
             await chat(client)
             clock.now += 59.9
             again = asyncio.create_task(chat(client))
             async with asyncio.timeout(10):
-                while b'reason="requests"} 1.0' not in (await talk(gateway.port, request("GET", "/metrics"))).body:
+                while b'reason="requests"} 1.0' not in (await gateway.request("GET", "/metrics")).body:
                     await asyncio.sleep(0.001)
             clock.now += 0.1
             await again
@@ -359,6 +345,6 @@ async def test_a_stored_answer_is_not_counted_again(tmp_path: Path) -> None:
     async with limiting(tmp_path) as (_, gateway, _):
         headers = [("Authorization", f"Bearer {secret}")]
         for _ in range(5):
-            assert (await talk(gateway.port, request("GET", "/v1/responses/resp_1", headers))).status == 200
+            assert (await gateway.request("GET", "/v1/responses/resp_1", headers)).status == 200
         left = await me(gateway, secret)
         assert [left[kind]["used"] for kind in ("tokens", "budget")] == [0, 0]

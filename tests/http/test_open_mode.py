@@ -9,28 +9,28 @@ from gateway.core.clock import SteadyClock
 from gateway.tokens import cache
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.service import TokenService
-from tests.support.gateway import CHAT, Running, running_gateway
+from tests.support.gateway import CHAT, Running, StartGateway
 from tests.support.reply import Headers, Reply, check_error
 from tests.support.tokens import BY, service_at
-from tests.support.wire import post, request, talk
+from tests.support.wire import request, talk
 
 MODELS = request("GET", "/v1/models")
 
 
 async def ask(gateway: Running, headers: Headers = (), path: str = "/v1/models") -> Reply:
-    return await talk(gateway.port, request("GET", path, headers))
+    return await gateway.request("GET", path, headers)
 
 
 async def mode(gateway: Running) -> str:
     return str((await ask(gateway, path="/healthz")).json()["mode"])
 
 
-async def test_loopback_is_served(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        assert await mode(gateway) == "open"
-        assert (await ask(gateway)).status == 200
-        assert (await talk(gateway.port, post(headers=()))).status == 200
-        assert (await ask(gateway, path="/metrics")).status == 200
+async def test_loopback_is_served(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    assert await mode(gateway) == "open"
+    assert (await ask(gateway)).status == 200
+    assert (await gateway.post(headers=())).status == 200
+    assert (await ask(gateway, path="/metrics")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -39,130 +39,132 @@ async def test_loopback_is_served(tmp_path: Path) -> None:
      ("Forwarded", "for=127.0.0.1"), ("X-Real-IP", "127.0.0.1"), ("x-forwarded-host", "localhost")],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/files", "/nowhere"])
-async def test_behind_a_proxy_nobody_is_local(tmp_path: Path, header: tuple[str, str], path: str) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        error = check_error(await ask(gateway, [header], path), 403, "permission_error", "insufficient_permissions")
-        for mend in ("token_manager.py create", "FREEGPT_API_KEY", "GATEWAY_ALLOW_OPEN"):
-            assert mend in error["message"]
-        reply = await ask(gateway, [header], "/metrics")
-        assert reply.status == 403
+async def test_behind_a_proxy_nobody_is_local(start_gateway: StartGateway, header: tuple[str, str], path: str) -> None:
+    gateway = await start_gateway()
+    error = check_error(await ask(gateway, [header], path), 403, "permission_error", "insufficient_permissions")
+    for mend in ("token_manager.py create", "FREEGPT_API_KEY", "GATEWAY_ALLOW_OPEN"):
+        assert mend in error["message"]
+    reply = await ask(gateway, [header], "/metrics")
+    assert reply.status == 403
 
 
-async def test_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, GATEWAY_TRUSTED_PROXIES="127.0.0.0/8") as gateway:
-        assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9")])).status == 403
-        assert (await ask(gateway, [("X-Forwarded-For", "127.0.0.1, 203.0.113.9")])).status == 403
-        assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9, nonsense")])).status == 403
-        assert (await ask(gateway, [("X-Forwarded-For", "127.0.0.1")])).status == 200
+async def test_a_trusted_proxy_is_believed(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(GATEWAY_TRUSTED_PROXIES="127.0.0.0/8")
+    assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9")])).status == 403
+    assert (await ask(gateway, [("X-Forwarded-For", "127.0.0.1, 203.0.113.9")])).status == 403
+    assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9, nonsense")])).status == 403
+    assert (await ask(gateway, [("X-Forwarded-For", "127.0.0.1")])).status == 200
 
 
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://", "", "http://[::1"]
 )
-async def test_pages_from_elsewhere(tmp_path: Path, origin: str) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        check_error(await ask(gateway, [("Origin", origin)]), 403, "permission_error", "insufficient_permissions")
-        assert (await ask(gateway, [("Origin", origin)], "/metrics")).status == 403
+async def test_pages_from_elsewhere(start_gateway: StartGateway, origin: str) -> None:
+    gateway = await start_gateway()
+    check_error(await ask(gateway, [("Origin", origin)]), 403, "permission_error", "insufficient_permissions")
+    assert (await ask(gateway, [("Origin", origin)], "/metrics")).status == 403
 
 
 @pytest.mark.parametrize(
     "origin", ["http://localhost:3000", "http://127.0.0.1", "https://app.localhost", "http://[::1]:5173"]
 )
-async def test_pages_from_here(tmp_path: Path, origin: str) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        assert (await ask(gateway, [("Origin", origin)])).status == 200
+async def test_pages_from_here(start_gateway: StartGateway, origin: str) -> None:
+    gateway = await start_gateway()
+    assert (await ask(gateway, [("Origin", origin)])).status == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "", "127.0.0.1.evil.example"]
 )
-async def test_names_that_point_here(tmp_path: Path, host: str) -> None:
+async def test_names_that_point_here(start_gateway: StartGateway, host: str) -> None:
     """DNS rebinding: the page's own name resolves to 127.0.0.1, so there is no Origin to see."""
-    async with running_gateway(tmp_path) as gateway:
-        data = MODELS.replace(b"Host: localhost", b"Host: " + host.encode())
-        check_error(await talk(gateway.port, data), 403, "permission_error", "insufficient_permissions")
+    gateway = await start_gateway()
+    data = MODELS.replace(b"Host: localhost", b"Host: " + host.encode())
+    check_error(await talk(gateway.port, data), 403, "permission_error", "insufficient_permissions")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]:8000", "localhost:8000", "app.localhost", "10.0.0.7:80"])
-async def test_names_of_this_machine(tmp_path: Path, host: str) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        assert (await talk(gateway.port, MODELS.replace(b"Host: localhost", b"Host: " + host.encode()))).status == 200
+async def test_names_of_this_machine(start_gateway: StartGateway, host: str) -> None:
+    gateway = await start_gateway()
+    assert (await talk(gateway.port, MODELS.replace(b"Host: localhost", b"Host: " + host.encode()))).status == 200
 
 
-async def test_allow_open_serves_everybody(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, GATEWAY_ALLOW_OPEN="on") as gateway:
-        assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9")])).status == 200
-        assert (await talk(gateway.port, MODELS.replace(b"Host: localhost", b"Host: evil.example"))).status == 200
-        assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9")], "/metrics")).status == 200
+async def test_allow_open_serves_everybody(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(GATEWAY_ALLOW_OPEN="on")
+    assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9")])).status == 200
+    assert (await talk(gateway.port, MODELS.replace(b"Host: localhost", b"Host: evil.example"))).status == 200
+    assert (await ask(gateway, [("X-Forwarded-For", "203.0.113.9")], "/metrics")).status == 200
 
 
-async def test_a_named_origin_may_come_in_open_mode(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, GATEWAY_CORS_ORIGINS="https://app.example.com") as gateway:
-        reply = await ask(gateway, [("Origin", "https://app.example.com")])
-        assert (reply.status, reply.header("Access-Control-Allow-Origin")) == (200, "https://app.example.com")
+async def test_a_named_origin_may_come_in_open_mode(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(GATEWAY_CORS_ORIGINS="https://app.example.com")
+    reply = await ask(gateway, [("Origin", "https://app.example.com")])
+    assert (reply.status, reply.header("Access-Control-Allow-Origin")) == (200, "https://app.example.com")
 
 
 def service(folder: Path) -> TokenService:
     return service_at(folder / "api_tokens.json", SteadyClock())
 
 
-async def test_the_first_token_closes_it_within_a_second(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        assert (await ask(gateway)).status == 200
-        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
-        async with asyncio.timeout(5):  # the bound is one second; a busy machine may be late itself
-            while (await ask(gateway)).status != 401:
-                await asyncio.sleep(0.02)
-        assert await mode(gateway) == "file"
-        assert (await ask(gateway, [("api-key", made.secret)])).status == 200
+async def test_the_first_token_closes_it_within_a_second(tmp_path: Path, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    assert (await ask(gateway)).status == 200
+    made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
+    async with asyncio.timeout(5):  # the bound is one second; a busy machine may be late itself
+        while (await ask(gateway)).status != 401:
+            await asyncio.sleep(0.02)
+    assert await mode(gateway) == "file"
+    assert (await ask(gateway, [("api-key", made.secret)])).status == 200
 
 
 @pytest.mark.parametrize("asked", [True, False], ids=["a request in between", "no request in between"])
 @pytest.mark.parametrize("how", ["delete", "unlink"])
-async def test_it_never_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool, how: str) -> None:
+async def test_it_never_opens_again(
+    tmp_path: Path, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, asked: bool, how: str
+) -> None:
     """Also if nobody asked for anything while the token was there."""
     monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
-    async with running_gateway(tmp_path) as gateway:
-        made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
-        await gateway.app.token_cache.refresh()
-        if asked:
-            assert (await ask(gateway)).status == 401
-        if how == "delete":
-            await asyncio.to_thread(service(tmp_path).delete, BY, made.record.id)
-        else:
-            (tmp_path / "api_tokens.json").unlink()
-        for _ in range(3):
-            await gateway.app.token_cache.refresh()
-        assert len(gateway.app.token_cache.view) == 0
-        check_error(await ask(gateway), 401, "invalid_request_error", None)
-        assert await mode(gateway) == "file"
+    gateway = await start_gateway()
+    made = await asyncio.to_thread(service(tmp_path).create, BY, TokenSpec(name="first"))
+    await gateway.refresh_tokens()
+    if asked:
+        assert (await ask(gateway)).status == 401
+    if how == "delete":
+        await asyncio.to_thread(service(tmp_path).delete, BY, made.record.id)
+    else:
+        (tmp_path / "api_tokens.json").unlink()
+    for _ in range(3):
+        await gateway.refresh_tokens()
+    assert len(gateway.app.token_cache.view) == 0
+    check_error(await ask(gateway), 401, "invalid_request_error", None)
+    assert await mode(gateway) == "file"
 
 
-async def test_a_damaged_file_is_not_open(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path) as gateway:
-        (tmp_path / "api_tokens.json").write_text('{"version": 1, "tokens": [')
-        await gateway.app.token_cache.refresh()
-        for path in ("/v1/models", "/v1/files", "/nowhere"):
-            check_error(await ask(gateway, path=path), 503, "server_error", "store_unavailable")
-        ready = await ask(gateway, path="/readyz")
-        assert (ready.status, ready.json()["problem"]) == (503, "the token file is damaged")
-        assert (await talk(gateway.port, post(headers=(), body=CHAT))).status == 503
+async def test_a_damaged_file_is_not_open(tmp_path: Path, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    (tmp_path / "api_tokens.json").write_text('{"version": 1, "tokens": [')
+    await gateway.refresh_tokens()
+    for path in ("/v1/models", "/v1/files", "/nowhere"):
+        check_error(await ask(gateway, path=path), 503, "server_error", "store_unavailable")
+    ready = await ask(gateway, path="/readyz")
+    assert (ready.status, ready.json()["problem"]) == (503, "the token file is damaged")
+    assert (await gateway.post(headers=(), body=CHAT)).status == 503
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version":1,"tokens":[]}'])
-async def test_files_without_tokens(tmp_path: Path, content: bytes) -> None:
+async def test_files_without_tokens(tmp_path: Path, start_gateway: StartGateway, content: bytes) -> None:
     """What holds no token leaves the gateway open; what is no token file does not."""
-    async with running_gateway(tmp_path) as gateway:
-        (tmp_path / "api_tokens.json").write_bytes(content)
-        await gateway.app.token_cache.refresh()
-        expected = 200 if content.startswith(b"{") else 503
-        assert (await ask(gateway)).status == expected
+    gateway = await start_gateway()
+    (tmp_path / "api_tokens.json").write_bytes(content)
+    await gateway.refresh_tokens()
+    expected = 200 if content.startswith(b"{") else 503
+    assert (await ask(gateway)).status == expected
 
 
-async def test_all_tokens_revoked_is_still_enforcement(tmp_path: Path) -> None:
+async def test_all_tokens_revoked_is_still_enforcement(tmp_path: Path, start_gateway: StartGateway) -> None:
     made = service(tmp_path).create(BY, TokenSpec(name="only"))
     service(tmp_path).revoke(BY, made.record.id)
-    async with running_gateway(tmp_path) as gateway:
-        assert await mode(gateway) == "file"
-        check_error(await ask(gateway), 401, "invalid_request_error", None)
-        check_error(await ask(gateway, [("api-key", made.secret)]), 401, "invalid_request_error", "invalid_api_key")
+    gateway = await start_gateway()
+    assert await mode(gateway) == "file"
+    check_error(await ask(gateway), 401, "invalid_request_error", None)
+    check_error(await ask(gateway, [("api-key", made.secret)]), 401, "invalid_request_error", "invalid_api_key")

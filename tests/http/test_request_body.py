@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.http import request_body
-from tests.support.gateway import BEARER, CHAT, JSON, KEY, running_gateway
+from tests.support.gateway import BEARER, CHAT, JSON, KEY, StartGateway, running_gateway
 from tests.support.reply import check_error
 from tests.support.upstream import Connection, Received, always, answer
 from tests.support.wire import connected, gateway_before, post, request, talk
@@ -29,9 +29,9 @@ def chunked(path: str, *parts: bytes, content_type: str = "application/json") ->
 
 async def test_the_limit_is_exact(tmp_path: Path) -> None:
     async with gateway_before(always(GOOD), tmp_path, GATEWAY_MAX_BODY_MB=MB) as (upstream, gateway):
-        assert (await talk(gateway.port, post(body=sized(LIMIT)))).status == 200
+        assert (await gateway.post(body=sized(LIMIT))).status == 200
         assert upstream.requests[0].body == sized(LIMIT)
-        check_error(await talk(gateway.port, post(body=sized(LIMIT + 1))), 413, INVALID, "request_too_large")
+        check_error(await gateway.post(body=sized(LIMIT + 1)), 413, INVALID, "request_too_large")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -106,10 +106,10 @@ EXPECT = ("Expect", "100-continue")
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_go_on_is_not_said_to_strangers(tmp_path: Path, path: str) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        head = request("POST", path, [JSON, EXPECT, ("Content-Length", "50")])
-        check_error(await talk(gateway.port, head), 401, INVALID, None)
+async def test_go_on_is_not_said_to_strangers(start_gateway: StartGateway, path: str) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    head = request("POST", path, [JSON, EXPECT, ("Content-Length", "50")])
+    check_error(await talk(gateway.port, head), 401, INVALID, None)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/rerank"])
@@ -123,16 +123,16 @@ async def test_go_on_is_said_to_those_with_a_key(tmp_path: Path, path: str) -> N
         assert upstream.requests[0].header("Expect") is None
 
 
-async def test_go_on_is_not_said_for_what_is_too_large(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        head = request("POST", "/v1/chat/completions", [BEARER, JSON, EXPECT, ("Content-Length", "9999999999")])
-        check_error(await talk(gateway.port, head), 413, INVALID, "request_too_large")
+async def test_go_on_is_not_said_for_what_is_too_large(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    head = request("POST", "/v1/chat/completions", [BEARER, JSON, EXPECT, ("Content-Length", "9999999999")])
+    check_error(await talk(gateway.port, head), 413, INVALID, "request_too_large")
 
 
-async def test_other_expectations(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        data = request("POST", "/v1/embeddings", [BEARER, JSON, ("Expect", "200-ok")], CHAT)
-        check_error(await talk(gateway.port, data), 400, INVALID, "invalid_header")
+async def test_other_expectations(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    data = request("POST", "/v1/embeddings", [BEARER, JSON, ("Expect", "200-ok")], CHAT)
+    check_error(await talk(gateway.port, data), 400, INVALID, "invalid_header")
 
 
 @pytest.mark.parametrize(
@@ -233,15 +233,15 @@ async def test_head_is_passed_on(tmp_path: Path) -> None:
         await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\nETag: x\r\n\r\n")
 
     async with gateway_before(behave, tmp_path) as (upstream, gateway):
-        reply = await talk(gateway.port, request("HEAD", "/v1/files/1/content", [BEARER]))
+        reply = await gateway.request("HEAD", "/v1/files/1/content", [BEARER])
         assert (reply.status, reply.header("etag")) == (200, "x")
         assert upstream.requests[0].method == "HEAD"
 
 
-async def test_websockets_are_refused_politely(tmp_path: Path) -> None:
+async def test_websockets_are_refused_politely(start_gateway: StartGateway) -> None:
     upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "x"), BEARER]
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        reply = await talk(gateway.port, request("GET", "/v1/realtime?model=m", upgrade))
-        check_error(reply, 400, INVALID, "unsupported_upgrade")
-        reply = await talk(gateway.port, request("GET", "/v1/realtime?model=m", upgrade[:-1]))
-        check_error(reply, 401, INVALID, None)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await gateway.request("GET", "/v1/realtime?model=m", upgrade)
+    check_error(reply, 400, INVALID, "unsupported_upgrade")
+    reply = await gateway.request("GET", "/v1/realtime?model=m", upgrade[:-1])
+    check_error(reply, 401, INVALID, None)

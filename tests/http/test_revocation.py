@@ -106,9 +106,7 @@ async def test_who_waits_for_an_answer_gets_a_status(tmp_path: Path) -> None:
 async def test_who_still_uploads_gets_a_status(tmp_path: Path) -> None:
     async with scene(tmp_path) as (tokens, _, gateway), connected(gateway.port) as client:
         await client.send(with_secret(tokens.dying.secret)[:-10])
-        async with asyncio.timeout(5):
-            while not len(gateway.app.in_flight):
-                await asyncio.sleep(0)
+        await gateway.wait_started()
         await asyncio.to_thread(tokens.end, "revoke")
         check_error(await client.reply(2), 401, "invalid_request_error", "invalid_api_key")
 
@@ -122,7 +120,7 @@ async def test_who_does_not_read_cannot_keep_the_upstream(tmp_path: Path) -> Non
         await slow.began.wait()
         await asyncio.to_thread(tokens.end, "revoke")
         await upstream_is_left(upstream, 2)
-        assert await gateway.app.in_flight.wait_idle(1)
+        await gateway.wait_idle(1)
 
 
 async def test_expiry_lets_a_running_stream_go_on(tmp_path: Path) -> None:
@@ -139,8 +137,8 @@ async def test_a_file_that_is_away_for_a_moment_revokes_nothing(tmp_path: Path) 
     async with scene(tmp_path) as (tokens, _, gateway), connected(gateway.port) as client:
         await start(client, tokens.living.secret)
         (tmp_path / "api_tokens.json").rename(tmp_path / "away")
-        await gateway.app.last_used.flush()
-        await gateway.app.token_cache.refresh()
+        await gateway.flush_last_used()
+        await gateway.refresh_tokens()
         data = request("GET", "/v1/files", [("api-key", tokens.living.secret)])
         async with connected(gateway.port) as other:
             await other.send(data)
@@ -157,4 +155,4 @@ async def test_a_file_that_is_gone_revokes_all(tmp_path: Path) -> None:
         assert b'"code":"invalid_api_key"' in last
         reply = await talk(gateway.port, with_secret(tokens.living.secret, CHAT))
         check_error(reply, 401, "invalid_request_error", "invalid_api_key")
-        assert (await talk(gateway.port, request("GET", "/readyz"))).status == 503
+        assert (await gateway.request("GET", "/readyz")).status == 503

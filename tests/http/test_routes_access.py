@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.http.test_error_shape import INVALID, ROUTES
-from tests.support.gateway import BEARER, CHAT, KEY, running_gateway
+from tests.support.gateway import BEARER, CHAT, KEY, StartGateway
 from tests.support.reply import Reply, check_error
 from tests.support.upstream import always, answer
 from tests.support.wire import gateway_before, request, talk
@@ -37,25 +37,25 @@ RAW = [
 
 
 @pytest.mark.parametrize(("method", "path", "access"), ROUTES)
-async def test_every_route_takes_a_key(tmp_path: Path, method: str, path: str, access: str) -> None:
+async def test_every_route_takes_a_key(start_gateway: StartGateway, method: str, path: str, access: str) -> None:
     assert (access == "public") == (path in PUBLIC)
     assert (access == "admin or loopback") == (path in LOOPBACK)
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        # From a proxy that is not trusted, so that being on this machine opens nothing.
-        reply = await talk(gateway.port, request(method, path, [("X-Forwarded-For", "203.0.113.9")], CHAT))
-        if path in PUBLIC:
-            # The body is none that asks whether a secret is good, or to end it.
-            assert reply.status == (400 if path.startswith("/api/tokens/") else 200)
-        else:
-            check_error(reply, 401, INVALID, None)
-            assert (reply.header("WWW-Authenticate")) == "Bearer"
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    # From a proxy that is not trusted, so that being on this machine opens nothing.
+    reply = await gateway.request(method, path, [("X-Forwarded-For", "203.0.113.9")], CHAT)
+    if path in PUBLIC:
+        # The body is none that asks whether a secret is good, or to end it.
+        assert reply.status == (400 if path.startswith("/api/tokens/") else 200)
+    else:
+        check_error(reply, 401, INVALID, None)
+        assert (reply.header("WWW-Authenticate")) == "Bearer"
 
 
-async def test_unknown_paths_take_a_key_before_they_are_unknown(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        for path in ("/", "/nowhere", "/api/token", "/docs/x", "/v2/models", "/metrics/x", "/api/tokens/x/y"):
-            check_error(await talk(gateway.port, request("GET", path)), 401, INVALID, None)
-            check_error(await talk(gateway.port, request("GET", path, [BEARER])), 404, INVALID, "unknown_url")
+async def test_unknown_paths_take_a_key_before_they_are_unknown(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    for path in ("/", "/nowhere", "/api/token", "/docs/x", "/v2/models", "/metrics/x", "/api/tokens/x/y"):
+        check_error(await gateway.request("GET", path), 401, INVALID, None)
+        check_error(await gateway.request("GET", path, [BEARER]), 404, INVALID, "unknown_url")
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ async def test_unknown_paths_take_a_key_before_they_are_unknown(tmp_path: Path) 
         ("/engines/m/completions", "POST"),
     ],
 )
-async def test_wrong_methods(tmp_path: Path, path: str, allowed: str) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - set(allowed.split(", ")):
-            reply = await talk(gateway.port, request(method, path, [BEARER]))
-            check_error(reply, 405, INVALID, "method_not_supported")
-            assert reply.header("Allow") == allowed
-            if path != "/healthz":
-                check_error(await talk(gateway.port, request(method, path)), 401, INVALID, None)
+async def test_wrong_methods(start_gateway: StartGateway, path: str, allowed: str) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - set(allowed.split(", ")):
+        reply = await gateway.request(method, path, [BEARER])
+        check_error(reply, 405, INVALID, "method_not_supported")
+        assert reply.header("Allow") == allowed
+        if path != "/healthz":
+            check_error(await gateway.request(method, path), 401, INVALID, None)
 
 
-async def test_connect_and_head(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        reply = await talk(gateway.port, request("CONNECT", "evil.example:443", [BEARER]))
-        assert reply.status in (400, 404, 405)
-        reply = await talk(gateway.port, request("HEAD", "/v1/models"))
-        assert (reply.status, reply.body) == (401, b"")
-        assert (await talk(gateway.port, request("HEAD", "/v1/models", [BEARER]))).status == 200
+async def test_connect_and_head(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await talk(gateway.port, request("CONNECT", "evil.example:443", [BEARER]))
+    assert reply.status in (400, 404, 405)
+    reply = await gateway.request("HEAD", "/v1/models")
+    assert (reply.status, reply.body) == (401, b"")
+    assert (await gateway.request("HEAD", "/v1/models", [BEARER])).status == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -107,5 +107,5 @@ async def test_names_of_models_may_hold_slashes(tmp_path: Path) -> None:
     models = answer(b'{"data":[{"id":"org/m","object":"model","created":1,"owned_by":"x"}]}')
     async with gateway_before(always(models), tmp_path) as (_, gateway):
         for path in ("/v1/models/org%2fm", "/v1/models/org/m"):
-            reply = await talk(gateway.port, request("GET", path, [BEARER]))
+            reply = await gateway.request("GET", path, [BEARER])
             assert (reply.status, reply.json()["id"]) == (200, "org/m")

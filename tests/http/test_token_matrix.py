@@ -427,7 +427,7 @@ class Scene:
         with files.locked(self.path, 10):
             fresh.replace(self.path)
         self.known = FILE
-        await self.gateway.app.token_cache.refresh()
+        await self.gateway.refresh_tokens()
 
     async def problems(self, cell: Cell) -> list[str]:
         """Everything that is wrong with the answer to this cell, and with what it did."""

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
-from tests.support.gateway import BEARER, KEY, running_gateway
+from tests.support.gateway import BEARER, KEY, StartGateway
 from tests.support.reply import Reply, check_error
-from tests.support.wire import post, request, talk
 
 
 class BrokenBackend:
@@ -52,11 +50,11 @@ async def sends_no_bytes(_request: ProviderRequest) -> ProviderResponse:
      raising(TimeoutError("secret inside")), raising(asyncio.CancelledError()), raises_first, sends_no_bytes],
     ids=["KeyError", "ConnectionRefused", "BrokenPipe", "Timeout", "Cancelled", "first piece", "no bytes"],
 )  # fmt: skip
-async def test_bugs_in_a_backend(tmp_path: Path, act: Any) -> None:
+async def test_bugs_in_a_backend(start_gateway: StartGateway, act: Any) -> None:
     app_options = {"backend": BrokenBackend(act)}
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, app_options=app_options) as gateway:
-        reply = await talk(gateway.port, post())
-        check_bug(reply)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, app_options=app_options)
+    reply = await gateway.post()
+    check_bug(reply)
 
 
 def check_bug(reply: Reply) -> None:
@@ -65,8 +63,8 @@ def check_bug(reply: Reply) -> None:
     assert (reply.header("x-request-id") or "?") in error["message"]
 
 
-async def test_a_bug_in_the_list_of_models(tmp_path: Path) -> None:
+async def test_a_bug_in_the_list_of_models(start_gateway: StartGateway) -> None:
     app_options = {"backend": BrokenBackend(raises_first)}
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, app_options=app_options) as gateway:
-        check_bug(await talk(gateway.port, request("GET", "/v1/models", [BEARER])))
-        check_bug(await talk(gateway.port, request("GET", "/v1/models/x", [BEARER])))
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, app_options=app_options)
+    check_bug(await gateway.request("GET", "/v1/models", [BEARER]))
+    check_bug(await gateway.request("GET", "/v1/models/x", [BEARER]))

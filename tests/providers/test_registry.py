@@ -9,7 +9,6 @@ from gateway.providers import registry
 from gateway.providers.echo import provider
 from tests.support.gateway import KEY, running_gateway
 from tests.support.reply import check_error
-from tests.support.wire import post, talk
 
 MODULE = """
 from gateway.providers.base import JSON, ProviderResponse
@@ -61,11 +60,11 @@ async def test_a_third_partys_backend(tmp_path: Path, site: Path) -> None:
     install(site, "parrot_backend", "parrot = parrot_backend:create")
     assert registry.names() == ["echo", "openai", "parrot"]
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_BACKEND="parrot") as gateway:
-        reply = await talk(gateway.port, post())
+        reply = await gateway.post()
         assert (reply.status, reply.body) == (200, b'{"said":"chat/completions"}')
-        reply = await talk(gateway.port, post("/v1/engines/polly/embeddings", b"{}"))
+        reply = await gateway.post("/v1/engines/polly/embeddings", b"{}")
         assert reply.json() == {"said": "embeddings"}
-        broken = await talk(gateway.port, post(body=b'{"model":"broken"}'))
+        broken = await gateway.post(body=b'{"model":"broken"}')
         check_error(broken, 500, "server_error", "internal_error")
         assert gateway.app.backend_name == "parrot"
         parrot = gateway.app.provider

@@ -1,6 +1,7 @@
 """Gateways to test: in this process on a real socket, and as a process of its own."""
 
 import asyncio
+import io
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 from multidict import CIMultiDict
@@ -79,17 +81,23 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     async def request(self, method: str, target: str, headers: Headers = (), body: bytes | None = None) -> Reply:
-        """Sends a request; ``target`` goes as it is. A body that ends too early raises ClientPayloadError."""
+        """Sends a request; ``target`` goes as it is."""
         response = await self.client.request(
             method,
             URL(target, encoded=True),
             headers=CIMultiDict(headers),
-            data=body,
+            data=None if body is None else io.BytesIO(body),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             allow_redirects=False,
         )
-        content = await response.read()
-        return Reply(response.status, list(response.headers.items()), content, True)
+        parts: list[bytes] = []
+        whole = True
+        try:
+            async for part in response.content.iter_any():
+                parts.append(part)
+        except aiohttp.ClientPayloadError:
+            whole = False
+        return Reply(response.status, list(response.headers.items()), b"".join(parts), whole)
 
     async def get(self, target: str, *headers: tuple[str, str]) -> Reply:
         return await self.request("GET", target, headers)

@@ -14,7 +14,7 @@ from tests.support.gateway import CHAT, JSON, KEY, Running, running_gateway
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import NOW, Clock, content, entry
 from tests.support.upstream import Connection, Received, running_upstream
-from tests.support.wire import Client, connected, post, request, talk
+from tests.support.wire import Client, connected, post
 
 INVALID = "invalid_request_error"
 SECRET, PARENT_SECRET = "sk-token-to-check-that-is-made-up", "sk-parent-to-check-that-is-made-up"
@@ -36,7 +36,7 @@ class Checked:
         self.clock = clock
 
     async def ask(self, method: str, target: str, body: bytes | None = None, held: str = SECRET) -> Reply:
-        return await talk(self.gateway.port, request(method, target, [JSON, ("Authorization", f"Bearer {held}")], body))
+        return await self.gateway.request(method, target, [JSON, ("Authorization", f"Bearer {held}")], body)
 
     async def chat(self, body: bytes = CHAT) -> int:
         return (await self.ask("POST", "/v1/chat/completions", body)).status
@@ -196,7 +196,7 @@ async def test_a_hundred_checks_count_as_nothing(tmp_path: Path) -> None:
             assert await gateway.check("dear", tokens=4) == first
         assert await gateway.left() == before
         assert [await gateway.chat(DEAR) for _ in range(6)] == [200] * 5 + [429]
-        await gateway.gateway.app.ledger.flush()
+        await gateway.gateway.flush_usage()
         usage = (await gateway.ask("GET", "/api/usage?to=2027-01-16", held=KEY)).json()["total"]
         assert (usage["requests"], usage["cost_usd"]) == (5, 0.03)
 

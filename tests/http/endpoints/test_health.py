@@ -7,27 +7,27 @@ from pathlib import Path
 from gateway import __version__
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenSpec
-from tests.support.gateway import BEARER, KEY, Running, running_gateway
+from tests.support.gateway import BEARER, KEY, Running, StartGateway, running_gateway
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, service_at
-from tests.support.wire import connected, never, post, request, talk
+from tests.support.wire import connected, never, post
 from tests.support.wire import gateway_before as before
 
 AFAR = ("X-Forwarded-For", "203.0.113.9")
 
 
 async def get(gateway: Running, path: str, *headers: tuple[str, str]) -> Reply:
-    return await talk(gateway.port, request("GET", path, headers))
+    return await gateway.request("GET", path, headers)
 
 
-async def test_alive(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        reply = await get(gateway, "/healthz", AFAR)
-        assert reply.status == 200
-        assert reply.json() == {"status": "ok", "mode": "environment", "backend": "echo", "version": __version__}
-        assert reply.header("Cache-Control") == "no-store"
-        head = await talk(gateway.port, request("HEAD", "/healthz"))
-        assert (head.status, head.body, head.header("Content-Length")) == (200, b"", str(len(reply.body)))
+async def test_alive(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await get(gateway, "/healthz", AFAR)
+    assert reply.status == 200
+    assert reply.json() == {"status": "ok", "mode": "environment", "backend": "echo", "version": __version__}
+    assert reply.header("Cache-Control") == "no-store"
+    head = await gateway.request("HEAD", "/healthz")
+    assert (head.status, head.body, head.header("Content-Length")) == (200, b"", str(len(reply.body)))
 
 
 async def test_alive_does_not_ask_the_upstream(tmp_path: Path) -> None:
@@ -37,57 +37,59 @@ async def test_alive_does_not_ask_the_upstream(tmp_path: Path) -> None:
         assert not upstream.requests
 
 
-async def test_ready_until_draining(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        reply = await get(gateway, "/readyz", AFAR)
-        assert (reply.status, reply.json()) == (200, {"status": "ready"})
-        gateway.app.pipeline.draining = True
-        reply = await get(gateway, "/readyz", AFAR)
-        assert (reply.status, reply.json()) == (503, {"status": "not ready", "problem": "draining"})
-        assert (await get(gateway, "/healthz")).status == 200
-        assert (await get(gateway, "/metrics")).status == 200
+async def test_ready_until_draining(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await get(gateway, "/readyz", AFAR)
+    assert (reply.status, reply.json()) == (200, {"status": "ready"})
+    gateway.app.pipeline.draining = True
+    reply = await get(gateway, "/readyz", AFAR)
+    assert (reply.status, reply.json()) == (503, {"status": "not ready", "problem": "draining"})
+    assert (await get(gateway, "/healthz")).status == 200
+    assert (await get(gateway, "/metrics")).status == 200
 
 
-async def test_a_damaged_token_file_is_told_and_mended(tmp_path: Path) -> None:
+async def test_a_damaged_token_file_is_told_and_mended(tmp_path: Path, start_gateway: StartGateway) -> None:
     service = service_at(tmp_path / "api_tokens.json", SteadyClock())
     made = service.create(BY, TokenSpec(name="app"))
     good = (tmp_path / "api_tokens.json").read_bytes()
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        (tmp_path / "api_tokens.json").write_bytes(good[:-9])
-        await gateway.app.token_cache.refresh()
-        assert (await get(gateway, "/readyz")).json()["problem"] == "the token file is damaged"
-        assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
-        assert (await get(gateway, "/v1/models", ("api-key", made.secret))).status == 200
-        (tmp_path / "api_tokens.json").write_bytes(good)
-        await gateway.app.token_cache.refresh()
-        assert (await get(gateway, "/readyz")).status == 200
-        assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    (tmp_path / "api_tokens.json").write_bytes(good[:-9])
+    await gateway.refresh_tokens()
+    assert (await get(gateway, "/readyz")).json()["problem"] == "the token file is damaged"
+    assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
+    assert (await get(gateway, "/v1/models", ("api-key", made.secret))).status == 200
+    (tmp_path / "api_tokens.json").write_bytes(good)
+    await gateway.refresh_tokens()
+    assert (await get(gateway, "/readyz")).status == 200
+    assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
 
 
-async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
-        (tmp_path / "api_tokens.json").write_bytes(b"{")
-        await gateway.app.token_cache.refresh()
-        assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
+async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(
+    tmp_path: Path, start_gateway: StartGateway
+) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
+    (tmp_path / "api_tokens.json").write_bytes(b"{")
+    await gateway.refresh_tokens()
+    assert "gateway_token_store_up 0.0" in (await get(gateway, "/metrics")).body.decode()
 
 
-async def test_who_may_see_the_metrics(tmp_path: Path) -> None:
+async def test_who_may_see_the_metrics(tmp_path: Path, start_gateway: StartGateway) -> None:
     service = service_at(tmp_path / "api_tokens.json", SteadyClock())
     member = service.create(BY, TokenSpec(name="member"))
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        assert (await get(gateway, "/metrics")).status == 200
-        assert (await get(gateway, "/metrics", AFAR, BEARER)).status == 200
-        check_error(await get(gateway, "/metrics", AFAR), 401, "invalid_request_error", None)
-        refused = await get(gateway, "/metrics", ("api-key", member.secret))
-        check_error(refused, 403, "permission_error", "insufficient_permissions")
-        check_error(await get(gateway, "/metrics", ("api-key", "x")), 401, "invalid_request_error", "invalid_api_key")
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    assert (await get(gateway, "/metrics")).status == 200
+    assert (await get(gateway, "/metrics", AFAR, BEARER)).status == 200
+    check_error(await get(gateway, "/metrics", AFAR), 401, "invalid_request_error", None)
+    refused = await get(gateway, "/metrics", ("api-key", member.secret))
+    check_error(refused, 403, "permission_error", "insufficient_permissions")
+    check_error(await get(gateway, "/metrics", ("api-key", "x")), 401, "invalid_request_error", "invalid_api_key")
 
 
 async def test_requests_are_counted_by_route(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
         for _ in range(3):
-            await talk(gateway.port, post())
+            await gateway.post()
         await get(gateway, "/v1/models/secret-name-in-a-path", BEARER)
         await get(gateway, "/made-up/secret-name-in-a-path")
         page = await get(gateway, "/metrics", BEARER)
@@ -108,6 +110,6 @@ async def test_those_that_left_are_counted(tmp_path: Path) -> None:
             while not upstream.connections:
                 await asyncio.sleep(0)
             client.abort()
-        assert await gateway.app.in_flight.wait_idle(2)
+        await gateway.wait_idle(2)
         text = (await get(gateway, "/metrics")).body.decode()
         assert 'gateway_requests_total{route="/v1/chat/completions",status="499"} 1.0' in text

@@ -22,9 +22,9 @@ from tests.support.gateway import (
     JSON,
     KEY,
     STREAM,
+    StartGateway,
     environment,
     gateway_process,
-    running_gateway,
     token_manager,
 )
 from tests.support.reply import check_error
@@ -44,11 +44,9 @@ async def test_a_model_in_the_path(tmp_path: Path, prefix: str) -> None:
         (received,) = upstream.requests
         assert received.target == "/v1/chat/completions"
         assert json.loads(received.body) == {"messages": [], "model": "org/m"}
-        error = check_error(
-            await talk(gateway.port, post(f"{prefix}/other/completions")), 400, INVALID, "invalid_value"
-        )
+        error = check_error(await gateway.post(f"{prefix}/other/completions"), 400, INVALID, "invalid_value")
         assert error["param"] == "model"
-        check_error(await talk(gateway.port, post(f"{prefix}/m/images")), 404, INVALID, "unknown_url")
+        check_error(await gateway.post(f"{prefix}/m/images"), 404, INVALID, "unknown_url")
         assert len(upstream.requests) == 1
 
 
@@ -60,22 +58,22 @@ async def test_limited_tokens_get_nowhere_else(tmp_path: Path) -> None:
     other = CHAT.replace(b'"m"', b'"other"')
     async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
         for path in ("/v1/chat/completions", "/v1/rerank", "/v1/chat/completions%20", "/v1/Chat/completions"):
-            check_error(await talk(gateway.port, post(path, other, [key])), 404, INVALID, "model_not_found")
-        assert (await talk(gateway.port, post("/engines/other/completions", b"{}", [key]))).status == 404
-        no_model = await talk(gateway.port, post("/v1/rerank", b"{}", [key]))
+            check_error(await gateway.post(path, other, [key]), 404, INVALID, "model_not_found")
+        assert (await gateway.post("/engines/other/completions", b"{}", [key])).status == 404
+        no_model = await gateway.post("/v1/rerank", b"{}", [key])
         check_error(no_model, 400, INVALID, "missing_required_parameter")
         for kind in ("text/plain", "multipart/form-data; boundary=b", "application/octet-stream"):
             data = request("POST", "/v1/chat/completionz", [key, ("Content-Type", kind)], other)
             reply = await talk(gateway.port, data)
             check_error(reply, 403, "permission_error", "insufficient_permissions")
         assert not upstream.requests
-        assert (await talk(gateway.port, post(headers=[key]))).status == 200
+        assert (await gateway.post(headers=[key])).status == 200
 
 
 async def test_the_content_type_does_not_matter_where_json_is_meant(tmp_path: Path) -> None:
     async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
         for headers in ([BEARER], [BEARER, ("Content-Type", "text/plain")]):
-            assert (await talk(gateway.port, request("POST", "/v1/chat/completions", headers, CHAT))).status == 200
+            assert (await gateway.request("POST", "/v1/chat/completions", headers, CHAT)).status == 200
         assert all(received.body == CHAT for received in upstream.requests)
 
 
@@ -83,7 +81,7 @@ async def test_an_upgrade_that_is_not_meant(tmp_path: Path) -> None:
     """curl offers HTTP/2 so; the request is to be answered in HTTP/1.1."""
     h2c = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQ")]
     async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
-        reply = await talk(gateway.port, post(headers=[BEARER, *h2c]))
+        reply = await gateway.post(headers=[BEARER, *h2c])
         assert (reply.status, reply.body) == (200, b'{"choices":[]}')
         assert upstream.requests[0].header("Upgrade") is None
 
@@ -97,7 +95,7 @@ async def test_an_event_without_end_is_no_event(tmp_path: Path, monkeypatch: pyt
             await connection.chunk(b"data: " + b"x" * 300)
 
     async with gateway_before(endless, tmp_path) as (_, gateway):
-        check_error(await talk(gateway.port, post(body=STREAM)), 502, "upstream_error", "upstream_invalid")
+        check_error(await gateway.post(body=STREAM), 502, "upstream_error", "upstream_invalid")
 
 
 @pytest.mark.parametrize("last", [b"data: {bad\n\n", b"data: 5\n\n", b": x\n\n", b'data: {"choices":[5]}\n\n'])
@@ -108,7 +106,7 @@ async def test_an_odd_last_event_is_no_finish(tmp_path: Path, last: bytes) -> No
         await connection.end_stream()
 
     async with gateway_before(behave, tmp_path) as (_, gateway):
-        reply = await talk(gateway.port, post(body=STREAM))
+        reply = await gateway.post(body=STREAM)
     assert b"[DONE]" not in reply.body
     assert not (reply.status == 200 and reply.whole)
 
@@ -152,15 +150,15 @@ def test_the_slow_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         aiohttp_server.require_c_parser()
 
 
-async def test_a_public_route_has_no_caller(tmp_path: Path) -> None:
+async def test_a_public_route_has_no_caller(start_gateway: StartGateway) -> None:
     class Request:
         method, raw_path = "GET", "/healthz"
 
     with pytest.raises(RuntimeError, match="public"):
         _ = RequestContext(Request()).caller  # type: ignore[arg-type]
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        reply = await talk(gateway.port, request("GET", "/healthz", [("Authorization", "Bearer wrong"), JSON]))
-        assert reply.status == 200
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await gateway.request("GET", "/healthz", [("Authorization", "Bearer wrong"), JSON])
+    assert reply.status == 200
 
 
 def test_sighup_reads_the_tokens_again(tmp_path: Path) -> None:

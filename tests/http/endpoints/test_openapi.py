@@ -13,9 +13,8 @@ from gateway import __version__
 from gateway.http.openapi import render
 from gateway.http.routes import Endpoints, routes
 from tests.http.test_error_shape import _Nothing
-from tests.support.gateway import ROOT, running_gateway
+from tests.support.gateway import ROOT, StartGateway, running_gateway
 from tests.support.reply import check_error
-from tests.support.wire import request, talk
 
 DESCRIPTION: dict[str, Any] = json.loads((ROOT / "gateway/http/openapi/openapi.json").read_text())
 TABLE = routes(Endpoints(*[_Nothing()] * len(Endpoints._fields)))  # type: ignore[arg-type]
@@ -102,29 +101,27 @@ def test_every_operation_shows_what_is_sent_and_what_comes_back() -> None:
 @pytest.mark.parametrize(
     ("path", "kind"), [("/docs", "text/html; charset=utf-8"), ("/openapi.json", "application/json")]
 )
-async def test_both_are_for_everybody_to_read(tmp_path: Path, path: str, kind: str) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY="sk-made-up-key-of-the-environment") as gateway:
-        reply = await talk(gateway.port, request("GET", path))
-        assert (reply.status, reply.header("Content-Type"), reply.whole) == (200, kind, True)
-        head = await talk(gateway.port, request("HEAD", path))
-        assert (head.status, head.body) == (200, b"")
-        for method in ("POST", "PUT", "DELETE"):
-            check_error(
-                await talk(gateway.port, request(method, path)), 405, "invalid_request_error", "method_not_supported"
-            )
+async def test_both_are_for_everybody_to_read(start_gateway: StartGateway, path: str, kind: str) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY="sk-made-up-key-of-the-environment")
+    reply = await gateway.request("GET", path)
+    assert (reply.status, reply.header("Content-Type"), reply.whole) == (200, kind, True)
+    head = await gateway.request("HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+    for method in ("POST", "PUT", "DELETE"):
+        check_error(await gateway.request(method, path), 405, "invalid_request_error", "method_not_supported")
 
 
 async def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     async with running_gateway(tmp_path) as gateway:
-        description = (await talk(gateway.port, request("GET", "/openapi.json"))).json()
-        health = (await talk(gateway.port, request("GET", "/healthz"))).json()
+        description = (await gateway.request("GET", "/openapi.json")).json()
+        health = (await gateway.request("GET", "/healthz")).json()
     assert description["info"]["version"] == health["version"] == __version__
     assert "GATEWAY_VERSION" not in json.dumps(description)
 
 
 async def test_the_page_allows_its_own_style_sheet_alone(tmp_path: Path) -> None:
     async with running_gateway(tmp_path) as gateway:
-        reply = await talk(gateway.port, request("GET", "/docs"))
+        reply = await gateway.request("GET", "/docs")
     style = reply.body.decode().partition("<style>")[2].partition("</style>")[0]
     assert "prefers-color-scheme: dark" in style
     assert reply.header("Content-Security-Policy") == render.content_security_policy(style)

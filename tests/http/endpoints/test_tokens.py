@@ -22,7 +22,7 @@ from tests.support.gateway import CHAT, JSON, KEY, Running, running_gateway
 from tests.support.reply import Headers, Reply, check_error
 from tests.support.tokens import NOW, STRANGE_KEY, Clock, content, entry
 from tests.support.upstream import always, answer, running_upstream
-from tests.support.wire import connected, post, request, talk
+from tests.support.wire import connected
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 INVALID, DENIED = "invalid_request_error", "permission_error"
@@ -46,7 +46,7 @@ class Api:
         """``body`` goes as JSON, bytes as they are; ``held`` is the secret to send."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = [JSON, *more] if held is None else [JSON, ("Authorization", f"Bearer {held}"), *more]
-        return await talk(self.gateway.port, request(method, path, headers, data))
+        return await self.gateway.request(method, path, headers, data)
 
     async def done(self, method: str, path: str, body: Any = None, held: str | None = KEY, more: Headers = ()) -> Any:
         reply = await self.ask(method, path, body, held, more)
@@ -70,7 +70,7 @@ class Api:
         return reply.status == 200
 
     async def uses_are_written(self) -> None:
-        await self.gateway.app.last_used.flush()
+        await self.gateway.flush_last_used()
 
     def stored(self) -> Any:
         return json.loads(self.path.read_bytes())["tokens"]
@@ -690,7 +690,7 @@ async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running,
 
 
 async def asks(gateway: Running, address: str, path: str = "/api/tokens/validate") -> Reply:
-    return await talk(gateway.port, post(path, b'{"token":"x"}', [("X-Forwarded-For", address)]))
+    return await gateway.post(path, b'{"token":"x"}', [("X-Forwarded-For", address)])
 
 
 async def test_sixty_a_minute_from_each_address(tmp_path: Path) -> None:
@@ -714,7 +714,7 @@ async def test_an_address_that_anybody_can_write_counts_for_nothing(tmp_path: Pa
     async with throttled(tmp_path) as (gateway, _):
         found = [(await asks(gateway, f"203.0.113.{number}")).status for number in range(61)]
         assert found == [200] * 60 + [429]
-        assert (await talk(gateway.port, request("GET", "/api/tokens", [("api-key", KEY)]))).status == 200
+        assert (await gateway.request("GET", "/api/tokens", [("api-key", KEY)])).status == 200
 
 
 # A store that is down

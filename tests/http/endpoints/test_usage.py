@@ -14,7 +14,6 @@ from gateway.core.clock import to_iso
 from tests.support.gateway import JSON, KEY, Running, running_gateway
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import NOW, Clock, content, entry
-from tests.support.wire import request, talk
 
 INVALID = "invalid_request_error"
 WHOSE = "token_id"
@@ -52,12 +51,12 @@ class Asked:
         """The echo says what it is told: as many model tokens come back as there are words."""
         messages = [{"role": "user", "content": words}] if words else []
         body = msgspec.json.encode({"model": model, "messages": messages})
-        reply = await self._talk("POST", "/v1/chat/completions", who, body)
+        reply = await self.send("POST", "/v1/chat/completions", who, body)
         assert reply.status == status, reply
 
     async def reply(self, query: str = "", who: str = KEY) -> Reply:
-        await self.gateway.app.ledger.flush()
-        return await self._talk("GET", f"/api/usage{query}", who)
+        await self.gateway.flush_usage()
+        return await self.send("GET", f"/api/usage{query}", who)
 
     async def usage(self, query: str = "", who: str = KEY) -> Any:
         reply = await self.reply(query, who)
@@ -69,9 +68,9 @@ class Asked:
         """How many requests each group has made."""
         return {row["group"]: row["requests"] for row in (await self.usage(query, who))["data"]}
 
-    async def _talk(self, method: str, target: str, who: str, body: bytes | None = None) -> Reply:
+    async def send(self, method: str, target: str, who: str, body: bytes | None = None) -> Reply:
         bearer = ("Authorization", f"Bearer {SECRETS.get(who, who)}")
-        return await talk(self.gateway.port, request(method, target, [JSON, bearer], body))
+        return await self.gateway.request(method, target, [JSON, bearer], body)
 
 
 @asynccontextmanager
@@ -206,7 +205,7 @@ async def test_the_first_second_of_an_hour_counts(tmp_path: Path) -> None:
 
 
 async def test_what_a_deleted_token_has_used_stays(used: Asked) -> None:
-    assert (await used._talk("DELETE", "/api/tokens/tok_bob", KEY)).status == 200
+    assert (await used.send("DELETE", "/api/tokens/tok_bob", KEY)).status == 200
     rows = {row["group"]: row for row in (await used.usage("?group_by=token"))["data"]}
     assert (rows["tok_bob"]["requests"], rows["tok_bob"]["name"]) == (4, None)
 
@@ -235,8 +234,8 @@ async def test_everybody_sees_what_is_theirs(used: Asked, who: str, seen: set[st
 
 async def test_a_parent_without_an_owner_sees_its_children(tmp_path: Path) -> None:
     async with gateway_to_ask(tmp_path) as asked:
-        made = (await asked._talk("POST", "/api/tokens", KEY, b'{"name":"lone"}')).json()
-        child = (await asked._talk("POST", "/api/tokens", made["token"], b'{"name":"its child"}')).json()
+        made = (await asked.send("POST", "/api/tokens", KEY, b'{"name":"lone"}')).json()
+        child = (await asked.send("POST", "/api/tokens", made["token"], b'{"name":"its child"}')).json()
         for who in (made["token"], child["token"], "bob"):
             await asked.chat(who)
         assert await asked.groups(who=made["token"]) == {made["id"]: 1, child["id"]: 1}

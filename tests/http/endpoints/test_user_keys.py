@@ -87,7 +87,7 @@ async def test_how_often_a_token_and_its_replaced_secret_were_used(api: Api) -> 
     await api.done("POST", f"/api/tokens/{made['id']}/rotate", {"grace": "1h"})
     for _ in range(3):
         await api.ask("GET", "/v1/models", held=made["token"])
-    await api.gateway.app.last_used.flush()
+    await api.gateway.flush_last_used()
     told = await api.done("GET", f"/api/tokens/{made['id']}/usage")
     assert (told["id"], told["name"], told["usage_count"]) == (made["id"], "busy", 3)
     (old,) = told["previous_secrets"]
@@ -105,8 +105,8 @@ async def test_a_secret_that_cannot_be_looked_up_is_not_called_revoked(
     monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
     made = await api.made()
     api.path.rename(api.folder / "away")
-    await api.gateway.app.token_cache.refresh()
-    await api.gateway.app.token_cache.refresh()
+    await api.gateway.refresh_tokens()
+    await api.gateway.refresh_tokens()
     for body, path in (({"token": made["token"]}, "/api/tokens/revoke"), ({"name": "x"}, "/api/tokens")):
         check_error(await api.ask("POST", path, body), 503, "server_error", "store_unavailable")
     assert not api.path.exists(), "nor is a new file begun in its place"

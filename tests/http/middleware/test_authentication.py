@@ -1,10 +1,10 @@
-"""Every form of a credential opens the door; none of them gets any further."""
+"""Every form of a credential is accepted; none of them is passed on or logged."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.support.gateway import BEARER, CHAT, JSON, KEY, STREAM, gateway_process, running_gateway
+from tests.support.gateway import BEARER, CHAT, JSON, KEY, STREAM, StartGateway, gateway_process, running_gateway
 from tests.support.reply import Headers, check_error
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 from tests.support.wire import connected, gateway_before, post, request, talk
@@ -34,7 +34,7 @@ GOOD = answer(b'{"id":"1","choices":[],"data":[]}')
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/rerank"])
 async def test_forms(tmp_path: Path, headers: Headers, query: str, path: str) -> None:
     async with gateway_before(always(GOOD), tmp_path, GATEWAY_UPSTREAM_API_KEY="sk-up") as (upstream, gateway):
-        reply = await talk(gateway.port, request("POST", path + query, [JSON, *headers], CHAT))
+        reply = await gateway.request("POST", path + query, [JSON, *headers], CHAT)
         assert reply.status == 200, reply
     (received,) = upstream.requests
     seen = received.raw_head + received.body
@@ -52,8 +52,8 @@ async def test_unheard_of_headers_stay_here(tmp_path: Path) -> None:
     strange = [("X-Proxy-Secret", CANARY), ("Cookie", f"session={CANARY}"), ("Proxy-Authorization", CANARY)]
     async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
         headers = [BEARER, *strange, ("Referer", f"http://x/?token={CANARY}")]
-        assert (await talk(gateway.port, post(headers=headers))).status == 200
-        assert (await talk(gateway.port, request("GET", "/v1/files", headers))).status == 200
+        assert (await gateway.post(headers=headers)).status == 200
+        assert (await gateway.request("GET", "/v1/files", headers)).status == 200
     for received in upstream.requests:
         assert CANARY.encode() not in received.raw_head
 
@@ -98,11 +98,11 @@ async def test_query_only_where_it_counts(tmp_path: Path) -> None:
     ["Bearer", "Bearer sk a", "Basic " + KEY, KEY, "Bearer\t" + KEY, "Token " + KEY, "Bearer " + "x" * 513,
      "Bearer \xa0" + KEY, "Bearer " + KEY + "\xad", "Bearer " + KEY + ",", "Bearer Bearer " + KEY],
 )  # fmt: skip
-async def test_malformed(tmp_path: Path, value: str) -> None:
-    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY) as gateway:
-        reply = await talk(gateway.port, post(headers=[("Authorization", value)]))
-        assert reply.status == 401
-        assert KEY not in reply.json()["error"]["message"]
+async def test_malformed(start_gateway: StartGateway, value: str) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await gateway.post(headers=[("Authorization", value)])
+    assert reply.status == 401
+    assert KEY not in reply.json()["error"]["message"]
 
 
 async def quotes_everything(received: Received, connection: Connection) -> None:
@@ -115,7 +115,7 @@ async def test_an_upstream_that_quotes_its_request(tmp_path: Path) -> None:
         _,
         gateway,
     ):
-        reply = await talk(gateway.port, post(body=STREAM))
+        reply = await gateway.post(body=STREAM)
     assert (reply.status, reply.whole) == (400, True)
     assert b"sk-upstream-secret" not in reply.body
     assert CANARY.encode() not in reply.body

@@ -181,7 +181,7 @@ async def test_a_kept_connection_that_dies_is_replaced(tmp_path: Path) -> None:
     upstream_acts = ClosesIdle(None)
     async with gateway_before(upstream_acts, tmp_path) as (upstream, gateway):
         for _ in range(3):
-            assert (await talk(gateway.port, post())).status == 200
+            assert (await gateway.post()).status == 200
         assert len(upstream.requests) == 4
         assert upstream.requests[1].body == upstream.requests[2].body == CHAT
 
@@ -189,8 +189,8 @@ async def test_a_kept_connection_that_dies_is_replaced(tmp_path: Path) -> None:
 async def test_what_was_answered_is_not_sent_again(tmp_path: Path) -> None:
     upstream_acts = ClosesIdle(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
     async with gateway_before(upstream_acts, tmp_path) as (upstream, gateway):
-        assert (await talk(gateway.port, post())).status == 200
-        assert (await talk(gateway.port, post())).status == 502
+        assert (await gateway.post()).status == 200
+        assert (await gateway.post()).status == 502
         assert len(upstream.requests) == 2
 
 
@@ -199,14 +199,14 @@ async def test_a_new_connection_that_dies_is_not_tried_again(tmp_path: Path) -> 
         connection.reset()
 
     async with gateway_before(dies, tmp_path) as (upstream, gateway):
-        check_error(await talk(gateway.port, post()), 502, "upstream_error", "upstream_unreachable")
+        check_error(await gateway.post(), 502, "upstream_error", "upstream_unreachable")
         assert len(upstream.requests) == 1
 
 
 async def test_an_upload_is_not_sent_again(tmp_path: Path) -> None:
     upstream_acts = ClosesIdle(None)
     async with gateway_before(upstream_acts, tmp_path) as (upstream, gateway):
-        assert (await talk(gateway.port, post())).status == 200
+        assert (await gateway.post()).status == 200
         data = request("POST", "/v1/files", [BEARER, ("Content-Type", "audio/wav")], b"x")
         assert (await talk(gateway.port, data)).status == 502
         assert len(upstream.requests) == 2
@@ -236,5 +236,5 @@ async def test_many_at_once(tmp_path: Path) -> None:
 
     async with gateway_before(quotes, tmp_path) as (_, gateway):
         bodies = [b'{"model":"m","n":%d}' % number for number in range(100)]
-        replies = await asyncio.gather(*(talk(gateway.port, post(body=body)) for body in bodies))
+        replies = await asyncio.gather(*(gateway.post(body=body) for body in bodies))
         assert [reply.body for reply in replies] == bodies
