@@ -53,6 +53,16 @@ def test_every_error_code_is_documented() -> None:
     assert not codes - documented
 
 
+async def test_every_metric_is_documented(tmp_path: Path) -> None:
+    with gateway_process(tmp_path) as gateway:
+        async with aiohttp.ClientSession() as client, client.get(f"{gateway.url}/metrics") as response:
+            page = await response.text()
+    names = set(re.findall(r"^# TYPE (\w+)", page, re.MULTILINE))
+    assert "gateway_requests_total" in names
+    documented = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "usage.md").read_text()))
+    assert not {name for name in names - documented if name.startswith("gateway_")}
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text())
