@@ -1,6 +1,6 @@
-"""The limits of a token as values: read from JSON, written to it, compared. Pure.
+"""Reads, writes and compares the limits of a token. Pure.
 
-Money is counted in micro-dollars, whole numbers: sums of binary fractions drift.
+Money is in whole micro-dollars, because sums of binary fractions are not exact.
 """
 
 import re
@@ -15,22 +15,22 @@ from gateway.core import wildcards
 
 _BUDGET = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?(?:/(day|week|month))?")
 _COUNTS = ("rpm", "tpm", "max_parallel")
-_LARGEST_COUNT = 10**12
-_MOST_PATTERNS = 100
-_LONGEST_PATTERN = 256
-_MAX_TOUCHED: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
+_MAX_COUNT = 10**12
+_MAX_PATTERNS = 100
+_MAX_PATTERN_LENGTH = 256
+_MAX_OVERLAPS: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
     {
         ("day", "week"): 7,
         ("day", "month"): 31,
-        ("week", "month"): 6,  # a month of 31 days can touch six calendar weeks
+        ("week", "month"): 6,  # a month of 31 days can overlap six calendar weeks
         ("month", "week"): 2,  # and a week two months
     }
 )
-"""How many of the first window one of the second can touch, where that is more than one."""
+"""With how many windows of the first length one window of the second can overlap, where that is more than one."""
 
 
 class LimitError(ValueError):
-    """A limit that does not fit its rule; ``field`` is a path such as ``limits.rpm``."""
+    """Says that a limit is invalid. ``field`` is a path such as ``limits.rpm``; ``rule`` is what the field must be."""
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"`{field}` {rule}")
@@ -39,42 +39,42 @@ class LimitError(ValueError):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """Money for each calendar window (UTC), or in all where ``per`` is None."""
+    """Allows an amount of money for each ``day``, ``week`` or ``month`` (UTC), or in all where ``per`` is None."""
 
     micro_usd: int
     per: str | None = None
 
     def __str__(self) -> str:
-        """``10``, ``2.5/day``: the form that is read."""
+        """Returns the form that is read: ``10``, ``2.5/day``."""
         whole, part = divmod(self.micro_usd, 1_000_000)
         amount = f"{whole}.{part:06d}".rstrip("0").rstrip(".")
         return amount if self.per is None else f"{amount}/{self.per}"
 
     def is_within(self, other: "Budget") -> bool:
-        """Whether whoever keeps to this keeps to the other, too."""
+        """Returns whether spending that keeps to this budget always keeps to the other one, too."""
         if self.per is not None and other.per is None:
-            return False  # begun anew for ever, it passes every sum
-        times = 1 if self.per is None else _MAX_TOUCHED.get((self.per, other.per), 1)
-        return self.micro_usd * times <= other.micro_usd
+            return False  # it is renewed again and again, so the sum has no bound
+        windows = 1 if self.per is None else _MAX_OVERLAPS.get((self.per, other.per), 1)
+        return self.micro_usd * windows <= other.micro_usd
 
 
 def _within_both(one: Budget, other: Budget) -> Budget:
-    """The larger budget that keeps to both, as far as one budget can say it."""
+    """Returns a budget that is within both. It is the largest, except where no single budget can express that."""
     if one.is_within(other):
         return one
     if other.is_within(one):
         return other
     for short, long in ((one, other), (other, one)):
-        share = long.micro_usd // _MAX_TOUCHED.get((short.per, long.per), long.micro_usd + 1)
+        share = long.micro_usd // _MAX_OVERLAPS.get((short.per, long.per), long.micro_usd + 1)
         if share > 0:
             return Budget(min(short.micro_usd, share), short.per)
     return Budget(min(one.micro_usd, other.micro_usd))
 
 
 class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests and model tokens a minute, requests at a time, money. None: not limited.
+    """Limits requests per minute, model tokens per minute, requests at a time, and money. None: not limited.
 
-    ``models`` has further limits for the models that a pattern fits; all the models of one pattern share them.
+    ``models`` adds limits for the models that match a pattern. All models that match one pattern share its limits.
     """
 
     rpm: int | None = None
@@ -84,22 +84,22 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[tuple[str, "LimitSet"], ...] = ()
 
     def is_within(self, other: "LimitSet") -> bool:
-        """Whether each of the other's limits is here, and not above it."""
+        """Returns whether every limit of the other set is also set here, to the same value or a lower one."""
         for name in _COUNTS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if theirs is not None and (mine is None or mine > theirs):
                 return False
         if other.budget is not None and (self.budget is None or not self.budget.is_within(other.budget)):
             return False
-        return all(self._on(pattern).is_within(theirs) for pattern, theirs in other.models)
+        return all(self._for_pattern(pattern).is_within(theirs) for pattern, theirs in other.models)
 
-    def _on(self, pattern: str) -> "LimitSet":
-        """What holds here, at the least, for all the models of a pattern together."""
+    def _for_pattern(self, pattern: str) -> "LimitSet":
+        """Returns the limits that hold here for all models of a pattern together."""
         covering = (limits for mine, limits in self.models if wildcards.matches(mine, pattern))
         return reduce(LimitSet.and_also, covering, msgspec.structs.replace(self, models=()))
 
     def and_also(self, other: "LimitSet") -> "LimitSet":
-        """What keeps to both."""
+        """Returns a set that is within both."""
         counts = {
             name: min(
                 (limit for limit in (getattr(self, name), getattr(other, name)) if limit is not None), default=None
@@ -114,7 +114,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
         return LimitSet(**counts, budget=budget, models=tuple(models.items()))
 
     def as_json(self) -> dict[str, Any]:
-        """Only what is set."""
+        """Returns the JSON object that ``read_limits`` reads, with only what is set."""
         found: dict[str, Any] = {name: value for name in _COUNTS if (value := getattr(self, name)) is not None}
         if self.budget is not None:
             found["budget"] = str(self.budget)
@@ -123,15 +123,18 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-NO_LIMITS = LimitSet()
+UNLIMITED = LimitSet()
 
 
 def read_limits(value: Any) -> LimitSet | None:
-    """Raises LimitError; also for a name that is not known, because a limit that nobody understands limits nothing."""
+    """Reads the limits of a token from JSON. None, and a set that limits nothing, give None.
+
+    Raises LimitError; also for an unknown name, because a misspelled limit would limit nothing.
+    """
     if value is None:
         return None
     found = _limit_set("limits", value, (*_COUNTS, "budget", "models"))
-    return None if found == NO_LIMITS else found
+    return None if found == UNLIMITED else found
 
 
 def _limit_set(field: str, value: Any, known: tuple[str, ...]) -> LimitSet:
@@ -147,15 +150,15 @@ def _limit_set(field: str, value: Any, known: tuple[str, ...]) -> LimitSet:
 def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
     if value is None:
         return ()
-    if not isinstance(value, dict) or len(value) > _MOST_PATTERNS:
-        raise LimitError("limits.models", f"must be an object of at most {_MOST_PATTERNS} model names or patterns")
+    if not isinstance(value, dict) or len(value) > _MAX_PATTERNS:
+        raise LimitError("limits.models", f"must be an object of at most {_MAX_PATTERNS} model names or patterns")
     found = []
     for pattern, limits in value.items():
-        if not 1 <= len(pattern) <= _LONGEST_PATTERN or not pattern.isprintable():
-            rule = f"must be printable text of 1 to {_LONGEST_PATTERN} characters"
-            raise LimitError("limits.models", f"has a model name that is none: it {rule}")
+        if not 1 <= len(pattern) <= _MAX_PATTERN_LENGTH or not pattern.isprintable():
+            rule = f"must be a printable string of 1 to {_MAX_PATTERN_LENGTH} characters"
+            raise LimitError("limits.models", f"has an invalid model name: it {rule}")
         read = _limit_set(f"limits.models.{pattern}", limits, (*_COUNTS, "budget"))
-        if read != NO_LIMITS:
+        if read != UNLIMITED:
             found.append((pattern, read))
     return tuple(found)
 
@@ -163,8 +166,8 @@ def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
 def _count(field: str, value: Any) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST_COUNT:
-        raise LimitError(field, f"must be a whole number, 1 to {_LARGEST_COUNT}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_COUNT:
+        raise LimitError(field, f"must be a whole number, 1 to {_MAX_COUNT}")
     return value
 
 
@@ -174,5 +177,5 @@ def _budget(field: str, value: Any) -> Budget | None:
     found = _BUDGET.fullmatch(value) if isinstance(value, str) else None
     micro_usd = int(found[1]) * 1_000_000 + int((found[2] or "").ljust(6, "0")) if found else 0
     if found is None or micro_usd == 0:
-        raise LimitError(field, "must be a text such as 10, 2.50/day, 20/week or 100/month, in USD")
+        raise LimitError(field, "must be a string such as 10, 2.50/day, 20/week or 100/month, in USD")
     return Budget(micro_usd, found[3])

@@ -29,7 +29,7 @@ from gateway.limits.store import Reservation
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from gateway.limits.stores.sqlite_transactions import TRANSACTIONS_BETWEEN_CHECKPOINTS, DatabaseBusy, SqliteTransactions
+from gateway.limits.stores.sqlite_transactions import TRANSACTIONS_PER_CHECKPOINT, DatabaseBusy, SqliteTransactions
 from tests.support.gateway import ROOT, environment
 from tests.support.limits import charges_for
 
@@ -62,15 +62,15 @@ class Step(NamedTuple):
 class Measured(SqliteTransactions):
     """Takes the time of each step."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, checkpoint_every: int = TRANSACTIONS_PER_CHECKPOINT) -> None:
+        super().__init__(path, checkpoint_every=checkpoint_every)
         self.steps: list[Step] = []
 
-    def now(self, work: Callable[..., T]) -> T:
+    def run_on_loop(self, work: Callable[..., T]) -> T:
         before, cpu, began = resource.getrusage(resource.RUSAGE_THREAD), time.thread_time(), time.perf_counter()
         is_refused = False
         try:
-            return super().now(work)
+            return super().run_on_loop(work)
         except DatabaseBusy:
             is_refused = True
             raise
@@ -90,8 +90,8 @@ class Measured(SqliteTransactions):
 
 async def hammer(path: Path, seconds: float) -> dict[str, Any]:
     """What one process has measured."""
-    counters, file = SqliteCounterStore(path, time.time), Measured(path)
-    counters._file = file
+    file = Measured(path)
+    counters = SqliteCounterStore(path, time.time, file)
     house = asyncio.create_task(counters.run())
     deadline, done = time.monotonic() + seconds, [0] * HANDS
     lags: list[float] = []
@@ -177,14 +177,13 @@ def counted(path: Path) -> tuple[int, list[int]]:
 async def test_a_step_after_a_checkpoint(tmp_path: Path) -> None:
     """The first writer after a complete checkpoint begins the log anew, and SQLite syncs the log's new head: the thread is
     that writer, within the same turn."""
-    file = Measured(tmp_path / COUNTERS_FILE)
+    file = Measured(tmp_path / COUNTERS_FILE, checkpoint_every=2)
     try:
-        await file.finish(seen)
+        await file.run_to_completion(seen)
         for _ in range(CHECKPOINTS):
-            file.now(seen)
-            file.now(seen)
-            file._since_checkpoint = TRANSACTIONS_BETWEEN_CHECKPOINTS
-            assert await file.finish_and_checkpoint(seen) is None
+            file.run_on_loop(seen)
+            file.run_on_loop(seen)
+            assert await file.run_and_checkpoint(seen) is None
     finally:
         file.close()
     after = [step.wall - step.cpu for step in file.steps[2::2]]

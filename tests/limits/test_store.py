@@ -166,7 +166,7 @@ async def test_settlements_are_never_lost_while_the_file_is_held(tmp_path: Path)
     other.execute("BEGIN IMMEDIATE")
     counters.settle(reservation, [7])
     late = asyncio.create_task(counters.reserve(charges, NOW))
-    while not counters._must_settle.is_set() and counters.pending:
+    while not counters._thread_must_flush.is_set() and counters.pending:
         await asyncio.sleep(0)
     assert not late.done()
     other.execute("ROLLBACK")

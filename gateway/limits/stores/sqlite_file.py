@@ -1,16 +1,19 @@
 """Reads and writes the SQLite file of counters: one row for each token, with all its counters.
 
 Both stores use the same file, so that neither a restart nor another number of workers refills anybody's budget.
+
+Where several workers count, each counter also says how much of what is reserved belongs to which worker, so that the
+reservations of a worker that died can be released.
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from gateway.limits.algorithms import Counter, Limit
-from gateway.limits.store import TokenCounters, find_counter
+from gateway.limits.algorithms import MAX_COUNTER_VALUE, Charge, Counter, Limit, RequestsPerMinute
+from gateway.limits.store import Reservation, TokenCounters, find_counter
 from gateway.storage import sqlite
 
 COUNTERS_FILE = "counters.sqlite"
@@ -19,6 +22,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (holder TEXT PRIMARY KEY, levels BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (id INTEGER PRIMARY KEY, seen_at INTEGER NOT NULL);
 """
+Settlement = tuple[Reservation, Sequence[int]]
+"""A reservation, and what was used of each of its charges."""
 _SELECT = "SELECT levels FROM counters WHERE holder = ?"
 _UPSERT = "INSERT INTO counters VALUES (?, ?) ON CONFLICT (holder) DO UPDATE SET levels = excluded.levels"
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,7 +72,62 @@ class CounterRows:
             counters = self._tokens[limit.token_id] = read_token(self._connection, limit.token_id)
         return find_counter(counters, limit, now)
 
+    def settle(self, settlements: Iterable[Settlement]) -> None:
+        """Replaces what was reserved by what was used. Raises sqlite3.Error."""
+        for reservation, actual in settlements:
+            for charge, amount, used in zip(reservation.charges, reservation.amounts, actual, strict=True):
+                self._settle(charge.limit, amount, used, reservation.worker)
+
+    def _settle(self, limit: Limit, amount: int, used: int, worker: int) -> None:
+        if not isinstance(limit, RequestsPerMinute):
+            counter = self.counter(limit, None)
+            limit.settle(counter, _release(counter, amount, worker), used)
+        elif used != amount:
+            limit.settle(self.counter(limit, None), amount, used)
+
     def write(self) -> None:
         """Writes all rows that were read. Raises sqlite3.Error."""
         for token_id, counters in self._tokens.items():
             write_token(self._connection, token_id, counters)
+
+
+def settle(connection: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
+    """Writes settlements. Raises sqlite3.Error."""
+    rows = CounterRows(connection)
+    rows.settle(settlements)
+    rows.write()
+
+
+def reserve(charge: Charge, counter: Counter, amount: int, worker: int) -> None:
+    """Reserves ``amount`` of a counter for a worker. Requests are counted at once, so that no worker has to give them back."""
+    charge.limit.reserve(counter, amount)
+    if not isinstance(charge.limit, RequestsPerMinute):
+        if counter.reserved_by_worker is None:
+            counter.reserved_by_worker = {}
+        counter.reserved_by_worker[worker] = counter.reserved_by_worker.get(worker, 0) + amount
+
+
+def release_dead_workers(connection: sqlite3.Connection) -> None:
+    """Releases what is reserved by workers without a heartbeat in the table ``workers``. Raises sqlite3.Error."""
+    alive = {worker for (worker,) in connection.execute("SELECT id FROM workers")}
+    for token_id, counters in read_all(connection).items():
+        is_changed = False
+        for counter in counters.values():
+            for worker in set(counter.reserved_by_worker or ()) - alive:
+                is_changed = True
+                counter.reserved = max(0, counter.reserved - _release(counter, MAX_COUNTER_VALUE, worker))
+        if is_changed:
+            write_token(connection, token_id, counters)
+
+
+def _release(counter: Counter, amount: int, worker: int) -> int:
+    """Takes ``amount`` off a worker's share of what is reserved, and returns how much of it was still reserved.
+
+    That is less where the worker counted as dead meanwhile: what it had reserved is released already.
+    """
+    shares = counter.reserved_by_worker or {}
+    share = shares.pop(worker, 0)
+    if share > amount:
+        shares[worker] = share - amount
+    counter.reserved_by_worker = shares or None
+    return min(share, amount)

@@ -1,9 +1,12 @@
-"""Transactions on the file of counters: at once where nobody else holds it, else in a thread, so that nobody waits on the
-event loop.
+"""Runs transactions on the file of counters: on the event loop where that needs no waiting, else in a thread.
 
-Whose turn it is, a lock on a file beside it says. SQLite would say so, too, but while others commit again and again it takes
-naps that no time-out governs; and the first write after a checkpoint syncs the disk. So a checkpoint and that write are one turn
-of the thread. A process that dies gives its turn back.
+A lock on a file beside the database decides which process writes. SQLite has locks of its own, but they are not enough:
+
+* while other processes commit again and again, SQLite sleeps for times that no time-out limits;
+* the first write after a checkpoint syncs the disk, which may block for long. So a checkpoint and the write after it are
+  one step of the thread.
+
+The kernel releases the lock of a process that dies.
 """
 
 import asyncio
@@ -22,55 +25,72 @@ from gateway.limits.stores import sqlite_file
 from gateway.storage import files, sqlite
 
 T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+"""What is done within one transaction."""
 
-LONGEST_WAIT_SECONDS = 5.0
-TRANSACTIONS_BETWEEN_CHECKPOINTS = 1000
-_NAP_SECONDS = 0.0003
+MAX_WAIT_SECONDS = 5.0
+TRANSACTIONS_PER_CHECKPOINT = 1000
+_RETRY_SECONDS = 0.0003
 
 
 class DatabaseBusy(Exception):
-    """Another process, or the thread, is in the middle of a transaction."""
+    """Another process, or the thread of this one, is in the middle of a transaction."""
 
 
 class SqliteTransactions:
-    """Two connections: a transaction on the loop must not get into one of the thread."""
+    """Runs one transaction at a time over all processes.
 
-    def __init__(self, path: Path) -> None:
+    ``max_wait`` is in seconds and limits the waiting in the thread. ``checkpoint_every`` is a number of transactions.
+
+    The event loop and the thread have a connection each, so that the transaction of one never gets into that of the other.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_wait: float = MAX_WAIT_SECONDS,
+        checkpoint_every: int = TRANSACTIONS_PER_CHECKPOINT,
+    ) -> None:
         self._path = path
-        self._here: sqlite3.Connection | None = None
-        self._there: sqlite3.Connection | None = None
-        self._here_inode = self._there_inode = 0
+        self._max_wait = max_wait
+        self._checkpoint_every = checkpoint_every
+        self._loop_conn: sqlite3.Connection | None = None
+        self._thread_conn: sqlite3.Connection | None = None
+        self._loop_inode = self._thread_inode = 0
         self._newest_inode = 0
-        """Of the file that the path leads to: the thread looks, and the loop minds it."""
-        self._turn_here = _FileLock(path)
-        self._turn_there = _FileLock(path)
+        """The file that the path led to when the thread looked last. The loop compares it, and makes no system call."""
+        self._loop_lock = _FileLock(path)
+        self._thread_lock = _FileLock(path)
         self._since_checkpoint = 0
         self._thread = ThreadPoolExecutor(1, "counters")
 
-    def reader(self) -> sqlite3.Connection:
-        """For reads on the event loop, which never wait. Raises OSError, sqlite3.Error."""
-        if self._here is not None and self._here_inode != self._newest_inode:
-            self._here.close()
-            self._here = None
-        if self._here is None:
-            self._here = sqlite_file.connect(self._path, busy_seconds=0.0)
-            # A checkpoint syncs the disk, which may take long: the thread makes them.
-            self._here.execute("PRAGMA wal_autocheckpoint = 0")
-            self._here_inode = self._newest_inode = self._path.stat().st_ino
-        return self._here
+    def loop_connection(self) -> sqlite3.Connection:
+        """Returns the connection for reading on the event loop; reads never wait. Raises OSError, sqlite3.Error."""
+        if self._loop_conn is not None and self._loop_inode != self._newest_inode:
+            self._loop_conn.close()
+            self._loop_conn = None
+        if self._loop_conn is None:
+            self._loop_conn = sqlite_file.connect(self._path, busy_seconds=0.0)
+            # A checkpoint syncs the disk: it is left to the thread.
+            self._loop_conn.execute("PRAGMA wal_autocheckpoint = 0")
+            self._loop_inode = self._newest_inode = self._path.stat().st_ino
+        return self._loop_conn
 
-    def now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """On the event loop. Raises DatabaseBusy, OSError, sqlite3.Error; then nothing was done."""
-        with self._turn_here.taken():
-            self._since_checkpoint += 1
-            return _transaction(self.reader(), work)
+    def run_on_loop(self, work: Work[T]) -> T:
+        """Runs a transaction on the event loop, without waiting. Raises DatabaseBusy, OSError, sqlite3.Error.
 
-    async def soon(self, work: Callable[[sqlite3.Connection], T], undo: "Callable[[Future[T]], None]") -> T:
-        """In the thread. ``undo`` is told, on the loop, of work that was done although its caller was cancelled.
-
-        Raises OSError, sqlite3.Error.
+        After an error nothing of the work is done.
         """
-        future = self._thread.submit(self._in_thread, work, time.monotonic() + LONGEST_WAIT_SECONDS)
+        with self._loop_lock.acquire():
+            self._since_checkpoint += 1
+            return _run(self.loop_connection(), work)
+
+    async def run_in_thread(self, work: Work[T], undo: "Callable[[Future[T]], None]") -> T:
+        """Runs a transaction in the thread, which waits for the database. Raises OSError, sqlite3.Error.
+
+        When the caller is cancelled and the work has begun already, ``undo`` is called on the loop with its outcome.
+        """
+        future = self._thread.submit(self._run_when_free, work, time.monotonic() + self._max_wait)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -79,62 +99,68 @@ class SqliteTransactions:
                 future.add_done_callback(lambda done: loop.call_soon_threadsafe(undo, done))
             raise
 
-    async def finish(self, work: Callable[[sqlite3.Connection], object]) -> BaseException | None:
-        """In the thread, to its end: cancelled, it waits on, because the thread does not stop either. Answers the error."""
-        return await self._to_its_end(lambda: self._in_thread(work, time.monotonic() + LONGEST_WAIT_SECONDS))
+    async def run_to_completion(self, work: Work[object]) -> BaseException | None:
+        """Runs a transaction in the thread and returns its error. When cancelled, it first waits for the end of the work."""
+        return await self._complete(work, is_checkpoint_due=False)
 
-    async def finish_and_checkpoint(self, work: Callable[[sqlite3.Connection], object]) -> BaseException | None:
-        """The same for work that writes; where it is time, it also keeps the write-ahead log short."""
-        if self._since_checkpoint < TRANSACTIONS_BETWEEN_CHECKPOINTS:
-            return await self.finish(work)
-        self._since_checkpoint = 0
-        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
-        return await self._to_its_end(lambda: self._in_thread(work, deadline, is_checkpoint_due=True))
+    async def run_and_checkpoint(self, work: Work[object]) -> BaseException | None:
+        """Does the same for work that writes, and where many transactions were made, empties the write-ahead log before it."""
+        is_checkpoint_due = self._since_checkpoint >= self._checkpoint_every
+        if is_checkpoint_due:
+            self._since_checkpoint = 0
+        return await self._complete(work, is_checkpoint_due)
 
     def close(self) -> None:
+        """Waits for the thread and closes both connections."""
         self._thread.shutdown()
-        for connection in (self._here, self._there):
+        for connection in (self._loop_conn, self._thread_conn):
             if connection is not None:
                 connection.close()
-        self._turn_here.close()
-        self._turn_there.close()
+        self._loop_lock.close()
+        self._thread_lock.close()
 
-    async def _to_its_end(self, work: Callable[[], object]) -> BaseException | None:
-        future = asyncio.wrap_future(self._thread.submit(work))
+    async def _complete(self, work: Work[object], is_checkpoint_due: bool) -> BaseException | None:
+        deadline = time.monotonic() + self._max_wait
+        future = asyncio.wrap_future(self._thread.submit(self._run_when_free, work, deadline, is_checkpoint_due))
         return await await_uncancelled(future, lambda done: done.exception())
 
-    def _in_thread(
-        self, work: Callable[[sqlite3.Connection], T], deadline: float, is_checkpoint_due: bool = False
-    ) -> T:
-        """``deadline`` is of the request, which may have waited for others in the thread's queue."""
+    def _run_when_free(self, work: Work[T], deadline: float, is_checkpoint_due: bool = False) -> T:
+        """Runs in the thread. The deadline was set by the caller, because the work may have waited in the thread's queue."""
         while True:
             try:
-                with self._turn_there.taken():
-                    if self._there is not None and sqlite.is_moved(self._path, self._there_inode):
-                        self._there.close()
-                        self._there = None
-                    if self._there is None:
-                        self._there = sqlite_file.connect(self._path, busy_seconds=0.0)
-                        self._there_inode = self._newest_inode = self._path.stat().st_ino
+                with self._thread_lock.acquire():
+                    connection = self._thread_connection()
                     if is_checkpoint_due:
-                        self._there.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                    return _transaction(self._there, work)
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    return _run(connection, work)
             except DatabaseBusy:
                 if time.monotonic() > deadline:
                     raise OSError(f"{self._path} is held by another process for too long") from None
-            time.sleep(_NAP_SECONDS)
+            time.sleep(_RETRY_SECONDS)
+
+    def _thread_connection(self) -> sqlite3.Connection:
+        if self._thread_conn is not None and sqlite.is_moved(self._path, self._thread_inode):
+            self._thread_conn.close()
+            self._thread_conn = None
+        if self._thread_conn is None:
+            self._thread_conn = sqlite_file.connect(self._path, busy_seconds=0.0)
+            self._thread_inode = self._newest_inode = self._path.stat().st_ino
+        return self._thread_conn
 
 
 class _FileLock:
-    """A lock of whoever has this file open: two of one process are strangers to each other."""
+    """Locks a file beside the database. Two locks of one process exclude each other, too: each opens the file itself."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(f"{path.name}.turn")
         self._descriptor: int | None = None
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Raises DatabaseBusy at once where somebody else has it, or has the database itself; OSError."""
+    def acquire(self) -> Iterator[None]:
+        """Locks for the duration of a ``with`` block.
+
+        Raises DatabaseBusy at once where the lock is taken, or where the block finds the database itself locked; OSError.
+        """
         if self._descriptor is None:
             files.make_folder(self._path.parent)
             self._descriptor = files.make_file(self._path, os.O_RDWR)
@@ -147,7 +173,7 @@ class _FileLock:
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise
-            raise DatabaseBusy from None  # somebody looks into the file by hand
+            raise DatabaseBusy from None  # a program that knows nothing of our lock has opened the file
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
@@ -157,16 +183,16 @@ class _FileLock:
             self._descriptor = None
 
 
-def _transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+def _run(connection: sqlite3.Connection, work: Work[T]) -> T:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found = work(connection)
+        result = work(connection)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return found
+    return result
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

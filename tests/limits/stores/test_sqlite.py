@@ -12,7 +12,7 @@ import pytest
 
 from gateway.limits.store import CounterStoreUnavailable, LimitExceeded
 from gateway.limits.stores import sqlite_transactions
-from gateway.limits.stores.sqlite import DEAD_SECONDS, SqliteCounterStore
+from gateway.limits.stores.sqlite import DEAD_AFTER_SECONDS, SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from tests.support.limits import NOW, charges_for, granted
 from tests.support.tokens import Clock
@@ -60,7 +60,7 @@ async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
     outcome = await alive.reserve(charges, NOW)
     assert isinstance(outcome, LimitExceeded)
     assert outcome.is_waiting_for_others
-    clock.now += DEAD_SECONDS
+    clock.now += DEAD_AFTER_SECONDS
     await _house(alive)
     assert isinstance(await alive.reserve(charges, NOW), LimitExceeded)
     clock.now += 1
@@ -79,7 +79,8 @@ async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
 
 
 async def _house(counters: SqliteCounterStore) -> None:
-    assert await counters._kept(counters._heartbeat)
+    await counters.heartbeat()
+    assert counters.is_up
 
 
 @contextmanager
@@ -112,7 +113,7 @@ async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
         outcome = (await asyncio.gather(request, return_exceptions=True))[0]
         if not isinstance(outcome, asyncio.CancelledError):
             counters.settle(granted(outcome), [0])
-        await asyncio.to_thread(lambda: counters._file._thread.submit(int).result())
+        await asyncio.to_thread(lambda: counters._transactions._thread.submit(int).result())
         await asyncio.sleep(0)
         await counters._flush_in_thread()
         [level] = await counters.read(charges, NOW)
@@ -129,7 +130,7 @@ async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_p
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     charges = charges_for(MONEY, cost=30)
     reservation = granted(await counters.reserve(charges, NOW))
-    counters._file.reader().close()
+    counters._transactions.loop_connection().close()
     for attempt in (
         counters.reserve(charges, NOW),
         counters.extend(reservation, 0, 10, NOW),
@@ -141,7 +142,7 @@ async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_p
     counters.settle(reservation, [20])
     counters._flush_on_loop()
     assert counters.pending == 1
-    counters._file._here = None
+    counters._transactions._loop_conn = None
     await counters._flush_in_thread()
     [budget] = await counters.read(charges, NOW)
     assert (budget.used, budget.reserved, counters.is_up) == (20, 0, True)
@@ -151,7 +152,7 @@ async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_p
 async def test_a_row_that_is_not_ours_lets_nobody_pass(tmp_path: Path) -> None:
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     granted(await counters.reserve(charges_for(MONEY, cost=1), NOW))
-    counters._file.reader().execute("UPDATE counters SET levels = x'ff00'")
+    counters._transactions.loop_connection().execute("UPDATE counters SET levels = x'ff00'")
     with pytest.raises(CounterStoreUnavailable):
         await counters.reserve(charges_for(MONEY, cost=1), NOW)
     granted(await counters.reserve(charges_for(MONEY, cost=1, limited="tok_b"), NOW))
@@ -175,7 +176,7 @@ async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> N
         await asyncio.sleep(0)
     given_up.cancel()
     await asyncio.gather(given_up, return_exceptions=True)
-    await asyncio.to_thread(lambda: counters._file._thread.submit(int).result())
+    await asyncio.to_thread(lambda: counters._transactions._thread.submit(int).result())
     await asyncio.sleep(0)
     counters.settle(reservation, [70])
     await counters._flush_in_thread()
@@ -185,7 +186,7 @@ async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> N
 
 
 async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_transactions, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(sqlite_transactions, "MAX_WAIT_SECONDS", 0.02)
     counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
     reservation = granted(await counters.reserve(charges_for(MONEY, cost=30), NOW))
     counters.settle(reservation, [10])
