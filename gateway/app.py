@@ -47,7 +47,7 @@ from gateway.observability.redaction import Redactor, cached_redactor
 from gateway.observability.shared_metrics import SharedMetrics
 from gateway.providers import registry
 from gateway.providers.base import Provider, ProviderConfig
-from gateway.storage.shared_memory import SharedLatch
+from gateway.storage.shared_memory import SharedLatch, shared_floats
 from gateway.tokens.cache import FileState, TokenCache
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.last_used import LastUsedWriter, UseKey
@@ -76,7 +76,10 @@ class WorkerShared(NamedTuple):
     @staticmethod
     def new(workers: int = 1) -> "WorkerShared":
         return WorkerShared(
-            SharedLatch(), SteadyClock(), IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE), SharedMetrics(workers)
+            SharedLatch(),
+            SteadyClock(latest=shared_floats(1)),
+            IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE),
+            SharedMetrics(workers),
         )
 
 

@@ -7,9 +7,10 @@ writes. The kernel gives memory to a page as its table grows.
 """
 
 import logging
-import mmap
 import struct
 import zlib
+
+from gateway.storage.shared_memory import shared_bytes
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class SharedMetrics:
     """The pages of all workers. Make it before workers are forked."""
 
     def __init__(self, workers: int) -> None:
-        memory = memoryview(mmap.mmap(-1, workers * _PAGE_BYTES))
+        memory = shared_bytes(workers * _PAGE_BYTES)
         self._pages = [memory[first : first + _PAGE_BYTES] for first in range(0, len(memory), _PAGE_BYTES)]
         self._readers = [_Reader(page) for page in self._pages]
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.clock import SteadyClock, from_iso, to_iso, to_local_iso
+from gateway.storage.shared_memory import shared_floats
 
 
 @given(st.lists(st.floats(0, 1e10), min_size=1))
@@ -52,7 +53,7 @@ def test_no_time_is_none() -> None:
 def test_a_clock_set_back_revives_nothing_in_a_worker_that_takes_a_dead_ones_place() -> None:
     """The instant seen last is shared by all workers, also with one that is forked after the clock was set back."""
     wall = [5000.0]
-    clock = SteadyClock(lambda: wall[0])
+    clock = SteadyClock(lambda: wall[0], shared_floats(1))
     context = multiprocessing.get_context("fork")
     seen: multiprocessing.SimpleQueue[float] = context.SimpleQueue()
 

@@ -1,23 +1,42 @@
-"""Once engaged, engaged: in one process, and over all workers."""
+"""Memory that workers share: what one of them writes, the others see."""
 
 import os
+from collections.abc import Callable
 
-from gateway.storage.shared_memory import SharedLatch
-
-
-def test_it_begins_loose_and_stays_engaged() -> None:
-    enforcement = SharedLatch()
-    assert not enforcement.is_set
-    enforcement.set()
-    enforcement.set()
-    assert enforcement.is_set
+from gateway.storage.shared_memory import SharedLatch, shared_bytes, shared_floats, shared_integers
 
 
-def test_a_forked_worker_engages_it_for_its_siblings() -> None:
-    enforcement = SharedLatch()
+def in_a_worker(work: Callable[[], object]) -> None:
+    """Does the work in a forked process, to its end."""
     worker = os.fork()
     if worker == 0:
-        enforcement.set()
+        work()
         os._exit(0)
     assert os.waitpid(worker, 0)[1] == 0
-    assert enforcement.is_set
+
+
+def test_a_latch_that_is_set_stays_set() -> None:
+    latch = SharedLatch()
+    assert not latch.is_set
+    latch.set()
+    latch.set()
+    assert latch.is_set
+
+
+def test_a_latch_that_a_worker_sets_is_set_for_all() -> None:
+    latch = SharedLatch()
+    in_a_worker(latch.set)
+    assert latch.is_set
+
+
+def test_a_number_that_a_worker_writes_is_seen_by_all() -> None:
+    floats, integers, data = shared_floats(3), shared_integers(2), shared_bytes(5)
+    assert (floats.tolist(), integers.tolist(), data.tobytes()) == ([0.0] * 3, [0] * 2, bytes(5))
+
+    def write() -> None:
+        floats[2] = -0.5
+        integers[1] = 2**64 - 1
+        data[4] = 255
+
+    in_a_worker(write)
+    assert (floats.tolist(), integers.tolist(), data.tobytes()) == ([0.0, 0.0, -0.5], [0, 2**64 - 1], b"\0\0\0\0\xff")

@@ -7,7 +7,6 @@ memory, and who is held back is forgotten last. Which bucket an address falls in
 
 import fcntl
 import hashlib
-import mmap
 import os
 import secrets
 import tempfile
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
+
+from gateway.storage.shared_memory import shared_floats, shared_integers
 
 _BUCKETS = 1024
 _SLOTS = 8
@@ -31,9 +32,8 @@ class IpRateLimit:
         self._interval = _PERIOD_SECONDS / per_minute
         self._monotonic = monotonic
         self._salt = secrets.token_bytes(16)
-        memory = memoryview(mmap.mmap(-1, _BUCKETS * _SLOTS * 16))
-        self._names = memory[: _BUCKETS * _SLOTS * 8].cast("Q")
-        self._paid_at = memory[_BUCKETS * _SLOTS * 8 :].cast("d")
+        self._names = shared_integers(_BUCKETS * _SLOTS)
+        self._paid_at = shared_floats(_BUCKETS * _SLOTS)
         # The kernel frees a record lock when its process dies; a lock in memory would stay held for ever.
         self._lock_file, path = tempfile.mkstemp()
         Path(path).unlink()

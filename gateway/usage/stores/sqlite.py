@@ -96,8 +96,9 @@ class SqliteUsageStore:
         self.path = path
         self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
-        self._writer: sqlite3.Connection | None = None
-        self._inode = 0
+        self._writer = sqlite.ReopeningConnection(
+            path, lambda: sqlite.connect(path, _SCHEMA, SCHEMA_VERSION, busy_seconds)
+        )
 
     def write(self, entries: Sequence[LedgerEntry]) -> int:
         """Add them in one transaction. What is there already, by its request id, is neither added nor counted again.
@@ -155,30 +156,17 @@ class SqliteUsageStore:
     def close(self) -> None:
         """It opens again when it is used again."""
         with self._lock:
-            self._drop()
+            self._writer.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """The connection of this process. A failure ends it, which takes an open transaction back."""
         with self._lock, self._told():
             try:
-                yield self._opened()
+                yield self._writer.get()
             except BaseException:
-                self._drop()
+                self._writer.close()
                 raise
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._writer is not None and sqlite.is_moved(self.path, self._inode):
-            self._drop()
-        if self._writer is None:
-            self._writer = sqlite.connect(self.path, _SCHEMA, SCHEMA_VERSION, self._busy_seconds)
-            self._inode = self.path.stat().st_ino
-        return self._writer
-
-    def _drop(self) -> None:
-        connection, self._writer = self._writer, None
-        if connection is not None:
-            connection.close()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
