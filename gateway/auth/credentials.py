@@ -4,7 +4,6 @@ Exactly one is accepted, because "the first one wins" lets two servers in a row 
 twice, or two different secrets, is an error. The same secret in two different places passes.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
@@ -12,6 +11,7 @@ from urllib.parse import unquote
 from multidict import istr
 
 from gateway.core.errors import BadRequest
+from gateway.core.validators import is_secret_text
 
 QUERY_NAME = "token"
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
@@ -43,16 +43,10 @@ class Query(NamedTuple):
     tokens: tuple[str, ...]
 
 
-_WELL_FORMED = re.compile(r"[!-~]{1,512}")
 _NONE: tuple[str, ...] = ()
 # Header names that know their lower-case form already: each is looked up in every request.
 _AUTHORIZATION = istr("Authorization")
 _SUBPROTOCOLS = istr("Sec-WebSocket-Protocol")
-
-
-def is_well_formed(secret: str) -> bool:
-    """Whether this could be anybody's secret: printable ASCII of at most 512 characters."""
-    return _WELL_FORMED.fullmatch(secret) is not None
 
 
 def split_query(raw: str) -> Query:
@@ -119,7 +113,7 @@ def _subprotocol_keys(values: Sequence[str]) -> list[str]:
 def _checked(secret: str | None) -> Credential | None:
     if secret == "":
         return None
-    if secret is None or not is_well_formed(secret):
+    if secret is None or not is_secret_text(secret):
         return Credential(None)
     return Credential(secret)
 

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.core import validators
+
 Network = IPv4Network | IPv6Network
 
-MAX_KEY_LENGTH = 512
 _ON = frozenset({"on", "true", "yes", "1"})
 _OFF = frozenset({"off", "false", "no", "0"})
 
@@ -30,15 +31,16 @@ def path(value: str) -> Path:
 
 def key(value: str) -> str | None:
     """A secret that fits into a header. Empty is None."""
-    if len(value) > MAX_KEY_LENGTH or not all("!" <= char <= "~" for char in value):
-        raise ValueError(f"must be printable ASCII without spaces, {MAX_KEY_LENGTH} characters at most")
+    if value and not validators.is_secret_text(value):
+        raise ValueError(f"must be printable ASCII without spaces, {validators.MAX_SECRET_LENGTH} characters at most")
     return value or None
 
 
 def whole_number(value: str, low: int, high: int) -> int:
-    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+    number = validators.parse_whole_number(value, low, high)
+    if number is None:
         raise ValueError(f"must be a whole number from {low} to {high}, not {value!r}")
-    return int(value)
+    return number
 
 
 def port(value: str) -> int:
@@ -87,11 +89,13 @@ def switch(value: str) -> bool:
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
+    check = validators.one_of(*allowed)
+
     def parse(value: str) -> str:
-        word = value.lower()
-        if word not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}, not {value!r}")
-        return word
+        try:
+            return check(value.lower())
+        except ValueError as error:
+            raise ValueError(f"{error}, not {value!r}") from None
 
     return parse
 

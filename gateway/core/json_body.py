@@ -88,7 +88,7 @@ def model_in(fields: Mapping[str, Any]) -> str:
     if model is None or model == "":
         raise BadRequest("you must provide a model parameter", code="missing_required_parameter", param="model")
     if not isinstance(model, str) or len(model) > MAX_MODEL_LENGTH:
-        rule = f"`model` must be a text of at most {MAX_MODEL_LENGTH} characters."
+        rule = f"`model` must be a string of at most {MAX_MODEL_LENGTH} characters."
         raise BadRequest(rule, code="invalid_type", param="model")
     return model
 

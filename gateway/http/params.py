@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest
 from gateway.core.json_body import read_object
+from gateway.core.validators import parse_whole_number
 from gateway.http import request_body
 from gateway.http.context import RequestContext
 from gateway.tokens.validation import FieldError
@@ -52,7 +53,7 @@ def parse_query(ctx: RequestContext, readers: Readers) -> dict[str, Any]:
                 f"Unknown parameter {name[:100]!r}. Known: {known}.", code="unknown_parameter", param=name[:100]
             )
         if name in found:
-            raise BadRequest(f"`{name}` stands twice in the query.", code="duplicate_key", param=name)
+            raise BadRequest(f"`{name}` appears twice in the query.", code="duplicate_key", param=name)
         found[name] = _read(readers[name], name, value)
     return found
 
@@ -64,12 +65,6 @@ def _read(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
         raise BadRequest(f"{error}.", code="invalid_value", param=error.field) from None
     except ValueError as error:
         raise BadRequest(f"`{name}`: {error}.", code="invalid_value", param=name) from None
-
-
-def text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a text")
-    return value
 
 
 class Pagination(NamedTuple):
@@ -106,6 +101,7 @@ PAGE_READERS: Readers = {
 
 
 def _number(value: str, largest: int) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 10 and 1 <= int(value) <= largest):
+    number = parse_whole_number(value, 1, largest)
+    if number is None:
         raise ValueError(f"must be a whole number, 1 to {largest}")
-    return int(value)
+    return number

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable, UpstreamTimeout
 from gateway.core.json_body import JsonObject
-from gateway.core.money import usd
+from gateway.core.money import format_usd
 from gateway.limits import presentation
 from gateway.limits.algorithms import BudgetWindow
 from gateway.limits.limiter import Limiter
@@ -187,7 +187,7 @@ class UsageTracker:
                 limit = charge.limit
                 per = f" per {limit.per}" if limit.per else ""
                 raise QuotaExceeded(
-                    f"The budget of token {limit.token_id} ran out while it was answered: Limit ${usd(limit.size)}{per}."
+                    f"The budget of token {limit.token_id} ran out while it was answered: Limit ${format_usd(limit.size)}{per}."
                 )
             pieces = 1
         return pieces

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from gateway.core import wildcards
+from gateway.core.money import MICRO_USD, format_usd
+from gateway.core.validators import is_printable, is_whole_number
 
 _BUDGET = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?(?:/(day|week|month))?")
 _COUNTS = ("rpm", "tpm", "max_parallel")
@@ -46,8 +48,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Returns the form that is read: ``10``, ``2.5/day``."""
-        whole, part = divmod(self.micro_usd, 1_000_000)
-        amount = f"{whole}.{part:06d}".rstrip("0").rstrip(".")
+        amount = format_usd(self.micro_usd)
         return amount if self.per is None else f"{amount}/{self.per}"
 
     def is_within(self, other: "Budget") -> bool:
@@ -154,7 +155,7 @@ def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
         raise LimitError("limits.models", f"must be an object of at most {_MAX_PATTERNS} model names or patterns")
     found = []
     for pattern, limits in value.items():
-        if not 1 <= len(pattern) <= _MAX_PATTERN_LENGTH or not pattern.isprintable():
+        if not is_printable(pattern, _MAX_PATTERN_LENGTH):
             rule = f"must be a printable string of 1 to {_MAX_PATTERN_LENGTH} characters"
             raise LimitError("limits.models", f"has an invalid model name: it {rule}")
         read = _limit_set(f"limits.models.{pattern}", limits, (*_COUNTS, "budget"))
@@ -166,7 +167,7 @@ def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
 def _count(field: str, value: Any) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_COUNT:
+    if not is_whole_number(value, 1, _MAX_COUNT):
         raise LimitError(field, f"must be a whole number, 1 to {_MAX_COUNT}")
     return value
 
@@ -175,7 +176,7 @@ def _budget(field: str, value: Any) -> Budget | None:
     if value is None:
         return None
     found = _BUDGET.fullmatch(value) if isinstance(value, str) else None
-    micro_usd = int(found[1]) * 1_000_000 + int((found[2] or "").ljust(6, "0")) if found else 0
+    micro_usd = int(found[1]) * MICRO_USD + int((found[2] or "").ljust(6, "0")) if found else 0
     if found is None or micro_usd == 0:
         raise LimitError(field, "must be a string such as 10, 2.50/day, 20/week or 100/month, in USD")
     return Budget(micro_usd, found[3])

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.core.clock import to_iso
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
-from gateway.core.money import usd
+from gateway.core.money import format_usd
 from gateway.limits.algorithms import DEBT_PER_UNIT, Charge, Counter, Limit, LimitKind
 from gateway.limits.store import LimitExceeded
 
@@ -57,8 +57,9 @@ def _budget_message(exceeded: LimitExceeded, names: Mapping[str, str]) -> str:
     limit = charge.limit
     per = f" per {limit.per}" if limit.per else ""
     message = (
-        f"The budget of {_token(limit, names)} does not allow this request: Limit ${usd(limit.size)}{per}, "
-        f"Used ${usd(counter.used)}, Reserved ${usd(counter.reserved)}, Requested ${usd(charge.minimum)} at least."
+        f"The budget of {_token(limit, names)} does not allow this request: Limit ${format_usd(limit.size)}{per}, "
+        f"Used ${format_usd(counter.used)}, Reserved ${format_usd(counter.reserved)}, "
+        f"Requested ${format_usd(charge.minimum)} at least."
     )
     if limit.ends_at is not None:
         return f"{message} The next {limit.per} begins at {to_iso(limit.ends_at // 1000)}."
@@ -114,7 +115,7 @@ def describe_limit(limit: Limit, counter: Counter, now: int) -> dict[str, Any]:
         "model": limit.model,
         "kind": limit.kind.value,
         "per": limit.per if is_budget else None if is_parallel else "minute",
-        **{name: msgspec.Raw(usd(value).encode()) if is_budget else value for name, value in numbers.items()},
+        **{name: msgspec.Raw(format_usd(value).encode()) if is_budget else value for name, value in numbers.items()},
         "resets_at": _resets_at(limit, counter, now),
     }
 

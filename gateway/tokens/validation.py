@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.clock import LATEST, from_iso, to_iso
+from gateway.core.validators import is_printable, is_whole_number, one_of
 from gateway.limits.config import LimitError, LimitSet, read_limits
 from gateway.tokens.models import PreviousSecret, Role, TokenRecord
 
@@ -30,8 +31,8 @@ class FieldError(ValueError):
 
 
 def name(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME_LENGTH or not value.isprintable():
-        raise FieldError("name", f"must be a printable text of 1 to {MAX_NAME_LENGTH} characters")
+    if not is_printable(value, MAX_NAME_LENGTH) or not value.strip():
+        raise FieldError("name", f"must be a printable string of 1 to {MAX_NAME_LENGTH} characters")
     return value
 
 
@@ -47,9 +48,9 @@ def role(value: Any) -> Role:
     if value is None:
         return Role.MEMBER
     try:
-        return Role(value)
-    except ValueError:
-        raise FieldError("role", f"must be one of {', '.join(Role)}") from None
+        return Role(one_of(*Role)(value))
+    except ValueError as error:
+        raise FieldError("role", str(error)) from None
 
 
 def models(value: Any) -> tuple[str, ...] | None:
@@ -63,7 +64,7 @@ def models(value: Any) -> tuple[str, ...] | None:
 
 
 def _is_model(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable()
+    return is_printable(value, 256)
 
 
 def limits(value: Any) -> LimitSet | None:
@@ -97,7 +98,7 @@ def _is_plain(value: Any, levels: int) -> bool:
 def _text(field: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not isinstance(value, str) or not value or not value.isprintable():
-            raise FieldError(field, "must be a text")
+            raise FieldError(field, "must be a string")
         return value
 
     return read
@@ -139,7 +140,7 @@ def _count(field: str) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         if value is None:
             return 0
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        if not is_whole_number(value, 0, 2**63 - 1):
             raise FieldError(field, "must be a whole number, 0 or above")
         return value
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gateway.core.clock import to_iso
-from gateway.core.money import usd
+from gateway.core.money import format_usd
 from gateway.usage.stores.sqlite import HOUR, SUMS, SqliteUsageStore
 
 MAX_ROWS = 10_000
@@ -125,7 +125,7 @@ def as_json(totals: UsageTotals) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in totals._asdict().items():
         if name == "cost":
-            shown["cost_usd"] = msgspec.Raw(usd(value).encode())
+            shown["cost_usd"] = msgspec.Raw(format_usd(value).encode())
         else:
             shown[name] = value
     return shown
@@ -141,7 +141,7 @@ def as_csv(rows: Iterable[ReportRow], names: Mapping[str, str] | None = None, *,
     for row in rows:
         start = [to_iso(row.start)] if has_start else []
         name = [] if names is None else [_cell(names.get(row.group or "", ""))]
-        amounts = [usd(value) if field == "cost" else value for field, value in row.totals._asdict().items()]
+        amounts = [format_usd(value) if field == "cost" else value for field, value in row.totals._asdict().items()]
         writer.writerow([*start, _cell(row.group or ""), *name, *amounts])
     return lines.getvalue()
 

@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.core.errors import BadRequest
-from gateway.http.params import MAX_PER_PAGE, PAGE_READERS, Pagination, pagination_of, parse_query, text
+from gateway.core.validators import string
+from gateway.http.params import MAX_PER_PAGE, PAGE_READERS, Pagination, pagination_of, parse_query
 
 
 class Asked:
@@ -14,7 +15,7 @@ class Asked:
 
 
 def read(query: str) -> dict[str, object]:
-    return parse_query(Asked(query), {**PAGE_READERS, "name": text})  # type: ignore[arg-type]
+    return parse_query(Asked(query), {**PAGE_READERS, "name": string})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

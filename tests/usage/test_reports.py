@@ -16,7 +16,7 @@ from gateway.admin.authorizer import Authorizer, authorizer_for
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.clock import LATEST
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
-from gateway.core.money import usd
+from gateway.core.money import format_usd
 from gateway.http import params
 from gateway.http.endpoints import usage as room
 from gateway.http.endpoints.usage import READERS, UsageEndpoints, answer, query_of
@@ -123,7 +123,7 @@ def test_the_total_of_one_token(file: SqliteUsageStore) -> None:
     [(0, "0"), (1, "0.000001"), (1500, "0.0015"), (100_000, "0.1"), (10**7, "10"), (12_345_678, "12.345678"), (-1, "-0.000001")],
 )  # fmt: skip
 def test_money_is_exact(micro: int, text: str) -> None:
-    assert usd(micro) == text
+    assert format_usd(micro) == text
 
 
 @given(st.integers(-(2**63), 2**63))

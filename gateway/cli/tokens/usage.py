@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 from gateway.cli.tokens import tables, text
 from gateway.core.clock import LATEST, to_iso, to_local_iso
-from gateway.core.money import usd
+from gateway.core.money import format_usd
 from gateway.tokens import serializers
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
@@ -100,7 +100,7 @@ def write(out: TextIO, view: TokenHierarchy, report: Report, asked: Asked) -> No
 
 def _sum_cells(totals: UsageTotals) -> tuple[str, ...]:
     counts = (totals.requests, totals.prompt_tokens, totals.completion_tokens)
-    return *map(str, counts), usd(totals.cost), str(totals.errors)
+    return *map(str, counts), format_usd(totals.cost), str(totals.errors)
 
 
 def _dearest_first(groups: Mapping[str | None, UsageTotals]) -> list[tuple[str | None, UsageTotals]]:
@@ -121,7 +121,7 @@ def _draw(out: TextIO, report: Report) -> None:
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
     for label, amount in bars:
-        shown = usd(amount) if has_cost else str(amount)
+        shown = format_usd(amount) if has_cost else str(amount)
         grid.add_row(Text(label), Bar(largest, 0, amount, color="cyan"), Text(shown))
     console = Console(file=out)
     console.print(Text(f"{'Cost in USD' if has_cost else 'Requests'} per {report.bucket}, UTC"))

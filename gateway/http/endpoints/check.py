@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
 from gateway.core.json_body import MAX_MODEL_LENGTH
+from gateway.core.validators import string, whole_number
 from gateway.http import params, response
 from gateway.http.context import RequestContext
 from gateway.inference.admission import Admission
@@ -61,22 +62,20 @@ def _refused(problem: GatewayError, binding: dict[str, Any] | None) -> dict[str,
 
 def _model(value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_MODEL_LENGTH:
-        raise ValueError(f"must be a text of 1 to {MAX_MODEL_LENGTH} characters")
+        raise ValueError(f"must be a string of 1 to {MAX_MODEL_LENGTH} characters")
     return value
 
 
 def _endpoint(value: Any) -> str:
     """With or without ``/v1/``."""
-    path = params.text(value).removeprefix("/").removeprefix("v1/")
+    path = string(value).removeprefix("/").removeprefix("v1/")
     if not path or len(path) > 100:
         raise ValueError("must be an endpoint such as /v1/chat/completions")
     return path
 
 
 def _tokens(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_TOKENS:
-        raise ValueError(f"must be a whole number, 0 to {MOST_TOKENS}")
-    return value
+    return whole_number(value, 0, MOST_TOKENS)
 
 
 _CHECK: params.Readers = {"model": _model, "endpoint": _endpoint, "tokens": _tokens}

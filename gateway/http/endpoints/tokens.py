@@ -7,9 +7,9 @@ from aiohttp import web
 from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.credentials import is_well_formed
 from gateway.auth.roles import Action
 from gateway.core.errors import BadRequest, RateLimited
+from gateway.core.validators import is_secret_text, one_of, string
 from gateway.http import params, response
 from gateway.http.context import RequestContext
 from gateway.http.middleware.ip_rate_limit import IpRateLimit
@@ -99,7 +99,7 @@ class TokenEndpoints:
     async def revoke_secret(self, ctx: RequestContext) -> web.StreamResponse:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
         given = await self._public_secret(ctx)
-        if is_well_formed(given) and not secret.has_bad_checksum(given):
+        if is_secret_text(given) and not secret.has_bad_checksum(given):
             await self._management.revoke_secret(ctx.anonymous_actor(), given)
         return response.json(ctx, 200, {"success": True, "message": _REVOKED})
 
@@ -107,7 +107,7 @@ class TokenEndpoints:
         wait = self._ip_rate_limit.wait(ctx.client.address)
         if wait > 0:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
-        form = await params.parse_json_params(ctx, {"token": params.text}, required=("token",))
+        form = await params.parse_json_params(ctx, {"token": string}, required=("token",))
         return str(form["token"]).strip()  # pasted with its line end
 
     async def _found(self, ctx: RequestContext) -> tuple[Authorizer, TokenRecord]:
@@ -143,17 +143,11 @@ def _role(value: Any) -> Role:
 
 
 def _grace(value: Any) -> int:
-    return expiry.span(params.text(value))
-
-
-def _prefix(value: Any) -> str:
-    if value not in secret.PREFIXES:
-        raise ValueError(f"must be one of {', '.join(secret.PREFIXES)}")
-    return str(value)
+    return expiry.span(string(value))
 
 
 def _parent_id(value: Any) -> str | None:
-    return None if value is None else params.text(value)
+    return None if value is None else string(value)
 
 
 _UPDATE: params.Readers = {
@@ -161,24 +155,18 @@ _UPDATE: params.Readers = {
     "owner": validation.owner,
     "role": _role,
     "expires_at": validation.READERS["expires_at"],
-    "expires_in": params.text,
+    "expires_in": string,
     "models": validation.models,
     "limits": validation.limits,
     "metadata": validation.new_metadata,
 }
-_CREATE: params.Readers = {**_UPDATE, "parent_id": _parent_id, "prefix": _prefix}
+_CREATE: params.Readers = {**_UPDATE, "parent_id": _parent_id, "prefix": one_of(*secret.PREFIXES)}
 _LIST: params.Readers = {
     **params.PAGE_READERS,
-    "owner": params.text,
-    "status": lambda value: Status(_known_status(value)),
-    "name": params.text,
+    "owner": string,
+    "status": lambda value: Status(one_of(*Status)(value)),
+    "name": string,
 }
-
-
-def _known_status(value: str) -> str:
-    if value not in list(Status):
-        raise ValueError(f"must be one of {', '.join(Status)}")
-    return value
 
 
 def _with_expiry(form: dict[str, Any], now: float) -> dict[str, Any]:

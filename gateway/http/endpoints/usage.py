@@ -1,6 +1,6 @@
 """``GET /api/usage``: what was used, when, by whom and for how much. Everybody sees what their tokens have used."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -10,6 +10,7 @@ from gateway.admin.tokens import TokenManagement
 from gateway.auth.roles import Action, Scope
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.core.errors import BadRequest
+from gateway.core.validators import one_of, string
 from gateway.http import params, response
 from gateway.http.context import RequestContext
 from gateway.tokens.hierarchy import TokenHierarchy
@@ -112,22 +113,13 @@ def _moment(text: str) -> int:
     return at
 
 
-def _one_of(*known: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value not in known:
-            raise ValueError(f"must be one of {', '.join(known)}")
-        return value
-
-    return read
-
-
 READERS: params.Readers = {
     "from": _moment,
     "to": _moment,
-    "bucket": _one_of("hour", "day"),
-    "group_by": _one_of("token", "model", "owner"),
-    "format": _one_of("json", "csv"),
-    "token_id": params.text,
+    "bucket": one_of("hour", "day"),
+    "group_by": one_of("token", "model", "owner"),
+    "format": one_of("json", "csv"),
+    "token_id": string,
 }
 _CSV_HEADERS = {
     "Content-Type": "text/csv; charset=utf-8",

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from gateway.admin.user_keys import UserKeys
 from gateway.core.clock import to_iso
-from gateway.core.money import usd
+from gateway.core.money import format_usd
 from gateway.http import params, response
 from gateway.http.context import RequestContext
 from gateway.inference.admission import Admission
@@ -72,7 +72,7 @@ def _preference(record: TokenRecord | None, balance: int) -> dict[str, Any]:
         "usageCount": record.usage_count if record else 0,
         "keyName": record.name if record else None,
         "keyPrefix": record.prefix if record else None,
-        "balance": msgspec.Raw(usd(balance).encode()),
+        "balance": msgspec.Raw(format_usd(balance).encode()),
     }
 
 

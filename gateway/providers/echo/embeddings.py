@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 from gateway.core.errors import BadRequest
+from gateway.core.validators import is_whole_number
 
 DIMENSIONS = 1536
 MAX_DIMENSIONS = 16_384
@@ -16,7 +17,7 @@ def answer(fields: dict[str, Any]) -> dict[str, Any]:
     """The body of an embeddings answer. Raises BadRequest."""
     texts = _inputs(fields.get("input"))
     dimensions = fields.get("dimensions") or DIMENSIONS
-    if not isinstance(dimensions, int) or isinstance(dimensions, bool) or not 1 <= dimensions <= MAX_DIMENSIONS:
+    if not is_whole_number(dimensions, 1, MAX_DIMENSIONS):
         raise BadRequest(
             f"`dimensions` must be a whole number from 1 to {MAX_DIMENSIONS}.",
             code="invalid_value",
@@ -57,5 +58,5 @@ def _inputs(given: Any) -> list[str]:
         if all(isinstance(item, list) for item in given):
             return [str(item) for item in given]
     raise BadRequest(
-        "`input` must be a text, or a list of texts or of token numbers.", code="invalid_type", param="input"
+        "`input` must be a string, or a list of strings or of token numbers.", code="invalid_type", param="input"
     )

@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from gateway.core.errors import BadRequest
+from gateway.core.validators import is_whole_number
 
 MAX_CHOICES = 128
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -47,7 +48,7 @@ def chat_prompt(fields: dict[str, Any]) -> Prompt:
 
 
 def responses_prompt(fields: dict[str, Any]) -> Prompt:
-    """The Responses API's ``input``: a text, or a list of messages."""
+    """The Responses API's ``input``: a string, or a list of messages."""
     given = fields.get("input")
     if isinstance(given, str):
         return Prompt(given, _count(given))
@@ -59,7 +60,7 @@ def completion_prompt(fields: dict[str, Any]) -> Prompt:
     if isinstance(prompt, list) and prompt and all(isinstance(item, str) for item in prompt):
         prompt = prompt[-1]
     if not isinstance(prompt, str):
-        raise BadRequest("`prompt` must be a text or a list of texts.", code="invalid_type", param="prompt")
+        raise BadRequest("`prompt` must be a string or a list of strings.", code="invalid_type", param="prompt")
     return Prompt(prompt, _count(prompt))
 
 
@@ -99,7 +100,7 @@ def _whole(fields: dict[str, Any], name: str, low: int, high: int) -> int | None
     value = fields.get(name)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+    if not is_whole_number(value, low, high):
         raise BadRequest(f"`{name}` must be a whole number from {low} to {high}.", code="invalid_value", param=name)
     return value
 
@@ -108,7 +109,7 @@ def _stops(fields: dict[str, Any]) -> list[str]:
     stop = fields.get("stop")
     stops = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stops, list) or not all(isinstance(item, str) for item in stops):
-        raise BadRequest("`stop` must be a text or a list of texts.", code="invalid_type", param="stop")
+        raise BadRequest("`stop` must be a string or a list of strings.", code="invalid_type", param="stop")
     return [item for item in stops if item]
 
 

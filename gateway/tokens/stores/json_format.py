@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.validators import is_secret_text
 from gateway.tokens import secret, validation
 from gateway.tokens.models import Role, TokenRecord
 from gateway.tokens.validation import FieldError
@@ -82,7 +83,7 @@ def _parse(data: bytes) -> Any:
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except UnicodeEncodeError:
-        raise TokenFileError("a text holds half of a surrogate pair (\\ud800 to \\udfff)") from None
+        raise TokenFileError("a string holds half of a surrogate pair (\\ud800 to \\udfff)") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TokenFileError(f"line {line}: not UTF-8") from None
@@ -99,7 +100,7 @@ def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twin = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {_shown(twin)} stands twice in an object")
+        raise ValueError(f"the key {_shown(twin)} appears twice in an object")
     return found
 
 
@@ -168,7 +169,7 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
     place = f"the token {secret.display_prefix(token)}..."
     if not isinstance(item, dict) or not isinstance(item.get("active"), bool):
         raise TokenFileError(f"{place}: expected an object with name, created_at, last_used and active")
-    if not token or len(token) > 512 or not all("!" <= char <= "~" for char in token):
+    if not is_secret_text(token):
         raise TokenFileError(f"{place}: not printable ASCII of at most 512 characters")
     try:
         created_at = validation.READERS["created_at"](item.get("created_at"))

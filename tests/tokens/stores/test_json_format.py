@@ -83,7 +83,7 @@ REFUSED = [
     (b"[" * 100_000, "nested too deeply"),
     (b'{"version": 1, "tokens": [], "x": NaN}', "NaN is not JSON"),
     (b'{"version": 1, "tokens": [], "x": -Infinity}', "-Infinity is not JSON"),
-    (b'{"version": 1, "tokens": [], "tokens": []}', "'tokens' stands twice"),
+    (b'{"version": 1, "tokens": [], "tokens": []}', "'tokens' appears twice"),
     (b'{"tokens": []}', "version is None"),
     (b'{"version": 2, "tokens": []}', "version is 2"),
     (b'{"version": true, "tokens": []}', "version is True"),
@@ -112,13 +112,13 @@ def test_a_key_that_stands_twice_could_hide_a_revocation() -> None:
     data = content(entry(revoked_at="2026-01-01T00:00:00Z")).replace(
         b'"revoked_at"', b'"revoked_at": null, "revoked_at"'
     )
-    with pytest.raises(TokenFileError, match="'revoked_at' stands twice"):
+    with pytest.raises(TokenFileError, match="'revoked_at' appears twice"):
         codec.decode(data)
 
 
 def test_the_message_about_a_secret_that_stands_twice_does_not_show_it() -> None:
     data = _old(freegpt(OLD))
-    with pytest.raises(TokenFileError, match=r"the key sk-old-secret-\.\.\. stands twice") as caught:
+    with pytest.raises(TokenFileError, match=r"the key sk-old-secret-\.\.\. appears twice") as caught:
         codec.decode(data[:-1] + b"," + data[1:])
     assert OLD not in str(caught.value)
 
