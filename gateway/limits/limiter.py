@@ -130,7 +130,7 @@ class Limiter:
             async with asyncio.timeout(max_wait):
                 outcome = await waiter.outcome
         except TimeoutError:
-            if not waiter.outcome.done() or waiter.outcome.cancelled():
+            if waiter.outcome.cancelled():
                 raise ReservationRefused(waiter.limit_exceeded) from None
             outcome = waiter.outcome.result()  # granted in the same turn of the loop
         except asyncio.CancelledError:
@@ -159,10 +159,10 @@ class Limiter:
         self._note_queued(self.queued)
 
     def _release_if_granted(self, waiter: _Waiter) -> None:
-        outcome = waiter.outcome
-        if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+        """Gives back what was granted in the turn of the loop in which the request was cancelled."""
+        outcome = waiter.outcome  # done in any case: cancelling a task cancels the future that it waits for
+        if not outcome.cancelled() and outcome.exception() is None:
             self._release(outcome.result())
-        outcome.cancel()
 
     def _release(self, outcome: Reservation | LimitExceeded) -> None:
         """Gives back a reservation whose request is gone: it was not made, so not even the request counts."""
