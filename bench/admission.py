@@ -18,7 +18,7 @@ import uvloop
 from bench import payloads, stream_upstream
 from gateway.auth.principal import Principal
 from gateway.core.clock import SteadyClock
-from gateway.core.json_body import model_in, read_object, stream_in
+from gateway.core.json_body import parse_object, read_model, read_stream
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Backends, Inference, MeteringRules, Origin
 from gateway.limits.config import read_limits
@@ -190,9 +190,9 @@ def _record(place: int, limits: Mapping[str, Any] | None) -> TokenRecord:
 
 def _request(body: bytes) -> ProviderRequest:
     """As the route of ``/v1/chat/completions`` makes it: anew for each request, so that nothing is remembered in it."""
-    fields = read_object(body)
-    stream = stream_in(fields)
-    return ProviderRequest("POST", PATH, body=fields.body, fields=fields, model=model_in(fields), stream=stream)
+    fields = parse_object(body)
+    stream = read_stream(fields)
+    return ProviderRequest("POST", PATH, body=fields.body, fields=fields, model=read_model(fields), stream=stream)
 
 
 def _request_id(number: int) -> str:

@@ -1,8 +1,8 @@
-"""Request bodies: bytes to a checked JSON object. What was checked is what is sent on.
+"""Reads JSON request bodies: from bytes to an object whose top level was checked.
 
-Only the top level is taken apart. Values stay the client's own bytes until somebody asks for one, so that a body of many small
-pieces does not become a hundred times its size in memory; and what goes upstream are those bytes, unless the model's name
-has to change, and then every other field is copied as it stands.
+Only the top level is decoded. A value stays the client's own bytes until it is asked for, so that a body of many small values
+does not become a hundred times its size in memory. What is sent upstream are the bytes that were checked; where the model's
+name has to change, every other field is copied byte for byte.
 """
 
 import re
@@ -14,13 +14,13 @@ import msgspec
 from gateway.core.errors import BadRequest
 
 MAX_MODEL_LENGTH = 256
-_KEY = re.compile(rb'\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
-_END_OF_VALUE = re.compile(rb"\s*[,}]")
+_KEY_AND_COLON = re.compile(rb'\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
+_COMMA_OR_BRACE = re.compile(rb"\s*[,}]")
 _FIELDS_THAT_DECIDE = ("model", "stream")
 
 
 class JsonObject(Mapping[str, Any]):
-    """The top-level fields of a body; each value is decoded when it is asked for."""
+    """Holds the top-level fields of a body and decodes each value when it is asked for. ``body`` is the object as bytes."""
 
     __slots__ = ("_raw", "body")
 
@@ -29,33 +29,31 @@ class JsonObject(Mapping[str, Any]):
         self._raw = raw
 
     def __getitem__(self, name: str) -> Any:
-        """Raises KeyError, BadRequest for a value that is no JSON."""
-        return _decoded(self._raw[name])
+        """Returns the decoded value. Raises KeyError where the field is absent, BadRequest where its value is invalid JSON."""
+        return _decode(self._raw[name])
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Raises BadRequest for a value that is no JSON."""
+        """Returns the decoded value, ``default`` where the field is absent. Raises BadRequest where the value is invalid JSON."""
         raw = self._raw.get(name)
-        return default if raw is None else _decoded(raw)
+        return default if raw is None else _decode(raw)
 
     def __contains__(self, name: object) -> bool:
         return name in self._raw
 
     def raw(self, name: str) -> bytes | None:
-        """A value as the client wrote it."""
+        """Returns a value as the client wrote it, None where the field is absent."""
         value = self._raw.get(name)
         return None if value is None else bytes(value)
 
-    def with_value(self, name: str, value: Any) -> "JsonObject":
-        """A copy with one field set; all the others stay byte for byte as they are."""
-        fresh = msgspec.Raw(msgspec.json.encode(value))
-        if name in self._raw:
-            return JsonObject(with_field(self.body, name, fresh), {**self._raw, name: fresh})
-        # Behind the last field: an object that is read has at least one, or the body is built anew.
-        body = self.body.rstrip()
-        if not self._raw:
-            return JsonObject(with_field(body, name, fresh), {name: fresh})
-        added = b",%s:%s}" % (msgspec.json.encode(name), bytes(fresh))
-        return JsonObject(body[:-1] + added, {**self._raw, name: fresh})
+    def copy_with(self, name: str, value: Any) -> "JsonObject":
+        """Returns a copy with one field set. All other fields stay byte for byte as they are."""
+        encoded = msgspec.Raw(msgspec.json.encode(value))
+        fields = {**self._raw, name: encoded}
+        if name in self._raw or not self._raw:
+            return JsonObject(set_field(self.body, name, encoded), fields)
+        # A new field goes behind the last one: no field has to be copied one by one.
+        without_brace = self.body.rstrip()[:-1]
+        return JsonObject(b"%s,%s:%s}" % (without_brace, msgspec.json.encode(name), bytes(encoded)), fields)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
@@ -64,17 +62,21 @@ class JsonObject(Mapping[str, Any]):
         return len(self._raw)
 
 
-def read_object(body: bytes) -> JsonObject:
-    """Raises BadRequest, also for a key that two readers could take for two different things."""
+def parse_object(body: bytes) -> JsonObject:
+    """Returns the JSON object that ``body`` spells.
+
+    Raises BadRequest for anything else, and for a key that appears twice or that another reader would take for ``model`` or
+    ``stream``: what was checked here must be what the upstream reads.
+    """
     try:
         raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         if not body.isascii():
             body.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _not_json(_reason(error)) from None
+        raise _invalid_json(_reason(error)) from None
     except RecursionError:
-        raise _not_json("it is nested too deeply") from None
-    _refuse_twins(body, raw)
+        raise _invalid_json("it is nested too deeply") from None
+    _refuse_duplicate_keys(body, raw)
     for name in raw:
         if name not in _FIELDS_THAT_DECIDE and name.casefold() in _FIELDS_THAT_DECIDE:
             # Go's reader takes "Model" for "model", and the last one wins.
@@ -82,8 +84,8 @@ def read_object(body: bytes) -> JsonObject:
     return JsonObject(body, raw)
 
 
-def model_in(fields: Mapping[str, Any]) -> str:
-    """Raises BadRequest where no model is named."""
+def read_model(fields: Mapping[str, Any]) -> str:
+    """Returns the name of the model. Raises BadRequest where it is absent, no string, or longer than 256 characters."""
     model = fields.get("model")
     if model is None or model == "":
         raise BadRequest("you must provide a model parameter", code="missing_required_parameter", param="model")
@@ -93,51 +95,61 @@ def model_in(fields: Mapping[str, Any]) -> str:
     return model
 
 
-def stream_in(fields: Mapping[str, Any]) -> bool:
-    """Raises BadRequest for anything but true, false and null."""
+def read_stream(fields: Mapping[str, Any]) -> bool:
+    """Returns whether a stream is asked for. Raises BadRequest for anything but true, false and null."""
     stream = fields.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("`stream` must be true, false or null.", code="invalid_type", param="stream")
     return stream is True
 
 
-def with_field(body: bytes, name: str, value: Any) -> bytes:
-    """The JSON object ``body`` with one top-level field set; all other fields stay byte for byte as they are."""
+def set_field(body: bytes, name: str, value: Any) -> bytes:
+    """Returns the JSON object ``body`` with one top-level field set; all other values stay byte for byte as they are.
+
+    Raises msgspec.DecodeError where ``body`` is not a JSON object.
+    """
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields[name] = value if isinstance(value, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(value))
     return msgspec.json.encode(fields)
 
 
-def _refuse_twins(body: bytes, raw: dict[str, msgspec.Raw]) -> None:
-    """The decoder kept the last of two equal keys. Without it there is nothing left over; or else the keys are walked."""
+def _refuse_duplicate_keys(body: bytes, raw: dict[str, msgspec.Raw]) -> None:
+    """Raises BadRequest where ``body`` has more members than ``raw``: of two equal keys the decoder kept the last.
+
+    In a compact body, the common case, counting bytes is enough. The opening brace is one byte. Each member takes its value and
+    at least its name's length in bytes (escapes and UTF-8 only take more), and four bytes more: two quotes, a colon, and a
+    comma or the closing brace. A member that was dropped would take at least five. So if the sum is the length of the body, no
+    member was dropped. If it is not, there are spaces, escapes or duplicates, and the members are walked one by one.
+    """
     if len(body) == 1 + sum(len(name) + memoryview(value).nbytes + 4 for name, value in raw.items()):
-        return  # a compact body: every byte is accounted for
-    at = body.index(b"{") + 1
+        return
+    position = body.index(b"{") + 1
     for _ in range(len(raw)):
-        key = _KEY.match(body, at)
-        value = bytes(raw[_plain(key[1])]) if key else b""
-        end = _END_OF_VALUE.match(body, key.end() + len(value)) if key and body.startswith(value, key.end()) else None
+        key = _KEY_AND_COLON.match(body, position)
+        value = bytes(raw[_decode_key(key[1])]) if key else b""
+        # At the first of two equal keys lies another value than the one that was kept, or the walk ends before the brace.
+        end = _COMMA_OR_BRACE.match(body, key.end() + len(value)) if key and body.startswith(value, key.end()) else None
         if end is None:
-            raise _twin()
-        at = end.end()
-    if raw and body[at - 1 : at] != b"}":
-        raise _twin()
+            raise _duplicate_key()
+        position = end.end()
+    if raw and body[position - 1 : position] != b"}":
+        raise _duplicate_key()
 
 
-def _plain(key: bytes) -> str:
+def _decode_key(key: bytes) -> str:
     name: str = msgspec.json.decode(b'"' + key + b'"') if b"\\" in key else key.decode()
     return name
 
 
-def _twin() -> BadRequest:
+def _duplicate_key() -> BadRequest:
     return BadRequest("The JSON body has a key twice at its top level.", code="duplicate_key")
 
 
-def _decoded(raw: msgspec.Raw) -> Any:
+def _decode(raw: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _not_json(str(error)) from None
+        raise _invalid_json(str(error)) from None
 
 
 def _reason(error: Exception) -> str:
@@ -147,10 +159,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, msgspec.ValidationError) and text.startswith("Expected `object`"):
         return "it must be an object"
     if text == "Input data was truncated":
-        # The decoder says the same of a text that ends early and of half a surrogate pair.
+        # The decoder gives the same reason for a string that ends early and for half of a surrogate pair.
         return "it ends too early, or holds half of a surrogate pair (\\ud800 to \\udfff)"
     return text
 
 
-def _not_json(reason: str) -> BadRequest:
+def _invalid_json(reason: str) -> BadRequest:
     return BadRequest(f"We could not parse the JSON body of your request: {reason}.", code="invalid_json")

@@ -1,18 +1,22 @@
-"""Patterns in which ``*`` stands for anything, and nothing else is special."""
+"""Matches names against patterns in which ``*`` stands for any characters, and nothing else is special."""
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Only the star is special: names of models hold brackets and question marks. Takes linear time, unlike a regex."""
+    """Returns whether the whole text fits the pattern; case counts.
+
+    Not ``fnmatch``, because names of models contain brackets and question marks; not a regular expression, because this one takes
+    linear time whatever the pattern.
+    """
     first, *rest = pattern.split("*")
     if not rest:
         return text == pattern
     *middle, last = rest
     if len(text) < len(first) + len(last) or not (text.startswith(first) and text.endswith(last)):
         return False
-    at, end = len(first), len(text) - len(last)
+    start, end = len(first), len(text) - len(last)
     for part in middle:
-        found = text.find(part, at, end)
+        found = text.find(part, start, end)
         if found < 0:
             return False
-        at = found + len(part)
+        start = found + len(part)
     return True

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.core.errors import BadRequest
-from gateway.core.json_body import read_object
+from gateway.core.json_body import parse_object
 from gateway.core.validators import parse_whole_number
 from gateway.http import request_body
 from gateway.http.context import RequestContext
@@ -26,7 +26,7 @@ async def parse_json_params(ctx: RequestContext, readers: Readers, required: tup
     query."""
     parse_query(ctx, {})
     body = await request_body.read(ctx.request, MAX_FORM_BYTES)
-    given = read_object(body) if body.strip() or required else {}
+    given = parse_object(body) if body.strip() or required else {}
     for name in given:
         if name not in readers:
             known = ", ".join(readers) or "none"

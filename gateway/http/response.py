@@ -38,7 +38,7 @@ async def break_off(ctx: RequestContext, started: web.StreamResponse, error: Gat
     """End an answer that has begun, so that nobody takes it for a whole one. ``body`` is what may be told of the error."""
     is_told = isinstance(error, UpstreamReported)
     if started.content_type == EVENT_STREAM and not is_told:
-        await started.write(sse.encode(body))
+        await started.write(sse.encode_event(body))
     transport = ctx.request.transport
     if transport is None:
         return

@@ -9,7 +9,7 @@ import msgspec
 from gateway.auth.principal import Principal
 from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable
-from gateway.core.json_body import JsonObject, read_object, with_field
+from gateway.core.json_body import JsonObject, parse_object, set_field
 from gateway.inference.admission import Admission
 from gateway.inference.usage_tracker import UsageTracker, Whose
 from gateway.providers.base import EVENT_STREAM, Provider, ProviderRequest, ProviderResponse
@@ -120,13 +120,13 @@ def _asking_for_usage(request: ProviderRequest) -> tuple[ProviderRequest, bool]:
         return request, False  # the upstream shall say what is wrong with it
     if options and options.get("include_usage"):
         return request, False  # also a 1, which some upstreams take for a yes
-    asking = fields.with_value("stream_options", {**(options or {}), "include_usage": True})
+    asking = fields.copy_with("stream_options", {**(options or {}), "include_usage": True})
     return msgspec.structs.replace(request, body=asking.body, fields=asking), True
 
 
 def _renamed_request(request: ProviderRequest, model: str) -> ProviderRequest:
     """Only JSON bodies name a model."""
-    fields = read_object(with_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
+    fields = parse_object(set_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
     return msgspec.structs.replace(request, body=fields and fields.body, fields=fields, model=model)
 
 
@@ -143,7 +143,7 @@ async def _renamed_events(blocks: AsyncIterator[bytes], alias: str) -> AsyncIter
     try:
         async for block in blocks:
             if b'"model"' in block:
-                yield b"".join(_renamed_event(event, alias) for event in sse.events(block))
+                yield b"".join(_renamed_event(event, alias) for event in sse.split_events(block))
             else:
                 yield block
     finally:
@@ -165,9 +165,9 @@ def _renamed_json(body: bytes, alias: str) -> bytes:
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         if "model" in fields:
-            return with_field(body, "model", alias)
+            return set_field(body, "model", alias)
         if "response" in fields:
-            return with_field(body, "response", msgspec.Raw(_renamed_json(bytes(fields["response"]), alias)))
+            return set_field(body, "response", msgspec.Raw(_renamed_json(bytes(fields["response"]), alias)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
     return body

@@ -90,11 +90,11 @@ class StreamMeter:
         self.pieces += _pieces_in(block)
         if _USAGE not in block or block.count(_USAGE) == sum(map(block.count, _NULLS)):
             return block
-        return b"".join(event for event in sse.events(block) if not (self._read(event) and self._drops_usage))
+        return b"".join(event for event in sse.split_events(block) if not (self._read(event) and self._drops_usage))
 
     def _read(self, event: bytes) -> bool:
         """Whether it reports usage and nothing else."""
-        content = _read(_decode_event, sse.data_of(event) or b"null") if _USAGE in event else None
+        content = _read(_decode_event, sse.event_data(event) or b"null") if _USAGE in event else None
         if content is None:
             return False
         found = _of_content(content)

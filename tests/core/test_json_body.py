@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest
-from gateway.core.json_body import model_in, read_object, stream_in, with_field
+from gateway.core.json_body import parse_object, read_model, read_stream, set_field
 
 JSON = st.recursive(
     st.none()
@@ -27,7 +27,7 @@ def test_a_body_is_read_as_the_standard_reader_does(fields: dict[str, Any]) -> N
         body = json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return
-    assert dict(read_object(body)) == json.loads(body)
+    assert dict(parse_object(body)) == json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -47,20 +47,20 @@ def test_a_body_is_read_as_the_standard_reader_does(fields: dict[str, Any]) -> N
 )
 def test_what_is_no_json_object_is_refused_with_the_reason(body: bytes, reason: str) -> None:
     with pytest.raises(BadRequest, match=f"(?i)could not parse the JSON body.*{reason}") as caught:
-        read_object(body)
+        parse_object(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
 @pytest.mark.parametrize("body", [b'{"model": "a", "model": "a"}', b'{"model": "a", "x": {}, "m\\u006fdel": "b"}'])
 def test_a_key_twice_is_refused_however_it_is_written(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        read_object(body)
+        parse_object(body)
     assert caught.value.code == "duplicate_key"
 
 
 @pytest.mark.parametrize("body", [b'{ "a" : 1 , "b":{"x":[1, 2]} }', b" { } ", '{"\u00e9": 1, "a,}": "}"}'.encode()])
 def test_white_space_and_odd_keys_are_no_twins(body: bytes) -> None:
-    assert dict(read_object(body)) == json.loads(body)
+    assert dict(parse_object(body)) == json.loads(body)
 
 
 @given(st.lists(st.tuples(st.text(max_size=3), JSON), max_size=4), st.booleans())
@@ -75,7 +75,7 @@ def test_a_body_is_refused_exactly_if_a_key_stands_twice(pairs: list[tuple[str, 
         return
     has_twins = len({key for key, _ in pairs}) != len(pairs)
     try:
-        assert dict(read_object(body)) == dict(pairs)
+        assert dict(parse_object(body)) == dict(pairs)
         assert not has_twins
     except BadRequest as error:
         assert (error.code, has_twins) == ("duplicate_key", True)
@@ -85,25 +85,25 @@ def test_a_body_is_refused_exactly_if_a_key_stands_twice(pairs: list[tuple[str, 
 def test_a_key_that_only_some_readers_take_for_the_model_is_refused(name: str) -> None:
     """Go's reader minds neither capitals nor the long s, and takes the last one."""
     with pytest.raises(BadRequest) as caught:
-        read_object(json.dumps({"model": "a", name: "b"}).encode())
+        parse_object(json.dumps({"model": "a", name: "b"}).encode())
     assert caught.value.code == "duplicate_key"
 
 
 def test_a_value_that_cannot_be_read_is_refused_when_it_is_asked_for() -> None:
     with pytest.raises(BadRequest, match="out of range"):
-        read_object(b'{"a":1e999}')["a"]
+        parse_object(b'{"a":1e999}')["a"]
 
 
 @pytest.mark.parametrize(("stream", "is_stream"), [(True, True), (False, False), (None, False)])
 def test_stream_is_true_false_or_null(stream: bool | None, is_stream: bool) -> None:
-    assert stream_in({"model": "m", "stream": stream}) is is_stream
-    assert stream_in({"model": "m"}) is False
+    assert read_stream({"model": "m", "stream": stream}) is is_stream
+    assert read_stream({"model": "m"}) is False
 
 
 @pytest.mark.parametrize("stream", [0, 1, "true", [], {}])
 def test_any_other_stream_is_refused(stream: object) -> None:
     with pytest.raises(BadRequest) as caught:
-        stream_in({"model": "m", "stream": stream})
+        read_stream({"model": "m", "stream": stream})
     assert (caught.value.code, caught.value.param) == ("invalid_type", "stream")
 
 
@@ -120,12 +120,12 @@ def test_any_other_stream_is_refused(stream: object) -> None:
 )
 def test_a_model_must_be_named(fields: dict[str, Any], code: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        model_in(fields)
+        read_model(fields)
     assert (caught.value.code, caught.value.param) == (code, "model")
 
 
 def test_setting_one_field_copies_the_others_byte_for_byte() -> None:
     body = b'{ "seed":1.0, "big": 123456789012345678901234567890, "model" : "a", "text": "\\u00e9\\/", "l":[ 1,2 ] }'
-    changed = with_field(body, "model", "b")
+    changed = set_field(body, "model", "b")
     assert changed == b'{"seed":1.0,"big":123456789012345678901234567890,"model":"b","text":"\\u00e9\\/","l":[ 1,2 ]}'
-    assert with_field(b"{}", "model", "é") == '{"model":"é"}'.encode()
+    assert set_field(b"{}", "model", "é") == '{"model":"é"}'.encode()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import sse
-from gateway.core.sse import EventSplitter, EventTooLarge, data_of, encode, end_mark, error_in, events
+from gateway.core.sse import EventSplitter, EventTooLarge, encode_event, event_data, find_done, find_error, split_events
 
 LINE_END = st.sampled_from([b"\n", b"\r\n", b"\r"])
 LINE = st.sampled_from(
@@ -36,7 +36,7 @@ def test_any_chunking_of_any_stream_is_passed_on_byte_for_byte(stream: list[byte
     data = b"".join(stream)
     splitter = EventSplitter()
     passed = b"".join(splitter.feed(chunk) for chunk in chunks(data, cuts))
-    assert passed + splitter.rest() == data
+    assert passed + splitter.remainder() == data
 
 
 @given(st.lists(event(), max_size=5), CUTS)
@@ -55,7 +55,7 @@ def test_no_cut_lies_within_an_event(stream: list[bytes], cuts: list[int]) -> No
 def test_a_stream_of_any_bytes_is_kept_whole(data: bytes, cuts: list[int]) -> None:
     splitter = EventSplitter()
     passed = [splitter.feed(chunk) for chunk in chunks(data, cuts)]
-    assert b"".join(passed) + splitter.rest() == data
+    assert b"".join(passed) + splitter.remainder() == data
 
 
 @given(st.lists(event(), min_size=1, max_size=5), CUTS)
@@ -64,40 +64,38 @@ def test_of_a_whole_stream_nothing_but_a_line_end_stays_behind(stream: list[byte
     splitter = EventSplitter()
     for chunk in chunks(b"".join(stream), cuts):
         splitter.feed(chunk)
-    assert splitter.rest().strip(b"\r\n") == b""
+    assert splitter.remainder().strip(b"\r\n") == b""
 
 
 @given(st.lists(event(), max_size=5))
 def test_a_block_falls_into_its_events(stream: list[bytes]) -> None:
-    assert b"".join(events(b"".join(stream))) == b"".join(stream)
+    assert b"".join(split_events(b"".join(stream))) == b"".join(stream)
 
 
 def test_a_block_of_ordinary_events_falls_into_each_of_them() -> None:
     stream = [b"data: 1\n\n", b"data: 2\r\n\r\n", b": c\r\r", b"data: 3\n\n"]
-    assert list(events(b"".join(stream))) == stream
-    assert list(events(b"data: half")) == [b"data: half"]
-    assert list(events(b"")) == []
+    assert list(split_events(b"".join(stream))) == stream
+    assert list(split_events(b"data: half")) == [b"data: half"]
+    assert list(split_events(b"")) == []
 
 
 def test_half_an_event_is_held_back() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data: 1\n\ndata: 2\n") == b"data: 1\n\n"
-    assert splitter.rest() == b"data: 2\n"
+    assert splitter.remainder() == b"data: 2\n"
     assert splitter.feed(b"\n") == b"data: 2\n\n"
-    assert splitter.rest() == b""
+    assert splitter.remainder() == b""
 
 
-def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
-    splitter = EventSplitter()
+def test_an_event_without_an_end_is_refused() -> None:
+    splitter = EventSplitter(max_event_bytes=100)
     splitter.feed(b"x" * 100)
     with pytest.raises(EventTooLarge, match="100 bytes"):
         splitter.feed(b"x")
 
 
-def test_many_small_chunks_of_one_event_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
-    splitter = EventSplitter()
+def test_many_small_chunks_of_one_event_count_once() -> None:
+    splitter = EventSplitter(max_event_bytes=100)
     for _ in range(3):
         for _ in range(98):
             assert splitter.feed(b"x") == b""
@@ -117,7 +115,7 @@ def test_many_small_chunks_of_one_event_count_once(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_the_data_of_an_event(event: bytes, data: bytes | None) -> None:
-    assert data_of(event) == data
+    assert event_data(event) == data
 
 
 @pytest.mark.parametrize(
@@ -133,7 +131,7 @@ def test_the_data_of_an_event(event: bytes, data: bytes | None) -> None:
     ],
 )
 def test_the_end_mark_is_known(block: bytes, end: int) -> None:
-    assert end_mark(block) == end
+    assert find_done(block) == end
 
 
 @pytest.mark.parametrize(
@@ -152,15 +150,15 @@ def test_the_end_mark_is_known(block: bytes, end: int) -> None:
     ],
 )
 def test_an_error_event_is_found(data: bytes, error: dict[str, str] | None) -> None:
-    block = encode(b'{"x": 1}') + encode(data) + encode(b'{"y": 2}')
-    expected = None if error is None else (len(encode(b'{"x": 1}') + encode(data)), error)
-    assert error_in(block) == expected
+    block = encode_event(b'{"x": 1}') + encode_event(data) + encode_event(b'{"y": 2}')
+    expected = None if error is None else (len(encode_event(b'{"x": 1}') + encode_event(data)), error)
+    assert find_error(block) == expected
 
 
 def test_an_error_without_data_is_none() -> None:
-    assert error_in(b': "error"\n\n') is None
-    assert error_in(b"data: fine\n\n") is None
+    assert find_error(b': "error"\n\n') is None
+    assert find_error(b"data: fine\n\n") is None
 
 
 def test_an_encoded_event_says_what_went_in() -> None:
-    assert data_of(encode(json.dumps({"a": 1}).encode())) == b'{"a": 1}'
+    assert event_data(encode_event(json.dumps({"a": 1}).encode())) == b'{"a": 1}'

@@ -10,7 +10,7 @@ import pytest
 from gateway.auth.principal import Principal
 from gateway.core import sse
 from gateway.core.errors import QuotaExceeded, RateLimited, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
-from gateway.core.json_body import read_object
+from gateway.core.json_body import parse_object
 from gateway.inference.service import Origin
 from gateway.limits.config import read_limits
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
@@ -27,10 +27,10 @@ HELLO = [{"role": "user", "content": "Hello there"}]
 
 
 def word(text: str = "x", **more: Any) -> bytes:
-    return sse.encode(json.dumps({"choices": [{"index": 0, "delta": {"content": text}}], **more}).encode())
+    return sse.encode_event(json.dumps({"choices": [{"index": 0, "delta": {"content": text}}], **more}).encode())
 
 
-REPORT = sse.encode(json.dumps({"choices": [], "usage": USAGE}).encode())
+REPORT = sse.encode_event(json.dumps({"choices": [], "usage": USAGE}).encode())
 
 
 class Scripted:
@@ -94,7 +94,7 @@ def holder(limits: dict[str, Any] | None = LIMITS, prefix: str = "sk-abcdefghijk
 def chat(**fields: Any) -> ProviderRequest:
     body = json.dumps({"model": "m", "messages": HELLO, **fields}).encode()
     stream = fields.get("stream") is True
-    return ProviderRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=stream)
+    return ProviderRequest("POST", "chat/completions", body=body, fields=parse_object(body), model="m", stream=stream)
 
 
 async def served(
@@ -153,7 +153,7 @@ async def test_a_stream_is_asked_for_usage_and_the_client_does_not_see_it() -> N
     made, got = await served(backend, chat(stream=True))
     assert b"".join(got) == word() * 2 + sse.DONE
     assert json.loads(backend.requests[0].body)["stream_options"] == {"include_usage": True}  # type: ignore[arg-type]
-    assert backend.requests[0].fields == read_object(backend.requests[0].body)  # type: ignore[arg-type]
+    assert backend.requests[0].fields == parse_object(backend.requests[0].body)  # type: ignore[arg-type]
     check_settled(made, 8, 35)
     assert made.ledger.entries[0].usage == Usage(5, 3)
 
@@ -319,7 +319,7 @@ async def test_usage_is_read_from_json_that_passes_in_pieces() -> None:
             yield WHOLE[at : at + 7]
 
     body = json.dumps({"model": "m", "query": "q"}).encode()
-    request = ProviderRequest("POST", "images/generations", body=body, fields=read_object(body), model="m")
+    request = ProviderRequest("POST", "images/generations", body=body, fields=parse_object(body), model="m")
     made, got = await served(answering(pieces), request)
     assert b"".join(got) == WHOLE
     assert (made.ledger.entries[0].usage, made.ledger.entries[0].endpoint) == (Usage(5, 3), "images/generations")
@@ -328,7 +328,7 @@ async def test_usage_is_read_from_json_that_passes_in_pieces() -> None:
 @pytest.mark.parametrize("number", ["1e999", "9" * 5000])
 async def test_a_number_that_no_machine_can_hold_leaks_nothing(number: str) -> None:
     body = b'{"model":"m","messages":[],"stream":true,"max_tokens":%s}' % number.encode()
-    request = ProviderRequest("POST", "chat/completions", body=body, fields=read_object(body), model="m", stream=True)
+    request = ProviderRequest("POST", "chat/completions", body=body, fields=parse_object(body), model="m", stream=True)
     with pytest.raises(asyncio.CancelledError) as caught:
         await served(streaming(word(), error=asyncio.CancelledError()), request, holder({"max_parallel": 2}))  # type: ignore[arg-type]
     made = caught.value.world  # type: ignore[attr-defined]
@@ -347,7 +347,7 @@ async def test_what_is_looked_at_again_was_counted_when_it_was_made() -> None:
 )
 async def test_what_costs_later_does_not_pass_a_budget(path: str, fields: dict[str, Any]) -> None:
     body = json.dumps({"model": "m", "input": "x", **fields}).encode()
-    request = ProviderRequest("POST", path, body=body, fields=read_object(body), model="m")
+    request = ProviderRequest("POST", path, body=body, fields=parse_object(body), model="m")
     with pytest.raises(QuotaExceeded):
         await served(answering(WHOLE), request)
 
@@ -357,7 +357,7 @@ async def test_limits_on_a_model_hold_under_all_its_names(model: str) -> None:
     backend = answering(WHOLE)
     made = world(backend, backend, {"cheap": "paid-1"}, prices={"paid*": {"input": 1, "output": 1}})
     principal = holder({"models": {"paid*": {"rpm": 1}}})
-    request = ProviderRequest("POST", "chat/completions", body=b"{}", fields=read_object(b"{}"), model=model)
+    request = ProviderRequest("POST", "chat/completions", body=b"{}", fields=parse_object(b"{}"), model=model)
     with await made.inference.admit(principal, request, Origin("req_1", 0)):
         pass
     with pytest.raises(RateLimited):

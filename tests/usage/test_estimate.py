@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.json_body import read_object
+from gateway.core.json_body import parse_object
 from gateway.usage.estimate import NOTHING, Estimate, estimate
 
 
 def guess(endpoint: str = "chat/completions", **fields: Any) -> Estimate:
-    return estimate(endpoint, read_object(json.dumps({"model": "m", **fields}).encode()))
+    return estimate(endpoint, parse_object(json.dumps({"model": "m", **fields}).encode()))
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_a_text_without_spaces_is_no_attachment() -> None:
 @pytest.mark.parametrize("number", ["1e999", "1" * 5000, "1e-999"])
 def test_numbers_that_no_machine_can_hold_are_no_bounds(number: str) -> None:
     body = f'{{"model":"m","messages":[],"max_tokens":{number},"n":{number}}}'.encode()
-    assert estimate("chat/completions", read_object(body)).answers == 1
+    assert estimate("chat/completions", parse_object(body)).answers == 1

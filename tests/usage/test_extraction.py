@@ -97,7 +97,7 @@ HEAD = {"id": "c", "object": "chat.completion.chunk", "model": "m"}
 
 
 def event(choices: list[Any], **more: Any) -> bytes:
-    return sse.encode(json.dumps({**HEAD, "choices": choices, **more}, separators=(",", ":")).encode())
+    return sse.encode_event(json.dumps({**HEAD, "choices": choices, **more}, separators=(",", ":")).encode())
 
 
 WORDS = [
@@ -152,8 +152,8 @@ def test_reports_that_grow_count_once() -> None:
 def test_halves_are_put_together() -> None:
     """Anthropic tells the input first and the output last."""
     meter = StreamMeter(drops_usage=False)
-    meter.feed(sse.encode(b'{"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}'))
-    meter.feed(sse.encode(b'{"type":"message_delta","usage":{"output_tokens":15}}'))
+    meter.feed(sse.encode_event(b'{"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}'))
+    meter.feed(sse.encode_event(b'{"type":"message_delta","usage":{"output_tokens":15}}'))
     assert meter.usage == Usage(25, 15)
 
 
@@ -178,7 +178,7 @@ def test_a_responses_stream_is_read() -> None:
 def test_zeros_on_every_chunk_are_no_report() -> None:
     meter = StreamMeter(drops_usage=True)
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    block = sse.encode(json.dumps({"choices": [{"text": "Hi"}], "usage": zeros}).encode())
+    block = sse.encode_event(json.dumps({"choices": [{"text": "Hi"}], "usage": zeros}).encode())
     assert meter.feed(block) == block
     assert (meter.usage, meter.pieces) == (None, 1)
 

@@ -12,7 +12,7 @@ from multidict import istr
 
 from gateway.auth import credentials
 from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
-from gateway.core.json_body import JsonObject, model_in, read_object, stream_in, with_field
+from gateway.core.json_body import JsonObject, parse_object, read_model, read_stream, set_field
 from gateway.http import request_body, response
 from gateway.http.context import RequestContext
 from gateway.inference.service import Inference, Origin
@@ -37,7 +37,7 @@ class OpenAIEndpoints:
         self._max_body = max_body
 
     async def json_endpoint(self, ctx: RequestContext) -> web.StreamResponse:
-        fields = read_object(await request_body.read(ctx.request, self._max_body))
+        fields = parse_object(await request_body.read(ctx.request, self._max_body))
         return await self._infer(ctx, ctx.path.removeprefix("/v1/"), fields)
 
     async def engine(self, ctx: RequestContext) -> web.StreamResponse:
@@ -46,10 +46,10 @@ class OpenAIEndpoints:
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({ctx.method} {ctx.path[:200]})", code="unknown_url")
         body = await request_body.read(ctx.request, self._max_body)
-        if read_object(body).get("model", model) != model:
+        if parse_object(body).get("model", model) != model:
             raise BadRequest("The path and the body name different models.", code="invalid_value", param="model")
         ctx.query = ""  # Azure's api-version means nothing to an upstream behind /v1
-        return await self._infer(ctx, endpoint, read_object(with_field(body, "model", model)))
+        return await self._infer(ctx, endpoint, parse_object(set_field(body, "model", model)))
 
     async def models(self, ctx: RequestContext) -> web.StreamResponse:
         models = await self._inference.models(ctx.caller)
@@ -71,8 +71,8 @@ class OpenAIEndpoints:
         return await self._pass_pieces(ctx)
 
     async def _pass_json(self, ctx: RequestContext) -> web.StreamResponse:
-        fields = read_object(await request_body.read(ctx.request, self._max_body))
-        ctx.model = model_in(fields) if "model" in fields or ctx.caller.is_limited else None
+        fields = parse_object(await request_body.read(ctx.request, self._max_body))
+        ctx.model = read_model(fields) if "model" in fields or ctx.caller.is_limited else None
         _refuse_other_models(ctx, fields)
         return await self._run(ctx, _backend_request(ctx, body=fields.body, fields=fields, model=ctx.model))
 
@@ -87,8 +87,8 @@ class OpenAIEndpoints:
             raise
 
     async def _infer(self, ctx: RequestContext, endpoint: str, fields: JsonObject) -> web.StreamResponse:
-        stream = stream_in(fields)
-        ctx.model = model_in(fields)
+        stream = read_stream(fields)
+        ctx.model = read_model(fields)
         _refuse_other_models(ctx, fields)
         request = ProviderRequest(
             method=ctx.method,

@@ -117,7 +117,7 @@ async def _stream(head: dict[str, Any], form: _Chat | _Completion, with_usage: b
     usage: dict[str, Any] = {"usage": None} if with_usage else {}
 
     def event(choices: list[dict[str, Any]]) -> bytes:
-        return sse.encode(msgspec.json.encode({**head, "choices": choices, **usage}))
+        return sse.encode_event(msgspec.json.encode({**head, "choices": choices, **usage}))
 
     for index, choice in enumerate(form.reply.choices):
         for delta in form.first_deltas():

@@ -57,7 +57,7 @@ def redacted_event(piece: StreamChunk, redact: Redact) -> bytes:
     """An event that reports an error, in the upstream's own bytes where no secret stands in them."""
     event = {"error": piece.error}
     clean = redacted(piece.data, event, redact)
-    return piece.data if clean is piece.data else sse.encode(clean)
+    return piece.data if clean is piece.data else sse.encode_event(clean)
 
 
 def _decoded(text: str) -> Any:

@@ -43,17 +43,17 @@ async def events_of(chunks: AsyncIterator[bytes], end: StreamEnd) -> AsyncIterat
             raise UpstreamInvalid(f"The upstream's stream is broken: {error}.") from None
         if not block:
             continue
-        if (reported := sse.error_in(block)) is not None:
+        if (reported := sse.find_error(block)) is not None:
             for piece in _up_to_error(block[: reported[0]], reported[1]):
                 yield piece
             return
-        if end is StreamEnd.DONE and (done_at := sse.end_mark(block)):
+        if end is StreamEnd.DONE and (done_at := sse.find_done(block)):
             yield StreamChunk(block[:done_at])
             return
         yield StreamChunk(block)
         if b"data:" in block:
             recent.append(block)
-    if splitter.rest().strip():
+    if splitter.remainder().strip():
         raise UpstreamInvalid("The upstream's stream broke off within an event.")
     if not _is_whole(b"".join(recent), end):
         raise UpstreamInvalid("The upstream's stream broke off.")
@@ -62,7 +62,7 @@ async def events_of(chunks: AsyncIterator[bytes], end: StreamEnd) -> AsyncIterat
 
 
 def _up_to_error(block: bytes, error: dict[str, Any]) -> list[StreamChunk]:
-    *good, reporting = sse.events(block)
+    *good, reporting = sse.split_events(block)
     return ([StreamChunk(b"".join(good))] if good else []) + [StreamChunk(reporting, error)]
 
 
@@ -71,7 +71,7 @@ def _is_whole(block: bytes, end: StreamEnd) -> bool:
     if end is StreamEnd.FREE:
         return True
     shows_end = _finish_reason if end is StreamEnd.DONE else _is_terminal
-    said = [event for event in sse.events(block) if sse.data_of(event) is not None]
+    said = [event for event in sse.split_events(block) if sse.event_data(event) is not None]
     return any(shows_end(event) for event in said[-2:])
 
 
@@ -86,7 +86,7 @@ def _is_terminal(event: bytes) -> bool:
 
 def _content(event: bytes) -> dict[str, Any]:
     try:
-        content = msgspec.json.decode(sse.data_of(event) or b"null")
+        content = msgspec.json.decode(sse.event_data(event) or b"null")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
