@@ -70,7 +70,7 @@ class WorkerShared(NamedTuple):
     enforcement: SharedLatch
     clock: Callable[[], float]
     ip_rate_limit: IpRateLimit
-    numbers: SharedMetrics
+    metrics: SharedMetrics
     worker: int = 0
 
     @staticmethod
@@ -99,7 +99,7 @@ class App:
         Raises TokenFileError or OSError for a damaged token file, UnknownProvider or ValueError for the backend."""
         shared = shared or WorkerShared.new()
         self._clock = clock or shared.clock
-        self._metrics = Metrics(shared.numbers.page(shared.worker), shared.numbers)
+        self._metrics = Metrics(shared.metrics, shared.worker)
         self._tasks = BackgroundTasks()
         file = JsonTokenFile(settings.tokens_file, LOCK_SECONDS)
         self.token_cache = TokenCache(file)
@@ -124,7 +124,7 @@ class App:
         )
         self.token_cache.subscribe(self._authenticator.on_tokens_changed)
         self.token_cache.subscribe(self._cut_dead_tokens)
-        self._counters_up, self._ledger_up = self._metrics.store_up("counters"), self._metrics.store_up("ledger")
+        self._counters_up, self._ledger_up = self._metrics.store_gauge("counters"), self._metrics.store_gauge("ledger")
         self.in_flight = InFlightRequests(self._metrics.in_flight.set)
         self.pipeline = self._pipeline(settings)
 
@@ -160,7 +160,7 @@ class App:
         """Raises ValueError for a table of prices that is none."""
         prices = load_prices(packaged_prices(), read_price_table(settings.prices))
         rules = AdmissionRules(settings.model_aliases, settings.completion_tokens, settings.queue_seconds)
-        return Admission(self.limiter, self.counters, prices, rules, self._metrics.refused)
+        return Admission(self.limiter, self.counters, prices, rules, self._metrics.count_refusal)
 
     @property
     def mode(self) -> Mode:
@@ -222,7 +222,7 @@ class App:
 
     def _metrics_page(self) -> bytes:
         self._tell_of_stores()
-        return self._metrics.page()
+        return self._metrics.render()
 
     def _note_use(self, principal: Principal, client: Client) -> None:
         match = principal.secret_match

@@ -125,7 +125,7 @@ class Admission:
             _refuse_unknown_cost(request, price, fields)
         found = estimate(request.path, fields)
         most = Usage(found.prompt, found.completion_or(self._rules.completion_tokens))
-        least = Usage(found.least_prompt, found.least_completion)
+        least = Usage(found.min_prompt, found.min_completion)
         money, cost_minimum = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
         return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, cost_minimum))
 

@@ -66,7 +66,7 @@ class UsageTracker:
         self._record = record
         self._began = time.perf_counter()
         self._status = 200
-        self._meter: extraction.StreamMeter | None = None
+        self._meter: extraction.StreamUsageReader | None = None
         self._is_settled = False
         self._is_sent = False
         self._estimated: Estimate | None = None
@@ -91,9 +91,9 @@ class UsageTracker:
         body = answer.body
         if isinstance(body, bytes):
             self.first_byte_seconds = time.perf_counter() - self._began
-            self._settle(extraction.usage_in(body), -(-len(body) // BYTES_PER_TOKEN))
+            self._settle(extraction.usage_of_response(body), -(-len(body) // BYTES_PER_TOKEN))
         elif answer.content_type.startswith(EVENT_STREAM):
-            self._meter = extraction.StreamMeter(drops_usage)
+            self._meter = extraction.StreamUsageReader(drops_usage)
             answer.body = self._stream(body, self._meter)
         else:
             answer.body = self._pieces(body, is_json="json" in answer.content_type)
@@ -119,7 +119,7 @@ class UsageTracker:
         """The answer did not come to its end, or there was none."""
         if self._meter is not None:
             self.is_partial = True
-            self._settle(self._meter.usage, self._meter.pieces)
+            self._settle(self._meter.usage, self._meter.text_chunks)
         elif self.first_byte_seconds is not None or (
             self._is_sent and isinstance(error, UpstreamTimeout | asyncio.CancelledError)
         ):
@@ -130,7 +130,7 @@ class UsageTracker:
             self._close(NOTHING_USED, is_estimated=False)
 
     async def _stream(
-        self, blocks: AsyncIterator[bytes], counter: extraction.StreamMeter
+        self, blocks: AsyncIterator[bytes], counter: extraction.StreamUsageReader
     ) -> AsyncGenerator[bytes, None]:
         look_at = 1 if self._has_budget() else None
         try:
@@ -138,11 +138,11 @@ class UsageTracker:
                 if self.first_byte_seconds is None:
                     self.first_byte_seconds = time.perf_counter() - self._began
                 passed = counter.feed(block)
-                if look_at is not None and counter.pieces >= look_at:
-                    look_at = counter.pieces + await self._pieces_within_budget(counter)
+                if look_at is not None and counter.text_chunks >= look_at:
+                    look_at = counter.text_chunks + await self._pieces_within_budget(counter)
                 if passed:
                     yield passed
-            self._settle(counter.usage, counter.pieces)
+            self._settle(counter.usage, counter.text_chunks)
         finally:
             if isinstance(blocks, AsyncGenerator):
                 await blocks.aclose()
@@ -158,7 +158,7 @@ class UsageTracker:
                 if is_json and size <= MAX_READ_BYTES:
                     kept.append(piece)
                 yield piece
-            self._settle(extraction.usage_in(b"".join(kept)) if size <= MAX_READ_BYTES else None, 0)
+            self._settle(extraction.usage_of_response(b"".join(kept)) if size <= MAX_READ_BYTES else None, 0)
         finally:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
@@ -167,14 +167,14 @@ class UsageTracker:
         held = self._reservation
         return held is not None and any(isinstance(charge.limit, BudgetWindow) for charge in held.charges)
 
-    async def _pieces_within_budget(self, counter: extraction.StreamMeter) -> int:
+    async def _pieces_within_budget(self, counter: extraction.StreamUsageReader) -> int:
         """How many more pieces may pass before this has to be asked again. Money for them is reserved before they come; where
         there is no more, what is reserved is used up piece by piece. Raises QuotaExceeded, StoreUnavailable."""
         held, price = self._reservation, self._price
         if held is None or price is None:
             return _LOOK_EVERY
         found = self._estimate()
-        so_far = counter.usage or Usage(found.least_prompt, counter.pieces)
+        so_far = counter.usage or Usage(found.min_prompt, counter.text_chunks)
         ahead = Usage(max(found.prompt, so_far.prompt_tokens), so_far.completion_tokens + _LOOK_EVERY)
         pieces = _LOOK_EVERY
         for place, charge in enumerate(held.charges):

@@ -1,22 +1,22 @@
-"""What is counted. One object a process; labels come from small fixed sets.
+"""The gateway's metrics. Each worker has one ``Metrics`` object; labels come from small fixed sets.
 
-A worker counts into its own page of memory that all workers share, so whichever of them is asked tells of all. Counting is a
-plain write: the library's own counters take a lock for each step, which every request would pay and few would look at.
+A worker counts in memory that all workers share, so each of them can show the metrics of all. Counting is a plain write to
+memory: the counters of the Prometheus library take a lock at each step, which is too slow for every request.
 """
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from gateway.observability.prometheus import SECONDS, Family, PrometheusCollector, histogram_keys, series_key
 from gateway.observability.shared_metrics import OVERFLOW, SharedMetrics, WorkerMetrics
 
-if TYPE_CHECKING:
-    from gateway.usage.models import Usage
-
 RefusalReason = Literal["requests", "tokens", "parallel", "budget", "price", "queue_full", "store"]
-"""The limit that was reached; ``price``: none is known for the model; ``store``: the counters cannot be read."""
+"""The limit that a request exceeded; ``price``: the model has no known price; ``store``: the counters cannot be read."""
 Store = Literal["tokens", "counters", "ledger"]
-_KINDS = ("prompt", "completion", "cached", "reasoning")
+_TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
+
+TokenCounts = tuple[int, int, int, int]
+"""Language-model tokens of the prompt, of the completion, read from the provider's cache, used for reasoning."""
 
 _FAMILIES = (
     Family("gateway_requests_total", "counter", "Requests answered", ("route", "status")),
@@ -51,11 +51,11 @@ _FAMILIES = (
 
 
 class Counter:
-    """Only goes up."""
+    """A number that only grows."""
 
-    def __init__(self, page: WorkerMetrics, *key: str) -> None:
-        self._values = page.values
-        self._slot = page.slot(series_key(*key))
+    def __init__(self, worker: WorkerMetrics, *key: str) -> None:
+        self._values = worker.values
+        self._slot = worker.slot(series_key(*key))
 
     def inc(self, amount: float = 1.0) -> None:
         self._values[self._slot] += amount
@@ -64,37 +64,32 @@ class Counter:
 class Gauge:
     """This worker's part of a gauge. It begins at 0."""
 
-    def __init__(self, page: WorkerMetrics, *key: str) -> None:
-        self._values = page.values
-        self._slot = page.slot(series_key(*key), is_gauge=True)
-
-    def inc(self, amount: float = 1.0) -> None:
-        self._values[self._slot] += amount
-
-    def dec(self, amount: float = 1.0) -> None:
-        self._values[self._slot] -= amount
+    def __init__(self, worker: WorkerMetrics, *key: str) -> None:
+        self._values = worker.values
+        self._slot = worker.slot(series_key(*key), is_gauge=True)
 
     def set(self, value: float) -> None:
         self._values[self._slot] = value
 
 
 class Histogram:
-    """A histogram with the route for its label."""
+    """Durations in seconds, by route."""
 
-    def __init__(self, page: WorkerMetrics, name: str) -> None:
-        self._page = page
+    def __init__(self, worker: WorkerMetrics, name: str) -> None:
+        self._worker = worker
         self._name = name
-        self._values = page.values
+        self._values = worker.values
         self._slots: dict[str, tuple[int, ...]] = {}
 
     def slots(self, route: str) -> tuple[int, ...]:
-        """A slot for each bucket, and one for the sum."""
+        """Returns a slot for each bucket, and one for the sum."""
         slots = self._slots.get(route)
         if slots is None:
-            slots = self._slots[route] = tuple(map(self._page.slot, histogram_keys(self._name, route)))
+            slots = self._slots[route] = tuple(map(self._worker.slot, histogram_keys(self._name, route)))
         return slots
 
-    def add(self, route: str, seconds: float) -> None:
+    def observe(self, route: str, seconds: float) -> None:
+        """Counts one duration."""
         slots = self.slots(route)
         values = self._values
         values[slots[bisect_left(SECONDS, seconds)]] += 1.0
@@ -102,83 +97,78 @@ class Histogram:
 
 
 class Metrics:
-    """The gateway's metrics, in a registry of their own. Called on one thread, that of the event loop."""
+    """What one worker counts, and the page with the metrics of all. Used from one thread, that of the event loop."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, page: WorkerMetrics | None = None, shared: SharedMetrics | None = None) -> None:
-        """``page`` is this worker's page in ``shared``; without any, the process is alone. Raises ValueError for a page
-        without its arena, which nobody could read."""
-        if shared is None:
-            if page is not None:
-                raise ValueError("a page without its arena cannot be read")
-            shared = SharedMetrics(1)
-        self._page = page or shared.page(0)
-        self._values = self._page.values
-        self._page.start()
+    def __init__(self, shared: SharedMetrics | None = None, worker: int = 0) -> None:
+        """``worker`` is the number of this worker in ``shared``. Without ``shared`` the process is alone."""
+        shared = SharedMetrics(1) if shared is None else shared
+        self._worker = shared.worker(worker)
+        self._values = self._worker.values
+        self._worker.start()
         self._collector = PrometheusCollector(shared, _FAMILIES)
-        self.registry = self._collector.registry
         self._make_gauges()
         self._make_counters()
 
     def _make_gauges(self) -> None:
-        page = self._page
-        self.in_flight = Gauge(page, "gateway_requests_in_flight")
-        self.queued = Gauge(page, "gateway_requests_queued")
-        self.uses_waiting = Gauge(page, "gateway_token_uses_waiting")
-        self.ledger_waiting = Gauge(page, "gateway_ledger_waiting")
-        self.settlements_waiting = Gauge(page, "gateway_settlements_waiting")
-        self.token_store_up = Gauge(page, "gateway_store_up", "tokens")
+        worker = self._worker
+        self.in_flight = Gauge(worker, "gateway_requests_in_flight")
+        self.queued = Gauge(worker, "gateway_requests_queued")
+        self.uses_waiting = Gauge(worker, "gateway_token_uses_waiting")
+        self.ledger_waiting = Gauge(worker, "gateway_ledger_waiting")
+        self.settlements_waiting = Gauge(worker, "gateway_settlements_waiting")
+        self.token_store_up = Gauge(worker, "gateway_store_up", "tokens")
 
     def _make_counters(self) -> None:
-        page = self._page
-        self.use_write_failures = Counter(page, "gateway_token_use_write_failures_total")
-        self.ledger_write_failures = Counter(page, "gateway_ledger_write_failures_total")
-        self._refusals = {reason: Counter(page, "gateway_refusals_total", reason) for reason in get_args(RefusalReason)}
-        self._tokens = tuple(page.slot(series_key("gateway_tokens_total", kind)) for kind in _KINDS)
-        self._cost = page.slot("gateway_cost_micro_usd_total")
-        self._estimated = page.slot("gateway_usage_estimated_total")
-        self._partial = page.slot("gateway_usage_partial_total")
+        worker = self._worker
+        self.use_write_failures = Counter(worker, "gateway_token_use_write_failures_total")
+        self.ledger_write_failures = Counter(worker, "gateway_ledger_write_failures_total")
+        self._refusals = {
+            reason: Counter(worker, "gateway_refusals_total", reason) for reason in get_args(RefusalReason)
+        }
+        self._tokens = tuple(worker.slot(series_key("gateway_tokens_total", kind)) for kind in _TOKEN_KINDS)
+        self._cost = worker.slot("gateway_cost_micro_usd_total")
+        self._estimated = worker.slot("gateway_usage_estimated_total")
+        self._partial = worker.slot("gateway_usage_partial_total")
         self._answers: dict[tuple[str, int], tuple[int, ...]] = {}
-        self._request_seconds = Histogram(page, "gateway_request_seconds")
-        self._first_byte_seconds = Histogram(page, "gateway_first_byte_seconds")
+        self._request_seconds = Histogram(worker, "gateway_request_seconds")
+        self._first_byte_seconds = Histogram(worker, "gateway_first_byte_seconds")
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """``route`` is a row of the route table, never a path that a client made up."""
+    def count_response(self, route: str, status: int, seconds: float) -> None:
+        """Counts a response and its duration. ``route`` is a pattern of the route table, never a path that a client sent."""
         slots = self._answers.get((route, status))
         if slots is None:
-            answers = self._page.slot(series_key("gateway_requests_total", route, str(status)))
+            answers = self._worker.slot(series_key("gateway_requests_total", route, str(status)))
             slots = self._answers[route, status] = (answers, *self._request_seconds.slots(route))
         values = self._values
         values[slots[0]] += 1.0
         values[slots[bisect_left(SECONDS, seconds) + 1]] += 1.0
         values[slots[-1]] += seconds
 
-    def first_byte(self, route: str, seconds: float) -> None:
-        """``route`` as in ``answered``."""
-        self._first_byte_seconds.add(route, seconds)
+    def observe_first_byte(self, route: str, seconds: float) -> None:
+        """Counts the time to a response's first byte. ``route`` as in ``count_response``."""
+        self._first_byte_seconds.observe(route, seconds)
 
-    def used(self, usage: "Usage", cost: int, estimated: bool, partial: bool) -> None:
-        """What one request used. ``cost`` in micro-dollars."""
+    def count_usage(self, tokens: TokenCounts, cost: int, *, is_estimated: bool, is_partial: bool) -> None:
+        """Counts what one request used. ``cost`` in micro-dollars."""
         values = self._values
-        prompt, completion, cached, reasoning = self._tokens
-        values[prompt] += usage.prompt_tokens
-        values[completion] += usage.completion_tokens
-        values[cached] += usage.cached_tokens
-        values[reasoning] += usage.reasoning_tokens
+        for slot, count in zip(self._tokens, tokens, strict=True):
+            values[slot] += count
         values[self._cost] += cost
-        if estimated:
+        if is_estimated:
             values[self._estimated] += 1.0
-        if partial:
+        if is_partial:
             values[self._partial] += 1.0
 
-    def refused(self, reason: RefusalReason) -> None:
+    def count_refusal(self, reason: RefusalReason) -> None:
+        """Counts a request that was refused by a limit."""
         self._refusals[reason].inc()
 
-    def store_up(self, store: Store) -> Gauge:
-        """Whether this worker can use the store: to be kept and set to 1 or 0. What nobody has asked for is not shown."""
-        return Gauge(self._page, "gateway_store_up", store)
+    def store_gauge(self, store: Store) -> Gauge:
+        """Returns the gauge that is 1 while this worker can use the store, else 0. A store without a gauge is not shown."""
+        return Gauge(self._worker, "gateway_store_up", store)
 
-    def page(self) -> bytes:
-        """The Prometheus text exposition, of all workers."""
-        return self._collector.page()
+    def render(self) -> bytes:
+        """Returns the metrics of all workers in Prometheus's text format."""
+        return self._collector.render()

@@ -1,4 +1,4 @@
-"""What all workers have counted, summed up and put into words for Prometheus."""
+"""The Prometheus text format of what all workers have counted."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -10,23 +10,23 @@ from prometheus_client.registry import Collector
 from gateway.observability.shared_metrics import SharedMetrics
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""The upper bounds of a histogram's buckets; one more bucket has none."""
+"""The upper bounds of a histogram's buckets, in seconds; one more bucket has no bound."""
 _BOUNDS = (*(str(bound) for bound in SECONDS), "+Inf")
 
 SUM = "sum"
-"""What stands in a histogram's key where the others have the number of a bucket."""
+"""The last part of the key of a histogram's sum, where the keys of its buckets have their number."""
 
 _SEPARATOR = "\t"
 
 Kind = Literal["counter", "sum", "least", "histogram"]
-"""A gauge is the sum of what the workers say, or the least of it."""
+"""``sum`` and ``least`` are gauges: the sum or the minimum of the workers' values."""
 
 Numbers = dict[tuple[str, ...], float]
-"""By labels."""
+"""Values by labels."""
 
 
 class Family(NamedTuple):
-    """One metric. ``source`` is set where another metric's series, with these labels, is shown under a name of its own."""
+    """One metric. Where ``source`` is set, it shows one series of another metric: its name, then its labels."""
 
     name: str
     kind: Kind
@@ -36,56 +36,57 @@ class Family(NamedTuple):
 
 
 def series_key(name: str, *labels: str) -> str:
-    """What a series is called on a worker's page."""
+    """Returns the key of a series in shared memory."""
     return _SEPARATOR.join((name, *labels))
 
 
 def histogram_keys(name: str, *labels: str) -> tuple[str, ...]:
-    """A key for each bucket, and one for the sum."""
+    """Returns a key for each bucket, and one for the sum."""
     return tuple(series_key(name, *labels, part) for part in (*map(str, range(len(_BOUNDS))), SUM))
 
 
 class PrometheusCollector(Collector):
-    """Reads the workers' pages at the moment when somebody asks."""
+    """Reads the shared metrics of all workers each time it is asked."""
 
     def __init__(self, shared: SharedMetrics, families: Sequence[Family]) -> None:
         self._shared = shared
         self._families = families
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
 
-    def page(self) -> bytes:
-        """The Prometheus text exposition."""
-        return generate_latest(self.registry)
+    def render(self) -> bytes:
+        """Returns the Prometheus text exposition, in UTF-8."""
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
+        """Yields every metric, merged over the workers; the Prometheus library calls it."""
         readings = self._shared.read()
-        gathered = _gathered(readings)
+        by_metric = _group_by_metric(readings)
         for family in self._families:
             source, *labels = family.source or (family.name,)
-            series = gathered.get(source, {})
+            series = by_metric.get(source, {})
             if family.source:
                 series = {(): series[tuple(labels)]} if tuple(labels) in series else {}
             merge = min if family.kind == "least" else sum
-            yield _metric(family, {key: merge(_said(values, len(readings))) for key, values in sorted(series.items())})
+            yield _metric(family, {key: merge(_pad(values, len(readings))) for key, values in sorted(series.items())})
         yield GaugeMetricFamily("gateway_workers", "Workers that have begun", len(readings))
 
 
-def _gathered(readings: Iterable[dict[str, float]]) -> dict[str, dict[tuple[str, ...], list[float]]]:
-    """What the workers say, by metric and labels."""
+def _group_by_metric(readings: Iterable[dict[str, float]]) -> dict[str, dict[tuple[str, ...], list[float]]]:
+    """Returns the workers' values by metric and labels."""
     by_key: dict[str, list[float]] = {}
     for reading in readings:
         for key, value in reading.items():
             by_key.setdefault(key, []).append(value)
-    gathered: dict[str, dict[tuple[str, ...], list[float]]] = {}
+    by_metric: dict[str, dict[tuple[str, ...], list[float]]] = {}
     for key, values in by_key.items():
         name, *labels = key.split(_SEPARATOR)
-        gathered.setdefault(name, {})[tuple(labels)] = values
-    return gathered
+        by_metric.setdefault(name, {})[tuple(labels)] = values
+    return by_metric
 
 
-def _said(values: list[float], workers: int) -> list[float]:
-    """Who has not said anything of a series yet says 0."""
+def _pad(values: list[float], workers: int) -> list[float]:
+    """Returns one value for each worker: 0 for those that have not registered the series yet."""
     return values + [0.0] * (workers - len(values))
 
 
@@ -100,7 +101,7 @@ def _metric(family: Family, numbers: Numbers) -> Metric:
 
 
 def _histogram(family: Family, numbers: Numbers) -> Metric:
-    """Prometheus counts in each bucket all that is smaller, too."""
+    """Returns a histogram with cumulative buckets, as Prometheus wants them."""
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels in dict.fromkeys(key[:-1] for key in numbers):
         total = 0.0

@@ -35,23 +35,23 @@ class Estimate(NamedTuple):
         return min(default * self.answers, _LARGEST) if self.completion is None else self.completion
 
     @property
-    def least_prompt(self) -> int:
+    def min_prompt(self) -> int:
         """What the prompt comes to even if it were long words in much JSON."""
         return -(-self.prompt // 8)
 
     @property
-    def least_completion(self) -> int:
+    def min_completion(self) -> int:
         """What has to be there: all that the request allows, but one token for each answer if it does not say."""
         return self.answers if self.completion is None else self.completion
 
 
-NOTHING = Estimate(0, 0, has_completion=False)
+NOTHING_ESTIMATED = Estimate(0, 0, has_completion=False)
 
 
 def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
     """Of a request to ``endpoint``, such as ``chat/completions``; without JSON nothing is known."""
     if fields is None:
-        return NOTHING
+        return NOTHING_ESTIMATED
     prompt = sum([_tokens_in(fields.raw(name) or b"") for name in fields if name in _PROMPTS])
     if endpoint in _WITHOUT_COMPLETION:
         return Estimate(prompt, 0, has_completion=False)

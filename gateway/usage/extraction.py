@@ -13,7 +13,7 @@ import msgspec
 from gateway.core import sse
 from gateway.usage.models import Usage
 
-MOST_TOKENS = 10**8
+MAX_REPORTED_TOKENS = 10**8
 """More than any request can use: what a hostile upstream reports must not overflow a sum."""
 _USAGE = b'"usage"'
 _NO_COUNTS: Mapping[str, int] = MappingProxyType({})
@@ -59,8 +59,8 @@ def read_usage(reported: Any) -> Usage | None:
     if prompt + completion == 0:
         return None
     return Usage(
-        prompt_tokens=min(prompt, MOST_TOKENS),
-        completion_tokens=min(completion, MOST_TOKENS),
+        prompt_tokens=min(prompt, MAX_REPORTED_TOKENS),
+        completion_tokens=min(completion, MAX_REPORTED_TOKENS),
         cached_tokens=min(cached, prompt),
         cache_write_tokens=min(written, prompt),
         reasoning_tokens=min(of_completion.get("reasoning_tokens", 0), completion),
@@ -69,25 +69,25 @@ def read_usage(reported: Any) -> Usage | None:
     )
 
 
-def usage_in(body: bytes) -> Usage | None:
+def usage_of_response(body: bytes) -> Usage | None:
     """Of a whole JSON answer."""
     content = _read(_decode_answer, body)
     return None if content is None else _of_content(content)
 
 
-class StreamMeter:
+class StreamUsageReader:
     """Reads a stream that passes by, in pieces of whole events. With ``drops_usage`` the event that only reports usage is taken
     out: the client did not ask for it."""
 
     def __init__(self, drops_usage: bool) -> None:
         self._drops_usage = drops_usage
         self.usage: Usage | None = None
-        self.pieces = 0
+        self.text_chunks = 0
         """How many pieces of text passed: about as many as the tokens of an answer that nobody counted."""
 
     def feed(self, block: bytes) -> bytes:
         """The events to pass on."""
-        self.pieces += _pieces_in(block)
+        self.text_chunks += _pieces_in(block)
         if _USAGE not in block or block.count(_USAGE) == sum(map(block.count, _NULLS)):
             return block
         return b"".join(event for event in sse.split_events(block) if not (self._read(event) and self._drops_usage))
@@ -140,7 +140,7 @@ def _counts(numbers: Any) -> Mapping[str, int]:
     if not isinstance(numbers, dict):
         return _NO_COUNTS
     return {
-        name: int(min(value, MOST_TOKENS))
+        name: int(min(value, MAX_REPORTED_TOKENS))
         for name, value in numbers.items()
         if (type(value) is int or type(value) is float) and value > 0
     }

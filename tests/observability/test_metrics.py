@@ -13,17 +13,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.observability.metrics import Metrics, RefusalReason
 from gateway.observability.prometheus import SECONDS
 from gateway.observability.shared_metrics import CAPACITY, SharedMetrics
-from gateway.usage.models import NOTHING_USED, Usage
 
 FORK = multiprocessing.get_context("fork")
 CHAT = "/v1/chat/completions"
 
 
-class Shown:
+class ParsedPage:
     """A page, read back."""
 
     def __init__(self, metrics: Metrics) -> None:
-        families = list(text_string_to_metric_families(metrics.page().decode()))
+        families = list(text_string_to_metric_families(metrics.render().decode()))
         self.types = {family.name: family.type for family in families}
         self.samples = {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -44,29 +43,28 @@ class Shown:
 
 
 def workers(count: int) -> list[Metrics]:
-    arena = SharedMetrics(count)
-    return [Metrics(arena.page(number), arena) for number in range(count)]
+    shared = SharedMetrics(count)
+    return [Metrics(shared, number) for number in range(count)]
 
 
 def test_a_page_of_one_worker() -> None:
     metrics = Metrics()
-    metrics.answered(CHAT, 200, 0.02)
-    metrics.answered(CHAT, 200, 0.02)
-    metrics.answered(CHAT, 404, 7)
-    metrics.answered("unknown", 404, 0)
-    text = metrics.page().decode()
+    metrics.count_response(CHAT, 200, 0.02)
+    metrics.count_response(CHAT, 200, 0.02)
+    metrics.count_response(CHAT, 404, 7)
+    metrics.count_response("unknown", 404, 0)
+    text = metrics.render().decode()
     assert f'gateway_requests_total{{route="{CHAT}",status="200"}} 2.0' in text
-    shown = Shown(metrics)
+    shown = ParsedPage(metrics)
     assert shown.value("gateway_requests_total", route=CHAT, status="404") == 1
     assert shown.value("gateway_requests_total", route="unknown", status="404") == 1
     assert shown.value("gateway_request_seconds_count", route=CHAT) == 3
     assert shown.value("gateway_request_seconds_sum", route=CHAT) == pytest.approx(7.04)
     assert shown.value("gateway_workers") == 1
-    assert metrics.registry.get_sample_value("gateway_workers") == 1
 
 
 def test_the_names_and_types() -> None:
-    assert Shown(Metrics()).types == {
+    assert ParsedPage(Metrics()).types == {
         "gateway_requests": "counter",
         "gateway_request_seconds": "histogram",
         "gateway_first_byte_seconds": "histogram",
@@ -91,7 +89,7 @@ def test_the_names_and_types() -> None:
 
 def test_what_never_happened_is_shown_as_nought() -> None:
     """A rate needs a first value from which to rise."""
-    shown = Shown(Metrics())
+    shown = ParsedPage(Metrics())
     for reason in get_args(RefusalReason):
         assert shown.value("gateway_refusals_total", reason=reason) == 0
     for kind in ("prompt", "completion", "cached", "reasoning"):
@@ -102,12 +100,12 @@ def test_what_never_happened_is_shown_as_nought() -> None:
 
 def test_what_requests_used() -> None:
     one, other = workers(2)
-    one.used(Usage(100, 20, 30, 0, 5), 1234, estimated=False, partial=False)
-    one.used(Usage(1, 2), 10, estimated=True, partial=True)
-    other.used(Usage(1000, 200), 1, estimated=True, partial=False)
-    other.used(NOTHING_USED, 0, estimated=False, partial=False)
-    shown = Shown(one)
-    assert shown.samples == Shown(other).samples
+    one.count_usage((100, 20, 30, 5), 1234, is_estimated=False, is_partial=False)
+    one.count_usage((1, 2, 0, 0), 10, is_estimated=True, is_partial=True)
+    other.count_usage((1000, 200, 0, 0), 1, is_estimated=True, is_partial=False)
+    other.count_usage((0, 0, 0, 0), 0, is_estimated=False, is_partial=False)
+    shown = ParsedPage(one)
+    assert shown.samples == ParsedPage(other).samples
     assert shown.value("gateway_tokens_total", kind="prompt") == 1101
     assert shown.value("gateway_tokens_total", kind="completion") == 222
     assert shown.value("gateway_tokens_total", kind="cached") == 30
@@ -120,9 +118,9 @@ def test_what_requests_used() -> None:
 @pytest.mark.parametrize("reason", get_args(RefusalReason))
 def test_refusals(reason: RefusalReason) -> None:
     one, other = workers(2)
-    one.refused(reason)
-    other.refused(reason)
-    samples = Shown(one).samples
+    one.count_refusal(reason)
+    other.count_refusal(reason)
+    samples = ParsedPage(one).samples
     assert {
         labels: value for (name, labels), value in samples.items() if name == "gateway_refusals_total" and value
     } == {(("reason", reason),): 2.0}
@@ -131,19 +129,18 @@ def test_refusals(reason: RefusalReason) -> None:
 def test_gauges_are_summed() -> None:
     one, other, _ = workers(3)
     one.in_flight.set(3)
-    other.in_flight.inc()
-    other.in_flight.inc(4)
-    other.in_flight.dec()
-    one.queued.inc()
-    other.queued.inc()
-    one.queued.dec()
+    other.in_flight.set(5)
+    other.in_flight.set(4)
+    one.queued.set(1)
+    other.queued.set(1)
+    one.queued.set(0)
     for metrics, number in ((one, 10), (other, 5)):
         metrics.uses_waiting.set(number)
         metrics.ledger_waiting.set(number + 1)
         metrics.settlements_waiting.set(number + 2)
         metrics.use_write_failures.inc()
         metrics.ledger_write_failures.inc(2)
-    shown = Shown(other)
+    shown = ParsedPage(other)
     assert shown.value("gateway_requests_in_flight") == 7
     assert shown.value("gateway_requests_queued") == 1
     assert shown.value("gateway_token_uses_waiting") == 15
@@ -156,58 +153,53 @@ def test_gauges_are_summed() -> None:
 
 def test_a_store_is_up_if_every_worker_says_so() -> None:
     one, other = workers(2)
-    counters = [metrics.store_up("counters") for metrics in (one, other)]
-    assert Shown(one).value("gateway_token_store_up") == 0
+    counters = [metrics.store_gauge("counters") for metrics in (one, other)]
+    assert ParsedPage(one).value("gateway_token_store_up") == 0
     one.token_store_up.set(True)
     counters[0].set(1)
-    shown = Shown(one)
+    shown = ParsedPage(one)
     assert shown.value("gateway_token_store_up") == shown.value("gateway_store_up", store="tokens") == 0
     assert shown.value("gateway_store_up", store="counters") == 0
     other.token_store_up.set(True)
     counters[1].set(1)
-    shown = Shown(other)
+    shown = ParsedPage(other)
     assert shown.value("gateway_token_store_up") == shown.value("gateway_store_up", store="tokens") == 1
     assert shown.value("gateway_store_up", store="counters") == 1
     one.token_store_up.set(False)
-    assert Shown(other).value("gateway_token_store_up") == 0
+    assert ParsedPage(other).value("gateway_token_store_up") == 0
 
 
 def test_a_store_that_nobody_has_is_not_shown_and_one_that_some_do_not_know_is_down() -> None:
     one, other = workers(2)
-    assert Shown(one).value("gateway_store_up", store="ledger") is None
-    one.store_up("ledger").set(1)
-    assert Shown(one).value("gateway_store_up", store="ledger") == 0
-    other.store_up("ledger").set(1)
-    assert Shown(one).value("gateway_store_up", store="ledger") == 1
+    assert ParsedPage(one).value("gateway_store_up", store="ledger") is None
+    one.store_gauge("ledger").set(1)
+    assert ParsedPage(one).value("gateway_store_up", store="ledger") == 0
+    other.store_gauge("ledger").set(1)
+    assert ParsedPage(one).value("gateway_store_up", store="ledger") == 1
 
 
 def test_a_worker_that_has_not_begun_does_not_count() -> None:
-    arena = SharedMetrics(4)
-    metrics = Metrics(arena.page(2), arena)
+    shared = SharedMetrics(4)
+    metrics = Metrics(shared, 2)
     metrics.token_store_up.set(1)
-    shown = Shown(metrics)
+    shown = ParsedPage(metrics)
     assert shown.value("gateway_workers") == 1
     assert shown.value("gateway_token_store_up") == 1
 
 
-def test_a_page_needs_its_arena() -> None:
-    with pytest.raises(ValueError, match="arena"):
-        Metrics(SharedMetrics(1).page(0))
-
-
-def test_an_arena_alone_means_its_first_page() -> None:
-    arena = SharedMetrics(1)
-    Metrics(shared=arena).queued.inc()
-    [numbers] = arena.read()
+def test_without_a_number_it_is_the_first_worker() -> None:
+    shared = SharedMetrics(1)
+    Metrics(shared).queued.set(1)
+    [numbers] = shared.read()
     assert numbers["gateway_requests_queued"] == 1
 
 
 def test_a_bound_belongs_to_its_bucket() -> None:
     metrics = Metrics()
-    metrics.first_byte(CHAT, 0.25)
-    metrics.first_byte(CHAT, 0.2500001)
-    metrics.first_byte(CHAT, 1e9)
-    shown = Shown(metrics)
+    metrics.observe_first_byte(CHAT, 0.25)
+    metrics.observe_first_byte(CHAT, 0.2500001)
+    metrics.observe_first_byte(CHAT, 1e9)
+    shown = ParsedPage(metrics)
     buckets = dict(shown.buckets("gateway_first_byte_seconds", CHAT))
     assert (buckets["0.1"], buckets["0.25"], buckets["0.5"], buckets["300.0"], buckets["+Inf"]) == (0, 1, 2, 2, 3)
     assert shown.value("gateway_request_seconds_count", route=CHAT) is None
@@ -219,9 +211,9 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 def test_histograms_cumulate_over_workers(asked: list[tuple[int, str, float]]) -> None:
     every = workers(3)
     for number, route, seconds in asked:
-        every[number].answered(route, 200, seconds)
-        every[number].first_byte(route, seconds / 2)
-    shown = Shown(every[0])
+        every[number].count_response(route, 200, seconds)
+        every[number].observe_first_byte(route, seconds / 2)
+    shown = ParsedPage(every[0])
     for route in {route for _, route, _ in asked}:
         for name, part in (("gateway_request_seconds", 1), ("gateway_first_byte_seconds", 2)):
             taken = [seconds / part for _, where, seconds in asked if where == route]
@@ -234,10 +226,10 @@ def test_histograms_cumulate_over_workers(asked: list[tuple[int, str, float]]) -
 def test_more_series_than_there_is_room_for_do_not_break_a_request(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     for number in range(CAPACITY):
-        metrics.answered("/", number, 0.1)
-        metrics.answered(f"/{number}", 200, 0.1)
-    metrics.refused("budget")
-    shown = Shown(metrics)
+        metrics.count_response("/", number, 0.1)
+        metrics.count_response(f"/{number}", 200, 0.1)
+    metrics.count_refusal("budget")
+    shown = ParsedPage(metrics)
     overflow = shown.value("gateway_metrics_overflow_total")
     assert overflow is not None and overflow > 0
     assert shown.value("gateway_refusals_total", reason="budget") == 1
@@ -245,30 +237,30 @@ def test_more_series_than_there_is_room_for_do_not_break_a_request(caplog: pytes
     assert len(caplog.records) == 1
 
 
-def _serve(arena: SharedMetrics, worker: int, ready: "multiprocessing.SimpleQueue[bytes]") -> None:
-    metrics = Metrics(arena.page(worker), arena)
+def _serve(shared: SharedMetrics, worker: int, ready: "multiprocessing.SimpleQueue[bytes]") -> None:
+    metrics = Metrics(shared, worker)
     metrics.token_store_up.set(1)
     metrics.in_flight.set(2)
     for _ in range(1000):
-        metrics.answered(CHAT, 200, 0.5)
-        metrics.used(Usage(3, 2, 1), 7, estimated=False, partial=True)
-    ready.put(metrics.page())
+        metrics.count_response(CHAT, 200, 0.5)
+        metrics.count_usage((3, 2, 1, 0), 7, is_estimated=False, is_partial=True)
+    ready.put(metrics.render())
     signal.pause()
 
 
 def test_counters_go_on_over_a_workers_death_and_gauges_begin_anew() -> None:
-    arena = SharedMetrics(2)
-    metrics = Metrics(arena.page(0), arena)
+    shared = SharedMetrics(2)
+    metrics = Metrics(shared, 0)
     metrics.token_store_up.set(1)
     for life in (1, 2):
         ready: multiprocessing.SimpleQueue[bytes] = (
             FORK.SimpleQueue()
         )  # of its own: who is killed may hold its lock for ever
-        process = FORK.Process(target=_serve, args=(arena, 1, ready))
+        process = FORK.Process(target=_serve, args=(shared, 1, ready))
         process.start()
         page = ready.get()
-        assert page == metrics.page(), "whoever is asked tells of all"
-        shown = Shown(metrics)
+        assert page == metrics.render(), "each worker shows the metrics of all"
+        shown = ParsedPage(metrics)
         assert shown.value("gateway_requests_total", route=CHAT, status="200") == 1000 * life
         assert shown.value("gateway_request_seconds_sum", route=CHAT) == 500 * life
         assert shown.value("gateway_tokens_total", kind="prompt") == 3000 * life
@@ -278,8 +270,8 @@ def test_counters_go_on_over_a_workers_death_and_gauges_begin_anew() -> None:
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join(30)
-    again = Metrics(arena.page(1), arena)
-    shown = Shown(again)
+    again = Metrics(shared, 1)
+    shown = ParsedPage(again)
     assert shown.value("gateway_requests_in_flight") == 0
-    assert shown.value("gateway_token_store_up") == 0, "it has not said so yet"
+    assert shown.value("gateway_token_store_up") == 0, "the new worker has not set it yet"
     assert shown.value("gateway_requests_total", route=CHAT, status="200") == 2000

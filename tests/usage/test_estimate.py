@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.json_body import parse_object
-from gateway.usage.estimate import NOTHING, Estimate, estimate
+from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate
 
 
 def guess(endpoint: str = "chat/completions", **fields: Any) -> Estimate:
@@ -54,7 +54,7 @@ def test_each_prompt_of_a_list_is_answered() -> None:
 
 def test_each_answer_without_a_bound_is_guessed() -> None:
     assert guess(n=128).completion_or(1000) == 128_000
-    assert guess(n=128).least_completion == 128
+    assert guess(n=128).min_completion == 128
 
 
 def test_every_kind_of_prompt_counts() -> None:
@@ -73,14 +73,14 @@ def test_attachments_do_not_count_by_their_bytes() -> None:
 
 
 def test_without_json_nothing_is_known() -> None:
-    assert estimate("files", None) == NOTHING
+    assert estimate("files", None) == NOTHING_ESTIMATED
 
 
 @given(st.text(), st.none() | st.integers(0, 10**6))
 def test_the_least_is_not_above_the_guess(text: str, bound: int | None) -> None:
     found = guess(messages=[{"role": "user", "content": text}], max_tokens=bound)
-    assert 1 <= found.least_prompt <= found.prompt
-    assert found.least_completion <= found.completion_or(1000)
+    assert 1 <= found.min_prompt <= found.prompt
+    assert found.min_completion <= found.completion_or(1000)
 
 
 def test_a_long_prompt_takes_linear_time() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import sse
-from gateway.usage.extraction import MOST_TOKENS, StreamMeter, read_usage, usage_in
+from gateway.usage.extraction import MAX_REPORTED_TOKENS, StreamUsageReader, read_usage, usage_of_response
 from gateway.usage.models import Usage
 
 REPORTS: list[tuple[str, dict[str, Any], Usage]] = [
@@ -49,7 +49,7 @@ REPORTS: list[tuple[str, dict[str, Any], Usage]] = [
     ),
     ("an explicit nothing", {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}, Usage(7, 0)),
     ("nonsense beside sense", {"prompt_tokens": 7, "completion_tokens": "many", "prompt_tokens_details": 3}, Usage(7)),
-    ("more than there can be", {"prompt_tokens": 7, "completion_tokens": 10**12}, Usage(7, MOST_TOKENS)),
+    ("more than there can be", {"prompt_tokens": 7, "completion_tokens": 10**12}, Usage(7, MAX_REPORTED_TOKENS)),
     ("a usage beside a text", {"prompt_tokens": 7, "completion_tokens": 1}, Usage(7, 1)),
     ("details above their sum", {"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": 90}}, Usage(7, 0, 7)),
 ]
@@ -58,8 +58,10 @@ REPORTS: list[tuple[str, dict[str, Any], Usage]] = [
 @pytest.mark.parametrize(("name", "reported", "usage"), REPORTS, ids=[name for name, *_ in REPORTS])
 def test_each_form_is_read(name: str, reported: dict[str, Any], usage: Usage) -> None:
     assert read_usage(reported) == usage
-    assert usage_in(json.dumps({"usage": reported}).encode()) == usage
-    assert usage_in(json.dumps({"type": "response.completed", "response": {"usage": reported}}).encode()) == usage
+    assert usage_of_response(json.dumps({"usage": reported}).encode()) == usage
+    assert (
+        usage_of_response(json.dumps({"type": "response.completed", "response": {"usage": reported}}).encode()) == usage
+    )
 
 
 NO_REPORTS: list[Any] = [None, [], "9", {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}]
@@ -84,13 +86,13 @@ ANYTHING = st.recursive(
 def test_no_report_is_believed_beyond_reason(reported: Any) -> None:
     usage = read_usage(reported)
     if usage is not None:
-        assert 0 < usage.total_tokens <= 2 * MOST_TOKENS
+        assert 0 < usage.total_tokens <= 2 * MAX_REPORTED_TOKENS
         assert usage.cached_tokens <= usage.prompt_tokens
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"usage":', b"\xff", b'{"response": 3}', b"[" * 5000])
 def test_what_is_no_answer_reports_nothing(body: bytes) -> None:
-    assert usage_in(body) is None
+    assert usage_of_response(body) is None
 
 
 HEAD = {"id": "c", "object": "chat.completion.chunk", "model": "m"}
@@ -111,39 +113,39 @@ REPORT = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.booleans())
 def test_a_stream_is_read_however_it_is_cut(cuts: list[int], drops: bool) -> None:
     events = [FIRST, *WORDS, LAST, event([], usage=REPORT), sse.DONE]
-    meter = StreamMeter(drops)
+    meter = StreamUsageReader(drops)
     passed, at = b"", 0
     for cut in [*cuts, len(events)]:
         passed += meter.feed(b"".join(events[at : at + cut]))
         at += cut
     assert meter.usage == Usage(5, 3)
-    assert meter.pieces == 3
+    assert meter.text_chunks == 3
     assert passed == b"".join(each for each in events if not (drops and b"prompt_tokens" in each))
 
 
 def test_an_empty_choice_with_the_usage_is_dropped_too() -> None:
     """LiteLLM sends one along."""
-    meter = StreamMeter(drops_usage=True)
+    meter = StreamUsageReader(drops_usage=True)
     assert meter.feed(event([{"index": 0, "delta": {}, "finish_reason": None}], usage=REPORT)) == b""
     assert meter.usage == Usage(5, 3)
 
 
 @pytest.mark.parametrize("delta", [{"content": "end"}, {"tool_calls": [{"index": 0}]}])
 def test_usage_beside_content_is_read_and_passed_on(delta: dict[str, Any]) -> None:
-    meter = StreamMeter(drops_usage=True)
+    meter = StreamUsageReader(drops_usage=True)
     block = event([{"index": 0, "delta": delta, "finish_reason": None}], usage=REPORT)
     assert meter.feed(block) == block
     assert meter.usage == Usage(5, 3)
 
 
 def test_a_finish_beside_the_usage_is_passed_on() -> None:
-    meter = StreamMeter(drops_usage=True)
+    meter = StreamUsageReader(drops_usage=True)
     block = event([{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=REPORT)
     assert meter.feed(block) == block
 
 
 def test_reports_that_grow_count_once() -> None:
-    meter = StreamMeter(drops_usage=False)
+    meter = StreamUsageReader(drops_usage=False)
     for number in (1, 2, 3):
         meter.feed(event([{"delta": {"content": "x"}}], usage={"prompt_tokens": 5, "completion_tokens": number}))
     assert meter.usage == Usage(5, 3)
@@ -151,37 +153,37 @@ def test_reports_that_grow_count_once() -> None:
 
 def test_halves_are_put_together() -> None:
     """Anthropic tells the input first and the output last."""
-    meter = StreamMeter(drops_usage=False)
+    meter = StreamUsageReader(drops_usage=False)
     meter.feed(sse.encode_event(b'{"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}'))
     meter.feed(sse.encode_event(b'{"type":"message_delta","usage":{"output_tokens":15}}'))
     assert meter.usage == Usage(25, 15)
 
 
 def test_the_word_in_a_text_is_no_report() -> None:
-    meter = StreamMeter(drops_usage=True)
+    meter = StreamUsageReader(drops_usage=True)
     block = event([{"index": 0, "delta": {"content": 'say "usage" and "usage":null'}}])
     assert meter.feed(block) == block
     assert meter.usage is None
 
 
 def test_a_responses_stream_is_read() -> None:
-    meter = StreamMeter(drops_usage=True)
+    meter = StreamUsageReader(drops_usage=True)
     blocks = [
         b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n',
         b'event: response.completed\ndata: {"type":"response.completed",'
         b'"response":{"usage":{"input_tokens":4,"output_tokens":2}}}\n\n',
     ]
     assert [meter.feed(block) for block in blocks] == blocks
-    assert (meter.usage, meter.pieces) == (Usage(4, 2), 1)
+    assert (meter.usage, meter.text_chunks) == (Usage(4, 2), 1)
 
 
 def test_zeros_on_every_chunk_are_no_report() -> None:
-    meter = StreamMeter(drops_usage=True)
+    meter = StreamUsageReader(drops_usage=True)
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     block = sse.encode_event(json.dumps({"choices": [{"text": "Hi"}], "usage": zeros}).encode())
     assert meter.feed(block) == block
-    assert (meter.usage, meter.pieces) == (None, 1)
+    assert (meter.usage, meter.text_chunks) == (None, 1)
 
 
 def test_a_response_that_is_none_does_not_hide_the_usage() -> None:
-    assert usage_in(b'{"response": "text", "message": 3, "usage": {"prompt_tokens": 5}}') == Usage(5)
+    assert usage_of_response(b'{"response": "text", "message": 3, "usage": {"prompt_tokens": 5}}') == Usage(5)

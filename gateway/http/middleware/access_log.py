@@ -54,14 +54,18 @@ class AccessLog:
     def ended(self, ctx: RequestContext, status: int) -> None:
         seconds = time.perf_counter() - ctx.began
         route = ctx.route.pattern if ctx.route else "unknown"
-        self._metrics.answered(route, status, seconds)
+        self._metrics.count_response(route, status, seconds)
         usage_tracker = ctx.usage_tracker
         if usage_tracker is not None:
-            self._metrics.used(
-                usage_tracker.usage, usage_tracker.cost, usage_tracker.is_estimated, usage_tracker.is_partial
+            usage = usage_tracker.usage
+            self._metrics.count_usage(
+                (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens),
+                usage_tracker.cost,
+                is_estimated=usage_tracker.is_estimated,
+                is_partial=usage_tracker.is_partial,
             )
             if usage_tracker.first_byte_seconds is not None:
-                self._metrics.first_byte(route, usage_tracker.first_byte_seconds)
+                self._metrics.observe_first_byte(route, usage_tracker.first_byte_seconds)
         if self._lines is not None:
             self._lines.write_bytes(self._format(self._line(ctx, status, seconds)))
 
