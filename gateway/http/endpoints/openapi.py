@@ -15,7 +15,13 @@ _FOLDER = resources.files("gateway.http.openapi")
 
 
 class OpenApiEndpoints:
-    """Both are the same for everybody, and made once, when first asked for."""
+    """Both are the same for everybody. The files are read at start, because reading blocks the event loop."""
+
+    def __init__(self) -> None:
+        description = (_FOLDER / "openapi.json").read_bytes()
+        # The file has a placeholder, so that the version is written down in one place alone.
+        self._openapi = description.replace(b"GATEWAY_VERSION", __version__.encode())
+        self._style = (_FOLDER / "docs.css").read_text(encoding="utf-8")
 
     async def openapi(self, ctx: RequestContext) -> web.StreamResponse:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
@@ -30,15 +36,6 @@ class OpenApiEndpoints:
             "Referrer-Policy": "no-referrer",
         }
         return response.whole(ctx, 200, self._page, headers)
-
-    @cached_property
-    def _openapi(self) -> bytes:
-        # The file has a placeholder, so that the version is written down in one place alone.
-        return (_FOLDER / "openapi.json").read_bytes().replace(b"GATEWAY_VERSION", __version__.encode())
-
-    @cached_property
-    def _style(self) -> str:
-        return (_FOLDER / "docs.css").read_text(encoding="utf-8")
 
     @cached_property
     def _page(self) -> bytes:

@@ -87,7 +87,7 @@ class MemoryCounterStore:
             if not self._is_loaded:
                 self._merge(await asyncio.to_thread(self._read))
             else:
-                self._close_moved_file()
+                await self._close_moved_file()
                 await self.flush()
 
     async def aclose(self) -> None:
@@ -123,12 +123,15 @@ class MemoryCounterStore:
             found.append(find_counter(counters, limit, now))
         return found
 
-    def _close_moved_file(self) -> None:
+    async def _close_moved_file(self) -> None:
         """Closes a file that was moved or deleted, and has everything written to the new one."""
-        if self._connection is not None and self._path is not None and sqlite.is_moved(self._path, self._inode):
-            self._connection.close()
+        connection = self._connection
+        if connection is None or self._path is None:
+            return
+        if await asyncio.to_thread(sqlite.is_moved, self._path, self._inode):
             self._connection = None
             self._changed |= set(self._tokens)
+            await asyncio.to_thread(connection.close)
 
     def _read(self) -> dict[str, TokenCounters] | None:
         try:
