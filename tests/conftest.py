@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pytest_aiohttp.plugin import AiohttpClient
 
+from tests.support.blocking import BlockingCalls, noting_blocking_calls
 from tests.support.gateway import GatewayTestServer, Running, StartGateway, new_app
 
 settings.register_profile(
@@ -37,3 +38,17 @@ def start_gateway(aiohttp_client: AiohttpClient, tmp_path: Path) -> StartGateway
         return Running(await aiohttp_client(GatewayTestServer(app)), app)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def blocking_calls() -> Iterator[BlockingCalls]:
+    with noting_blocking_calls() as calls:
+        yield calls
+
+
+@pytest.fixture(autouse=True)
+def _the_event_loop_is_not_blocked(blocking_calls: BlockingCalls) -> Iterator[None]:
+    """Fails a test in which the package blocks the event loop, however the call ended."""
+    blocking_calls.found.clear()
+    yield
+    assert not blocking_calls.found, "\n".join(blocking_calls.found[:3])
