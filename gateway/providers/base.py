@@ -1,4 +1,5 @@
-"""What a backend is. A third party implements ``Provider`` and registers a ``create`` function; see docs/providers.md."""
+"""Defines the interface of a provider. A third party implements ``Provider`` and registers a function that creates one;
+see docs/providers.md."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ EVENT_STREAM = "text/event-stream"
 
 
 class ProviderRequest(msgspec.Struct, frozen=True):
-    """One call of OpenAI's API, already admitted.
+    """Describes one call of OpenAI's API that was admitted.
 
-    ``path`` is what stands behind ``/v1/``, encoded as the client sent it; ``query`` has no credential in it, and neither
-    have ``headers``. For a JSON body ``fields`` holds its top-level values; a body of any other kind is an iterator.
+    ``path`` is what follows ``/v1/``, encoded as the client sent it; ``query`` has no credential in it. ``headers`` are the
+    client's; ``request_headers.forwarded_headers`` selects those that an upstream may see. For a JSON body ``fields`` holds its
+    top-level values; a body of any other kind is an iterator of chunks.
     """
 
     method: str
@@ -29,9 +31,9 @@ class ProviderRequest(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class ProviderResponse:
-    """What goes back. ``body`` is bytes, or an iterator of pieces as they arrive.
+    """Holds what is sent to the client. ``body`` is bytes, or an iterator of chunks as they arrive.
 
-    ``close`` is called once the body was read or nobody wants it any more; it must stop the work behind the answer.
+    ``close`` is called once the body was read or nobody wants it any more; it must stop the work behind the response.
     """
 
     status: int
@@ -47,20 +49,22 @@ class Provider(Protocol):
     name: str
 
     async def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Answer one request. Raises a GatewayError for anything that is not an answer.
+        """Returns the response to one request. Raises a GatewayError where there is none.
 
-        An answer to ``request.stream`` must be an event stream; an error after its first piece is raised from the iterator.
+        The response to ``request.stream`` must be an event stream whose chunks end behind whole events; an error after its
+        first chunk is raised from the iterator.
         """
 
     async def models(self) -> list[dict[str, Any]]:
-        """OpenAI's model objects: ``{"id", "object": "model", "created", "owned_by"}``."""
+        """Returns OpenAI's model objects: ``{"id", "object": "model", "created", "owned_by"}``. Raises a GatewayError."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Releases what the provider holds, once, when the process shuts down."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """What a backend's ``create`` function is given. Times in seconds."""
+    """Holds the settings that a provider's ``create`` function is given. Times in seconds."""
 
     upstream_url: str | None
     upstream_api_key: str | None
@@ -70,4 +74,4 @@ class ProviderConfig:
 
 
 CreateProvider = Callable[[ProviderConfig], Provider]
-"""Called inside the running event loop, once a process."""
+"""Creates a provider. It is called inside the running event loop, once a process."""

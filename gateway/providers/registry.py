@@ -1,5 +1,7 @@
-"""Backends by name. The built-in ones are import strings, so that one which is not used is not imported; others come
-through the entry-point group ``gateway.providers``, by the same loader."""
+"""Finds providers by name: the built-in ones, and those that packages register in the entry-point group ``gateway.providers``.
+
+Both are import strings and are loaded in the same way, so that a provider that is not used is not imported.
+"""
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -18,23 +20,24 @@ BUILT_IN = MappingProxyType(
 
 
 class UnknownProvider(ValueError):
-    """No backend of that name, or more than one."""
+    """Tells that no provider has that name, that several have it, or that it cannot be loaded."""
 
 
 def names() -> list[str]:
-    return sorted({*BUILT_IN, *(point.name for point in _foreign())})
+    """Returns the names of all providers, sorted."""
+    return sorted({*BUILT_IN, *(point.name for point in _third_party())})
 
 
 def find(name: str) -> CreateProvider:
-    """The function that creates the backend. Raises UnknownProvider, with the list of those that exist."""
-    offers = {point.value for point in _foreign() if point.name == name}
+    """Returns the function that creates the provider. Raises UnknownProvider, with the list of those that exist."""
+    references = {point.value for point in _third_party() if point.name == name}
     if name in BUILT_IN:
-        offers.add(BUILT_IN[name])
-    if not offers:
+        references.add(BUILT_IN[name])
+    if not references:
         raise UnknownProvider(f"there is no backend {name!r}; there are {', '.join(names())}")
-    if len(offers) > 1:
-        raise UnknownProvider(f"the backend {name!r} is offered more than once: {', '.join(sorted(offers))}")
-    return _load(name, offers.pop())
+    if len(references) > 1:
+        raise UnknownProvider(f"the backend {name!r} is offered more than once: {', '.join(sorted(references))}")
+    return _load(name, references.pop())
 
 
 def _load(name: str, reference: str) -> CreateProvider:
@@ -46,7 +49,7 @@ def _load(name: str, reference: str) -> CreateProvider:
     return create
 
 
-def _foreign() -> list[EntryPoint]:
-    """When this project is installed as a package, its own entry points are among them: they are the built-in ones."""
-    own = set(BUILT_IN.values())
-    return [point for point in entry_points(group=GROUP) if point.value not in own]
+def _third_party() -> list[EntryPoint]:
+    """Returns the entry points of other packages: an installed gateway registers its built-in providers, too."""
+    built_in = set(BUILT_IN.values())
+    return [point for point in entry_points(group=GROUP) if point.value not in built_in]

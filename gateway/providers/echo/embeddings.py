@@ -1,4 +1,4 @@
-"""Embeddings without a model: unit vectors that follow from the text alone. Equal texts have equal vectors."""
+"""Computes embeddings without a model: unit vectors that depend on the text alone, so that equal texts have equal vectors."""
 
 import base64
 import hashlib
@@ -13,8 +13,8 @@ DIMENSIONS = 1536
 MAX_DIMENSIONS = 16_384
 
 
-def answer(fields: dict[str, Any]) -> dict[str, Any]:
-    """The body of an embeddings answer. Raises BadRequest."""
+def response(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the body of an embeddings response. Raises BadRequest for an invalid ``input`` or ``dimensions``."""
     texts = _inputs(fields.get("input"))
     dimensions = fields.get("dimensions") or DIMENSIONS
     if not is_whole_number(dimensions, 1, MAX_DIMENSIONS):
@@ -34,16 +34,16 @@ def answer(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def unit_vector(text: str, dimensions: int) -> list[float]:
-    """``dimensions`` numbers whose squares add up to 1."""
+    """Returns ``dimensions`` numbers whose squares add up to 1."""
     raw = hashlib.shake_256(text.encode()).digest(2 * dimensions)
-    # Half a step off zero, so that no text has the zero vector.
+    # 32767.5 is the middle of the range: no number is zero, so no text has the zero vector.
     numbers = [number - 32767.5 for (number,) in struct.iter_unpack("<H", raw)]
     length = math.sqrt(sum(number * number for number in numbers))
     return [number / length for number in numbers]
 
 
 def _as_base64(vector: list[float]) -> str:
-    """Little-endian 32-bit floats: what OpenAI's own clients ask for."""
+    """Encodes little-endian 32-bit floats, as OpenAI's own clients ask for."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 

@@ -1,6 +1,6 @@
-"""The offline backend: answers with what it was told. Deterministic, so that clients can be tried and tested against it.
+"""Answers with what it was sent, offline and always the same, so that clients can be tried and tested without a model.
 
-A language-model token is a word here. ``n``, ``max_tokens`` (and its newer names), ``stop`` and
+A model's token is a word here. ``n``, ``max_tokens`` (and its newer names), ``stop`` and
 ``stream_options.include_usage`` do what OpenAI's reference says.
 """
 
@@ -18,47 +18,45 @@ from gateway.providers.echo import text as echo_text
 from gateway.providers.echo.text import Choice, Reply
 
 CREATED = 1_700_000_000
-"""Every answer's time of creation, in seconds since the epoch: an echo is the same whenever it is heard."""
+"""The time of creation of every response, in seconds since the epoch: a constant, so that equal requests get equal bytes."""
 
 
 def create(_config: ProviderConfig) -> Provider:
+    """Returns the echo. It needs no setting."""
     return EchoProvider()
 
 
 class EchoProvider:
+    """Answers chat completions, completions, embeddings and responses."""
+
     name = "echo"
 
     async def send(self, request: ProviderRequest) -> ProviderResponse:
+        """Returns the echo. Raises BadRequest for invalid fields, NotFound for any other endpoint."""
         fields = dict(request.fields or {})
         match request.path:
             case "chat/completions":
-                return _answer(request, fields, _Chat(fields))
+                return _completion_response(request, fields, _Chat(fields))
             case "completions":
-                return _answer(request, fields, _Completion(fields))
+                return _completion_response(request, fields, _Completion(fields))
             case "embeddings":
-                return _json(embeddings.answer(fields))
+                return _json_response(embeddings.response(fields))
             case "responses":
-                return self._responses(request, fields)
+                return _responses_response(request, fields)
         raise NotFound(
             f"The echo backend has no /v1/{request.path}. Set GATEWAY_UPSTREAM_URL to use an upstream that has."
         )
 
     async def models(self) -> list[dict[str, Any]]:
+        """Returns the one model, ``echo``. Requests may name any other."""
         return [{"id": "echo", "object": "model", "created": CREATED, "owned_by": "gateway"}]
 
     async def aclose(self) -> None:
-        """Nothing is held."""
-
-    def _responses(self, request: ProviderRequest, fields: dict[str, Any]) -> ProviderResponse:
-        reply = echo_text.reply(echo_text.responses_prompt(fields), fields)
-        identifier = _identifier("resp", request)
-        if request.stream:
-            return _events(responses.stream(identifier, CREATED, fields, reply))
-        return _json(responses.answer(identifier, CREATED, fields, reply))
+        """Does nothing: the echo holds nothing."""
 
 
 class _Chat:
-    """The two forms of a chat completion."""
+    """Renders a reply as a chat completion, whole or in chunks."""
 
     id_prefix = "chatcmpl"
     object = "chat.completion"
@@ -74,7 +72,7 @@ class _Chat:
     def first_deltas(self) -> list[Any]:
         return [{"role": "assistant", "content": "", "refusal": None}]
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def delta(self, text: str) -> dict[str, Any]:
         return {"content": text}
 
     def chunk_choice(self, index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
@@ -82,7 +80,7 @@ class _Chat:
 
 
 class _Completion:
-    """The two forms of a legacy completion."""
+    """Renders a reply as a legacy completion, whole or in chunks."""
 
     id_prefix = "cmpl"
     object = "text_completion"
@@ -97,20 +95,32 @@ class _Completion:
     def first_deltas(self) -> list[Any]:
         return []
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def delta(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
     def chunk_choice(self, index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
         return {"index": index, "text": delta.get("text", ""), "logprobs": None, "finish_reason": finish}
 
 
-def _answer(request: ProviderRequest, fields: dict[str, Any], form: _Chat | _Completion) -> ProviderResponse:
+def _responses_response(request: ProviderRequest, fields: dict[str, Any]) -> ProviderResponse:
+    reply = echo_text.reply(echo_text.responses_prompt(fields), fields)
+    identifier = _identifier("resp", request)
+    if request.stream:
+        return _event_stream_response(responses.stream(identifier, CREATED, fields, reply))
+    return _json_response(responses.response(identifier, CREATED, fields, reply))
+
+
+def _completion_response(
+    request: ProviderRequest, fields: dict[str, Any], form: _Chat | _Completion
+) -> ProviderResponse:
     identifier = _identifier(form.id_prefix, request)
     head = {"id": identifier, "object": form.object, "created": CREATED, "model": fields["model"]}
     if request.stream:
-        return _events(_stream({**head, "object": form.chunk_object}, form, echo_text.wants_usage(fields)))
+        return _event_stream_response(
+            _stream({**head, "object": form.chunk_object}, form, echo_text.wants_usage(fields))
+        )
     choices = [form.choice(index, choice) for index, choice in enumerate(form.reply.choices)]
-    return _json({**head, "choices": choices, "usage": _usage(form.reply)})
+    return _json_response({**head, "choices": choices, "usage": _usage(form.reply)})
 
 
 async def _stream(head: dict[str, Any], form: _Chat | _Completion, with_usage: bool) -> AsyncIterator[bytes]:
@@ -123,7 +133,7 @@ async def _stream(head: dict[str, Any], form: _Chat | _Completion, with_usage: b
         for delta in form.first_deltas():
             yield event([form.chunk_choice(index, delta, None)])
         for word in choice.words:
-            yield event([form.chunk_choice(index, form.piece(word), None)])
+            yield event([form.chunk_choice(index, form.delta(word), None)])
         yield event([form.chunk_choice(index, {}, choice.finish_reason)])
     if with_usage:
         usage["usage"] = _usage(form.reply)
@@ -144,9 +154,9 @@ def _identifier(prefix: str, request: ProviderRequest) -> str:
     return f"{prefix}-echo{hashlib.sha256(body).hexdigest()[:24]}"
 
 
-def _json(content: dict[str, Any]) -> ProviderResponse:
+def _json_response(content: dict[str, Any]) -> ProviderResponse:
     return ProviderResponse(200, JSON, msgspec.json.encode(content))
 
 
-def _events(stream: AsyncIterator[bytes]) -> ProviderResponse:
+def _event_stream_response(stream: AsyncIterator[bytes]) -> ProviderResponse:
     return ProviderResponse(200, EVENT_STREAM, stream)

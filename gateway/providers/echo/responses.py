@@ -1,4 +1,4 @@
-"""The Responses API's forms of an echo: the whole object, and the sequence of events that builds it up. Pure."""
+"""Renders an echo for the Responses API: as one object, and as the sequence of events that builds it up. Pure."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,11 +8,11 @@ import msgspec
 from gateway.providers.echo.text import Reply
 
 
-def answer(identifier: str, created: int, fields: dict[str, Any], reply: Reply) -> dict[str, Any]:
-    """A finished response object."""
+def response(identifier: str, created: int, fields: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    """Returns the response object of a finished response. ``created`` in seconds since the epoch."""
     cut = reply.choices[0].finish_reason == "length"
     return {
-        **_begun(identifier, created, fields),
+        **_in_progress(identifier, created, fields),
         "status": "incomplete" if cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": [_item(identifier, reply.choices[0].text, "incomplete" if cut else "completed")],
@@ -27,22 +27,22 @@ def answer(identifier: str, created: int, fields: dict[str, Any], reply: Reply) 
 
 
 async def stream(identifier: str, created: int, fields: dict[str, Any], reply: Reply) -> AsyncIterator[bytes]:
-    """The events, each with its running number."""
+    """Yields the events, each with its sequence number."""
     for number, event in enumerate(_events(identifier, created, fields, reply)):
         data = msgspec.json.encode({**event, "sequence_number": number})
         yield b"event: " + event["type"].encode() + b"\ndata: " + data + b"\n\n"
 
 
 def _events(identifier: str, created: int, fields: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
-    begun = _begun(identifier, created, fields)
-    finished = answer(identifier, created, fields, reply)
+    started = _in_progress(identifier, created, fields)
+    finished = response(identifier, created, fields, reply)
     item = finished["output"][0]
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     text = reply.choices[0].text
     deltas = [{"type": "response.output_text.delta", **place, "delta": word} for word in reply.choices[0].words]
     return [
-        {"type": "response.created", "response": begun},
-        {"type": "response.in_progress", "response": begun},
+        {"type": "response.created", "response": started},
+        {"type": "response.in_progress", "response": started},
         {
             "type": "response.output_item.added",
             "output_index": 0,
@@ -57,7 +57,7 @@ def _events(identifier: str, created: int, fields: dict[str, Any], reply: Reply)
     ]
 
 
-def _begun(identifier: str, created: int, fields: dict[str, Any]) -> dict[str, Any]:
+def _in_progress(identifier: str, created: int, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": identifier,
         "object": "response",

@@ -1,4 +1,4 @@
-"""What the echo says: prompts out of request bodies, words out of prompts. Pure."""
+"""Reads prompts from request bodies and makes the echo's replies from them. Pure."""
 
 import re
 from typing import Any, NamedTuple
@@ -11,92 +11,99 @@ _WORD = re.compile(r"\S+\s*|\s+")
 
 
 class Prompt(NamedTuple):
-    """``text`` comes back; ``tokens`` is how many words were sent in all."""
+    """Holds the text that comes back, and how many words were sent in all: an echo's tokens are words."""
 
     text: str
     tokens: int
 
 
 class Choice(NamedTuple):
+    """Holds one choice of a reply; each word has the white space behind it."""
+
     words: tuple[str, ...]
     finish_reason: str
 
     @property
     def text(self) -> str:
+        """The words joined."""
         return "".join(self.words)
 
 
 class Reply(NamedTuple):
+    """Holds the choices and the counts of tokens, which are words."""
+
     choices: tuple[Choice, ...]
     prompt_tokens: int
     completion_tokens: int
 
 
 def reply(prompt: Prompt, fields: dict[str, Any]) -> Reply:
-    """Cut the prompt as ``stop`` and the token limit ask, ``n`` times. Raises BadRequest."""
-    count = _whole(fields, "n", 1, MAX_CHOICES) or 1
-    limit = _limit(fields)
-    words = tuple(_WORD.findall(_until_stop(prompt.text, _stops(fields))))
+    """Returns the prompt ``n`` times, cut at ``stop`` and at the token limit. Raises BadRequest for invalid values of these."""
+    count = _optional_number(fields, "n", 1, MAX_CHOICES) or 1
+    limit = _token_limit(fields)
+    words = tuple(_WORD.findall(_until_stop(prompt.text, _stop_strings(fields))))
     finish = "stop" if limit is None or len(words) <= limit else "length"
     choice = Choice(words[:limit], finish)
     return Reply((choice,) * count, prompt.tokens, count * len(choice.words))
 
 
 def chat_prompt(fields: dict[str, Any]) -> Prompt:
-    """The last user message. Raises BadRequest for messages that are none."""
-    return _from_messages(fields.get("messages"), "messages")
+    """Returns the last message of the user. Raises BadRequest for invalid messages."""
+    return _last_user_message(fields.get("messages"), "messages")
 
 
 def responses_prompt(fields: dict[str, Any]) -> Prompt:
-    """The Responses API's ``input``: a string, or a list of messages."""
+    """Returns the Responses API's ``input``, a string or a list of messages. Raises BadRequest for anything else."""
     given = fields.get("input")
     if isinstance(given, str):
-        return Prompt(given, _count(given))
-    return _from_messages(given, "input")
+        return Prompt(given, _count_words(given))
+    return _last_user_message(given, "input")
 
 
 def completion_prompt(fields: dict[str, Any]) -> Prompt:
+    """Returns ``prompt``, or the last of a list of prompts. Raises BadRequest for anything else."""
     prompt = fields.get("prompt", "")
     if isinstance(prompt, list) and prompt and all(isinstance(item, str) for item in prompt):
         prompt = prompt[-1]
     if not isinstance(prompt, str):
         raise BadRequest("`prompt` must be a string or a list of strings.", code="invalid_type", param="prompt")
-    return Prompt(prompt, _count(prompt))
+    return Prompt(prompt, _count_words(prompt))
 
 
 def wants_usage(fields: dict[str, Any]) -> bool:
+    """Returns whether ``stream_options`` ask for the usage at the end of a stream."""
     options = fields.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _from_messages(messages: Any, param: str) -> Prompt:
+def _last_user_message(messages: Any, param: str) -> Prompt:
     if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
         raise BadRequest(f"`{param}` must be a list of messages, one at least.", code="invalid_type", param=param)
-    texts = [(message.get("role"), _text_of(message.get("content"))) for message in messages]
+    texts = [(message.get("role"), _message_text(message.get("content"))) for message in messages]
     last = next((text for role, text in reversed(texts) if role == "user"), texts[-1][1])
-    return Prompt(last, sum(_count(text) for _, text in texts))
+    return Prompt(last, sum(_count_words(text) for _, text in texts))
 
 
-def _text_of(content: Any) -> str:
+def _message_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
     return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
-def _count(text: str) -> int:
+def _count_words(text: str) -> int:
     return len(text.split())
 
 
-def _limit(fields: dict[str, Any]) -> int | None:
+def _token_limit(fields: dict[str, Any]) -> int | None:
     for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
-        limit = _whole(fields, name, 0, 2**31)
+        limit = _optional_number(fields, name, 0, 2**31)
         if limit is not None:
             return limit
     return None
 
 
-def _whole(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
+def _optional_number(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
     value = fields.get(name)
     if value is None:
         return None
@@ -105,7 +112,7 @@ def _whole(fields: dict[str, Any], name: str, low: int, high: int) -> int | None
     return value
 
 
-def _stops(fields: dict[str, Any]) -> list[str]:
+def _stop_strings(fields: dict[str, Any]) -> list[str]:
     stop = fields.get("stop")
     stops = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stops, list) or not all(isinstance(item, str) for item in stops):

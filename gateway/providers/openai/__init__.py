@@ -1,1 +1,1 @@
-"""The provider for every OpenAI-compatible upstream."""
+"""The provider for every upstream that speaks OpenAI's API."""

@@ -1,4 +1,4 @@
-"""Errors that an upstream reports: passed through where they have OpenAI's shape, put into it where not."""
+"""Turns the errors that an upstream reports into ours: passed on where they have OpenAI's shape, wrapped where they have not."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ Redact = Callable[[str], str]
 
 
 async def read_body(response: TransportResponse) -> bytes:
-    """The body of an error, empty where it is too large or breaks off: its status says enough."""
+    """Returns the body of an error, empty where it is too large or breaks off: its status says enough."""
     try:
         return await response.read(MAX_ERROR_BYTES)
     except UpstreamFailed:
@@ -27,40 +27,39 @@ async def read_body(response: TransportResponse) -> bytes:
 
 
 def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Redact) -> UpstreamRefused:
-    """An answer of 400 and above."""
+    """Returns the error for a response with status 400 or above. ``redact`` cuts secrets out of a text."""
     text = redact(body.decode("utf-8", "replace"))
-    content = _decoded(text)
+    content = _decode(text)
     if _is_openai_shaped(content):
         return UpstreamRefused(
             status, redact(str(content["error"]["message"])), headers, redacted(text.encode(), content, redact)
         )
-    said = _shortened(redact(_message_in(content))) or _plain(text) or "nothing more"
-    return UpstreamRefused(status, f"The upstream answered {status}: {said}", headers)
+    message = _shortened(redact(_message_in(content))) or _without_markup(text) or "nothing more"
+    return UpstreamRefused(status, f"The upstream answered {status}: {message}", headers)
 
 
 def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> UpstreamRefused:
-    """An error that came with a 200. Its own code is the status if it is one, else 502."""
+    """Returns the error for one that was reported with status 200. Its own code is the status if it is one, else 502."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
-    said = (error.get("message") if isinstance(error, dict) else error) or "nothing more"
-    return UpstreamRefused(status, f"The upstream reported an error: {_shortened(redact(str(said)))}", headers)
+    message = (error.get("message") if isinstance(error, dict) else error) or "nothing more"
+    return UpstreamRefused(status, f"The upstream reported an error: {_shortened(redact(str(message)))}", headers)
 
 
 def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
-    """``body``, or its ``content`` written anew where a secret stands in it, however JSON may have spelt it."""
+    """Returns ``body``, or its ``content`` encoded again where a secret occurs in it, however JSON spells it there."""
     plain = msgspec.json.encode(content).decode()
     clean = redact(plain)
     return body if clean == plain else clean.encode()
 
 
-def redacted_event(piece: StreamChunk, redact: Redact) -> bytes:
-    """An event that reports an error, in the upstream's own bytes where no secret stands in them."""
-    event = {"error": piece.error}
-    clean = redacted(piece.data, event, redact)
-    return piece.data if clean is piece.data else sse.encode_event(clean)
+def redacted_event(chunk: StreamChunk, redact: Redact) -> bytes:
+    """Returns an event that reports an error, in the upstream's own bytes unless a secret occurs in them."""
+    clean = redacted(chunk.data, {"error": chunk.error}, redact)
+    return chunk.data if clean is chunk.data else sse.encode_event(clean)
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -73,22 +72,23 @@ def _is_openai_shaped(content: Any) -> bool:
 
 
 def _message_in(content: Any) -> str:
-    """Where other servers keep their words: ``{"error": {"message"}}``, ``{"error": "…"}``, ``{"message"}``, ``{"detail"}``."""
+    """Returns the message in one of the shapes of other servers: ``{"error": {"message"}}``, ``{"error": "…"}``,
+    ``{"message"}``, ``{"detail"}``; empty where there is none."""
     if not isinstance(content, dict):
         return ""
     inner = content.get("error")
-    for said in (
+    for message in (
         inner.get("message") if isinstance(inner, dict) else inner,
         content.get("message"),
         content.get("detail"),
     ):
-        if said:
-            return said if isinstance(said, str) else msgspec.json.encode(said).decode()
+        if message:
+            return message if isinstance(message, str) else msgspec.json.encode(message).decode()
     return ""
 
 
-def _plain(text: str) -> str:
-    """An excerpt without mark-up and control characters, for a person to read."""
+def _without_markup(text: str) -> str:
+    """Returns an excerpt without mark-up and control characters, for a person to read."""
     return _shortened(" ".join(_TAG.sub(" ", text[:20_000]).split()))
 
 

@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible upstream: OpenAI, vLLM, Ollama, llama.cpp, LiteLLM … Bodies go there and come back as they are."""
+"""Sends requests to any OpenAI-compatible upstream: OpenAI, vLLM, Ollama, llama.cpp, LiteLLM … Bodies are passed on unchanged."""
 
-from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any
 
@@ -12,34 +12,28 @@ from gateway.core.errors import UpstreamInvalid, UpstreamRefused, UpstreamReport
 from gateway.observability.redaction import spellings
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
 from gateway.providers.openai import errors
-from gateway.providers.openai.streaming import StreamEnd, events_of
+from gateway.providers.openai.streaming import StreamChunk, StreamEnd, read_events
+from gateway.providers.request_headers import forwarded_headers
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, Transport, TransportRequest, TransportResponse
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
-"""Where an answer is JSON or an event stream, and anything else is nonsense."""
-ENDS = MappingProxyType(
+"""The endpoints whose response must be a JSON object or an event stream."""
+STREAM_ENDS = MappingProxyType(
     {"chat/completions": StreamEnd.DONE, "completions": StreamEnd.DONE, "responses": StreamEnd.TERMINAL_EVENT}
 )
-"""How an endpoint's event stream shows that it is whole."""
-MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""How the event stream of an endpoint shows that it is complete; all others show nothing."""
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 
-_SENT_HEADERS = frozenset(
-    {
-        "accept", "content-type", "user-agent", "openai-beta", "idempotency-key", "x-client-request-id", "range",
-        "if-none-match", "if-modified-since", "traceparent", "tracestate",
-    }
-)  # fmt: skip
 _REQUEST_ID = istr("x-request-id")
-_SENT_PREFIXES = ("x-stainless-", "anthropic-")
-_KEPT_HEADERS = tuple(map(istr, (
+_RETURNED_HEADERS = tuple(map(istr, (
     "retry-after", "retry-after-ms", "x-should-retry", "content-disposition", "content-range", "accept-ranges", "etag",
     "last-modified",
 )))  # fmt: skip
 
 
 def create(config: ProviderConfig) -> Provider:
-    """Raises ValueError where no upstream is set."""
+    """Returns the provider for the upstream of ``config``. Raises ValueError where none is set."""
     if config.upstream_url is None:
         raise ValueError("the backend `openai` needs GATEWAY_UPSTREAM_URL")
     timeouts = Timeouts(config.connect_timeout, config.first_byte_timeout, config.chunk_timeout)
@@ -47,133 +41,137 @@ def create(config: ProviderConfig) -> Provider:
 
 
 class OpenAIProvider:
+    """Sends requests through a transport, with its own key in place of the client's.
+
+    ``base_url`` goes up to and with ``/v1``. The key is cut out of everything that the upstream says about an error.
+    """
+
     name = "openai"
 
-    def __init__(self, upstream: Transport, base_url: str, api_key: str | None) -> None:
-        self._upstream = upstream
+    def __init__(self, transport: Transport, base_url: str, api_key: str | None) -> None:
+        self._transport = transport
         self._base_url = base_url
-        self._key_forms = spellings(api_key) if api_key else ()
+        self._key_spellings = spellings(api_key) if api_key else ()
         self._own_headers = {"Accept-Encoding": "identity"}
         if api_key:
             self._own_headers["Authorization"] = f"Bearer {api_key}"
 
     async def send(self, request: ProviderRequest) -> ProviderResponse:
-        response = await self._upstream.send(self._upstream_request(request))
+        """Returns the upstream's response. Raises UpstreamRefused for its errors, UpstreamFailed where it gave no valid one.
+
+        An error that an event stream begins with is raised, too: it can still be sent with a status of its own.
+        """
+        response = await self._transport.send(self._transport_request(request))
         try:
-            return await self._answer(request, response)
+            return await self._read_response(request, response)
         except BaseException:
             response.close()
             raise
 
     async def models(self) -> list[dict[str, Any]]:
-        """Raises UpstreamInvalid where the list is none."""
-        answer = await self.send(ProviderRequest("GET", "models"))
+        """Returns the upstream's list of models. Raises UpstreamInvalid where it is none, and what ``send`` raises."""
+        response = await self.send(ProviderRequest("GET", "models"))
         try:
-            body = answer.body if isinstance(answer.body, bytes) else b"".join([piece async for piece in answer.body])
+            body = (
+                response.body
+                if isinstance(response.body, bytes)
+                else b"".join([chunk async for chunk in response.body])
+            )
             found = msgspec.json.decode(body)["data"]
             return [dict(model) for model in found if isinstance(model["id"], str)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, ValueError):
-            raise UpstreamInvalid("The upstream's list of models is not one.") from None
+            raise UpstreamInvalid("The upstream's list of models is invalid.") from None
         finally:
-            answer.close()
+            response.close()
 
     async def aclose(self) -> None:
-        await self._upstream.aclose()
+        """Closes the connections to the upstream."""
+        await self._transport.aclose()
 
-    def _upstream_request(self, request: ProviderRequest) -> TransportRequest:
+    def _transport_request(self, request: ProviderRequest) -> TransportRequest:
         query = f"?{request.query}" if request.query else ""
-        headers = {**_sendable(request.headers), **self._own_headers}
+        headers = {**forwarded_headers(request.headers), **self._own_headers}
         return TransportRequest(request.method, f"{self._base_url}/{request.path}{query}", headers, request.body)
 
-    async def _answer(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
+    async def _read_response(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
         if 400 <= response.status < 600:
-            raise await self._refused(response)
+            raise await self._read_error(response)
         if not 200 <= response.status < 300 and response.status != 304:
             raise UpstreamInvalid(f"The upstream answered {response.status}; redirects and upgrades are not followed.")
         is_strict = request.path in JSON_ENDPOINTS and request.method == "POST"
         if is_strict and not request.stream:
-            return await self._json_answer(response)
+            return await self._json_response(response)
         if _media_type(response) == EVENT_STREAM:
-            return await self._event_answer(request, response)
+            return await self._event_stream_response(request, response)
         if is_strict:
-            await self._json_answer(response)  # an error in disguise is reported as such
+            await self._json_response(response)  # raises the error that a JSON body with status 200 may report
             raise UpstreamInvalid("The upstream answered a request for a stream without one.")
-        return self._copied(response)
+        return self._relay_body(response)
 
-    async def _event_answer(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
-        """The first event is waited for: an error that comes first can still be answered with a real status."""
-        stream = events_of(response.chunks(), ENDS.get(request.path, StreamEnd.FREE))
+    async def _event_stream_response(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
+        """Waits for the first event: an error that comes first can still be sent with a status of its own."""
+        stream = read_events(response.chunks(), STREAM_ENDS.get(request.path, StreamEnd.NONE))
         first = await anext(stream, None)
         if first is None:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
         if first.error is not None:
-            raise errors.from_event(first.error, self._kept(response), self._redact)
+            raise errors.from_event(first.error, self._returned_headers(response), self._redact)
+        body = self._relay_events(first.data, stream)
+        return ProviderResponse(response.status, EVENT_STREAM, body, self._returned_headers(response), response.close)
 
-        async def rest() -> AsyncIterator[bytes]:
-            yield first.data
-            async for piece in stream:
-                if piece.error is not None:
-                    yield errors.redacted_event(piece, self._redact)
+    async def _relay_events(self, first: bytes, stream: AsyncGenerator[StreamChunk, None]) -> AsyncIterator[bytes]:
+        async with aclosing(stream):
+            yield first
+            async for chunk in stream:
+                if chunk.error is not None:
+                    yield errors.redacted_event(chunk, self._redact)
                     raise UpstreamReported
-                yield piece.data
+                yield chunk.data
 
-        return ProviderResponse(response.status, EVENT_STREAM, rest(), self._kept(response), response.close)
-
-    async def _json_answer(self, response: TransportResponse) -> ProviderResponse:
-        body = await response.read(MAX_ANSWER_BYTES)
+    async def _json_response(self, response: TransportResponse) -> ProviderResponse:
+        body = await response.read(MAX_RESPONSE_BYTES)
         try:
-            content = msgspec.json.decode(body, type=_JsonAnswer)
+            content = msgspec.json.decode(body, type=_JsonBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise UpstreamInvalid("The upstream's answer is not a JSON object.") from None
         if content.error:
-            raise errors.from_event(content.error, self._kept(response), self._redact)
+            raise errors.from_event(content.error, self._returned_headers(response), self._redact)
         response.close()
-        return ProviderResponse(response.status, JSON, body, self._kept(response))
+        return ProviderResponse(response.status, JSON, body, self._returned_headers(response))
 
-    async def _refused(self, response: TransportResponse) -> UpstreamRefused:
+    async def _read_error(self, response: TransportResponse) -> UpstreamRefused:
         body = await errors.read_body(response)
-        return errors.from_body(response.status, body, self._kept(response), self._redact)
+        return errors.from_body(response.status, body, self._returned_headers(response), self._redact)
 
-    def _kept(self, response: TransportResponse) -> dict[str, str]:
-        """The headers that clients get to see."""
-        kept: dict[str, str] = {
-            name: self._redact(value) for name in _KEPT_HEADERS if (value := response.headers.get(name)) is not None
+    def _returned_headers(self, response: TransportResponse) -> dict[str, str]:
+        """Returns the headers that clients get to see, the upstream's request id among them under a name of its own."""
+        headers: dict[str, str] = {
+            name: self._redact(value) for name in _RETURNED_HEADERS if (value := response.headers.get(name)) is not None
         }
         if (request_id := response.headers.get(_REQUEST_ID)) is not None:
-            kept["x-upstream-request-id"] = self._redact(request_id)
-        return kept
+            headers["x-upstream-request-id"] = self._redact(request_id)
+        return headers
 
-    def _copied(self, response: TransportResponse) -> ProviderResponse:
-        """Whatever it is, piece by piece; its length, too, unless it was unpacked on the way."""
+    def _relay_body(self, response: TransportResponse) -> ProviderResponse:
+        """Returns a response of any kind, chunk by chunk; with its length, unless the transport has decompressed it."""
         content_type = response.headers.get("Content-Type", "application/octet-stream")
-        kept = self._kept(response)
+        headers = self._returned_headers(response)
         if "Content-Length" in response.headers and "Content-Encoding" not in response.headers:
-            kept["Content-Length"] = response.headers["Content-Length"]
-        return ProviderResponse(response.status, content_type, response.chunks(), kept, response.close)
+            headers["Content-Length"] = response.headers["Content-Length"]
+        return ProviderResponse(response.status, content_type, response.chunks(), headers, response.close)
 
     def _redact(self, text: str) -> str:
-        """An upstream that quotes the key it was shown must not hand it to our clients."""
-        for form in self._key_forms:
-            text = text.replace(form, "***")
+        """Returns the text without the upstream's key: an upstream that quotes it must not show it to our clients."""
+        for spelling in self._key_spellings:
+            text = text.replace(spelling, "***")
         return text
 
 
-class _JsonAnswer(msgspec.Struct):
-    """What is looked at in a whole answer. Responses carry an ``error`` of null."""
+class _JsonBody(msgspec.Struct):
+    """Has the one field of a JSON response that is looked at. In the Responses API an ``error`` of null is normal."""
 
     error: Any = None
 
 
 def _media_type(response: TransportResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """An allow-list: a new kind of credential header must not slip through because nobody had heard of it."""
-    return {name: value for name, value in headers.items() if _is_sendable(name)}
-
-
-@lru_cache(maxsize=1024)
-def _is_sendable(name: str) -> bool:
-    lower = name.lower()
-    return lower in _SENT_HEADERS or lower.startswith(_SENT_PREFIXES)

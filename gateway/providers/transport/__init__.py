@@ -1,1 +1,1 @@
-"""The one room that opens connections to upstreams. Its door is ``door.Transport``: a request in, a head and chunks out."""
+"""Sends requests over the network; nothing else opens connections to upstreams. ``base`` defines the interface ``Transport``."""

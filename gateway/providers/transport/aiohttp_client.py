@@ -1,4 +1,4 @@
-"""The door, built on aiohttp's client."""
+"""Implements the transport with aiohttp's client."""
 
 import asyncio
 import time
@@ -17,15 +17,17 @@ from gateway.providers.transport.timeouts import CoarseTimeouts
 
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
-REPLAY_SECONDS = 1.0
-REPLAYS = 2
+RESEND_SECONDS = 1.0
+MAX_RESENDS = 2
 MAX_HEAD_BYTES = 4 * 1024 * 1024
-"""What may come in until an answer's head is complete, the first pieces of its body with it."""
+"""What may come in until the head of a response is complete, the first bytes of its body included."""
 
 
 class AiohttpTransport:
-    """One session for the life of the process: a session made anew would lose its connections, one shared and closed
-    would break requests in flight. Construct it inside the running loop."""
+    """Sends requests through one session for the life of the process. Construct it inside the running loop.
+
+    A session for each request would lose its connections; one that is shared and closed would break requests in flight.
+    """
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
@@ -39,16 +41,19 @@ class AiohttpTransport:
         )
 
     async def send(self, request: TransportRequest) -> "AiohttpTransportResponse":
-        """A kept connection may die in the very moment of its reuse. Such a request was not looked at, and is sent again;
-        one that the upstream sat on for longer may have been worked on, and is not."""
-        for _ in range(REPLAYS):
+        """Returns the response once its head has arrived. Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid.
+
+        An upstream may close a kept-alive connection at the moment of its reuse. It has not read such a request, which is
+        sent again, unless its body is a stream; a request that the upstream had for longer it may have worked on already.
+        """
+        for _ in range(MAX_RESENDS):
             began = time.monotonic()
             try:
                 return await self._send_once(request)
             except UpstreamUnreachable as error:
-                died = isinstance(error.__cause__, _DeadConnection)
-                replayable = died and (request.body is None or isinstance(request.body, bytes))
-                if not replayable or time.monotonic() - began > REPLAY_SECONDS:
+                was_unread = isinstance(error.__cause__, _DeadConnection)
+                can_resend = was_unread and (request.body is None or isinstance(request.body, bytes))
+                if not can_resend or time.monotonic() - began > RESEND_SECONDS:
                     raise
         return await self._send_once(request)
 
@@ -63,15 +68,16 @@ class AiohttpTransport:
                     allow_redirects=False,
                 )
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise _translated(error) from error
+            raise _translate(error) from error
         return AiohttpTransportResponse(response, self._coarse_timeouts, self._timeouts.chunk)
 
     async def aclose(self) -> None:
+        """Closes all connections."""
         await self._session.close()
 
 
 class AiohttpTransportResponse:
-    """An answer whose head has arrived."""
+    """Holds a response whose head has arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse, coarse_timeouts: CoarseTimeouts, chunk_timeout: float) -> None:
         self._response = response
@@ -81,28 +87,32 @@ class AiohttpTransportResponse:
 
     @property
     def status(self) -> int:
+        """The HTTP status."""
         return self._response.status
 
     @property
     def headers(self) -> Mapping[str, str]:
+        """The headers, case-insensitive."""
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        while chunk := await self._next():
+        """Yields the body as it arrives, decompressed. Raises UpstreamFailed where it breaks off or takes too long."""
+        while chunk := await self._next_chunk():
             yield chunk
 
     async def read(self, limit: int) -> bytes:
+        """Returns the whole body. Raises UpstreamFailed as ``chunks`` does, and for a body of more than ``limit`` bytes."""
         parts: list[bytes] = []
         size = 0
-        while chunk := await self._next():
+        while chunk := await self._next_chunk():
             size += len(chunk)
             if size > limit:
                 raise UpstreamInvalid(f"The upstream's answer is larger than {limit} bytes.")
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _next(self) -> bytes:
-        """The next piece, b"" at the end. A piece that is there already needs no clock."""
+    async def _next_chunk(self) -> bytes:
+        """Returns the next chunk, ``b""`` at the end. A chunk that is there already needs no time limit."""
         content = self._response.content
         try:
             if not (chunk := content.read_nowait()) and not content.at_eof():
@@ -112,30 +122,32 @@ class AiohttpTransportResponse:
                 self._connection_closed.result()
             return chunk
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise _translated(error) from error
+            raise _translate(error) from error
 
     def close(self) -> None:
+        """Gives the connection back if the body was read to its end, else closes it."""
         self._response.release()
 
 
 def _connection_closed(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
-    """For a body that ends with its connection: how the connection ends. A reset is not the end of such a body."""
+    """Returns how the connection ends, for a body that ends with its connection: a reset is not the end of such a body."""
     has_end = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     connection = response.connection
     if has_end or connection is None or connection.protocol is None:
         return None
-    ended = connection.protocol.closed
-    if ended is not None:
-        ended.add_done_callback(lambda future: future.cancelled() or future.exception())
-    return ended
+    closed = connection.protocol.closed
+    if closed is not None:
+        # asyncio would log an exception that nobody has looked at.
+        closed.add_done_callback(lambda future: future.cancelled() or future.exception())
+    return closed
 
 
 class _DeadConnection(aiohttp.ClientError):
-    """A connection that had been kept open was closed before it carried a byte of the answer."""
+    """Tells that a kept-alive connection was closed before it carried a byte of the response."""
 
 
 class _ClientConnection(ResponseHandler):
-    """A connection that knows whether it has carried a request before, and how much came before an answer's head."""
+    """Knows whether this connection has carried a request before, and how many bytes came before the head of a response."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
@@ -147,14 +159,14 @@ class _ClientConnection(ResponseHandler):
         if self.awaits_head:
             self.head_bytes += len(data)
             if self.head_bytes > MAX_HEAD_BYTES and self.transport is not None:
-                # A flood of interim answers would keep the event loop busy for as long as it lasts.
+                # A flood of interim responses would keep the event loop busy for as long as it lasts.
                 self.transport.abort()
                 return
         super().data_received(data)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Makes connections of our kind."""
+    """Creates connections of the class above."""
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10)
@@ -162,7 +174,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Response(aiohttp.ClientResponse):
-    """Tells its connection when its head is awaited, and a dead connection from a live one that hangs up."""
+    """Tells its connection when a head is awaited, and tells a connection that was dead already from one that is closed later."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         connection_protocol = connection.protocol
@@ -185,8 +197,8 @@ def _url(text: str) -> URL:
     return URL(text, encoded=True)
 
 
-def _translated(error: Exception) -> UpstreamFailed:
-    """No exception of the library leaves this room; no text of one either, for it may quote the upstream's bytes."""
+def _translate(error: Exception) -> UpstreamFailed:
+    """Returns our error for one of the library. Its text is not passed on, because it may quote the upstream's bytes."""
     match error:
         case TimeoutError():
             return UpstreamTimeout("The upstream took too long to answer.")

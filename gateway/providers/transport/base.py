@@ -1,4 +1,4 @@
-"""The narrow door: what a backend may ask of the network, and what it gets."""
+"""Defines what a provider may ask of the network, and what it gets: a request in, a response with its head and chunks out."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple, Protocol
@@ -7,7 +7,10 @@ import msgspec
 
 
 class Timeouts(NamedTuple):
-    """Seconds. There is no total one: a long answer is not a slow one."""
+    """Holds limits in seconds: to connect, until a response begins, between two of its chunks.
+
+    There is none for the whole: a long response is not a slow one.
+    """
 
     connect: float
     first_byte: float
@@ -15,7 +18,7 @@ class Timeouts(NamedTuple):
 
 
 class TransportRequest(msgspec.Struct, frozen=True):
-    """``url`` is sent as it stands, already encoded."""
+    """Describes one request. ``url`` is sent as it is, already encoded; ``headers`` are sent as they are, too."""
 
     method: str
     url: str
@@ -24,29 +27,34 @@ class TransportRequest(msgspec.Struct, frozen=True):
 
 
 class TransportResponse(Protocol):
-    """An answer whose head has arrived. Whoever got it must ``close`` it."""
+    """Holds a response whose head has arrived. Whoever got it must ``close`` it."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The HTTP status."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Case-insensitive."""
+        """The headers, case-insensitive."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, decompressed. Raises UpstreamFailed where it breaks or stalls."""
+        """Yields the body as it arrives, decompressed. Raises UpstreamFailed where it breaks off or takes too long."""
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises UpstreamFailed, also for a body of more than ``limit`` bytes."""
+        """Returns the whole body. Raises UpstreamFailed as ``chunks`` does, and for a body of more than ``limit`` bytes."""
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else close it: that stops the upstream's work."""
+        """Gives the connection back if the body was read to its end, else closes it: that stops the upstream's work."""
 
 
 class Transport(Protocol):
-    """Sends requests. Cancelling ``send``, or closing an answer early, closes the connection."""
+    """Sends requests. Cancelling ``send``, or closing a response early, closes the connection."""
 
     async def send(self, request: TransportRequest) -> TransportResponse:
-        """Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid. Redirects are not followed."""
+        """Returns the response once its head has arrived; redirects are not followed.
 
-    async def aclose(self) -> None: ...
+        Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid.
+        """
+
+    async def aclose(self) -> None:
+        """Closes all connections."""

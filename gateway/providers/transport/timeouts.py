@@ -1,45 +1,53 @@
-"""Time limits at a coarse grain.
+"""Limits the time of waits, at a coarse grain.
 
-Every piece of every stream is waited for with a limit of minutes. A timer of its own for each costs more than anything else
-that a piece passes through; here one look every quarter of a second serves all that wait, and a limit fires that much late.
+Every chunk of every stream is waited for with a limit of minutes. A timer for each would cost more than anything else that is
+done with a chunk; here one check every quarter of a second serves all waits, and a limit may fire that much late.
 """
 
 import asyncio
 import time
 from types import TracebackType
 
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 
 
 class CoarseTimeouts:
-    """Hands out limits and looks after them. Belongs to one event loop."""
+    """Creates time limits and checks them while there are any. Belongs to one event loop."""
 
-    def __init__(self) -> None:
-        self._waiting: set[Timeout] = set()
+    def __init__(self, check_seconds: float = CHECK_SECONDS) -> None:
+        self._check_seconds = check_seconds
+        self._running: set[Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_checking(self) -> bool:
+        """Whether a check is scheduled."""
+        return self._timer is not None
+
     def within(self, seconds: float) -> "Timeout":
-        """``with timeouts.within(seconds): await …`` raises TimeoutError."""
+        """Returns a limit for the current task: ``with timeouts.within(seconds): await …`` raises TimeoutError."""
         return Timeout(self, seconds)
 
-    def begin(self, limit: "Timeout") -> None:
-        self._waiting.add(limit)
+    def start(self, timeout: "Timeout") -> None:
+        """Begins to check a limit."""
+        self._running.add(timeout)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._check_seconds, self._check)
 
-    def end(self, limit: "Timeout") -> None:
-        self._waiting.discard(limit)
+    def stop(self, timeout: "Timeout") -> None:
+        """Ends the checking of a limit."""
+        self._running.discard(timeout)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
-        for limit in [limit for limit in self._waiting if limit.ends_at <= now]:
-            limit.expire()
-        again = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look) if self._waiting else None
-        self._timer = again
+        for timeout in [timeout for timeout in self._running if timeout.ends_at <= now]:
+            timeout.expire()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._check_seconds, self._check) if self._running else None
 
 
 class Timeout:
-    """One wait of the current task."""
+    """Limits one wait of the current task: a context manager that raises TimeoutError when the time is over."""
 
     __slots__ = ("_expired", "_task", "_timeouts", "ends_at")
 
@@ -50,20 +58,21 @@ class Timeout:
         self.ends_at = time.monotonic() + seconds
 
     def __enter__(self) -> None:
-        self._timeouts.begin(self)
+        self._timeouts.start(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._timeouts.end(self)
+        self._timeouts.stop(self)
         if not self._expired or self._task is None:
             return
-        # Cancelled by somebody else as well, the task stays cancelled.
+        # A task that was cancelled by somebody else as well stays cancelled.
         if self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
-        self._timeouts.end(self)
+        """Ends the wait by cancelling its task."""
+        self._timeouts.stop(self)
         self._expired = True
         if self._task is not None:
             self._task.cancel()

@@ -4,17 +4,15 @@ import asyncio
 
 import pytest
 
-from gateway.providers.transport import timeouts as room
 from gateway.providers.transport.timeouts import CoarseTimeouts
 
 
-@pytest.fixture(autouse=True)
-def _fine_grain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK_SECONDS", 0.001)
+@pytest.fixture
+def timeouts() -> CoarseTimeouts:
+    return CoarseTimeouts(check_seconds=0.001)
 
 
-async def test_a_wait_that_is_too_long_ends() -> None:
-    timeouts = CoarseTimeouts()
+async def test_a_wait_that_is_too_long_ends(timeouts: CoarseTimeouts) -> None:
     with pytest.raises(TimeoutError), timeouts.within(0.0):
         await asyncio.Event().wait()
     task = asyncio.current_task()
@@ -22,33 +20,32 @@ async def test_a_wait_that_is_too_long_ends() -> None:
     assert task.cancelling() == 0
 
 
-async def test_a_wait_that_ends_in_time_is_left_alone() -> None:
-    timeouts = CoarseTimeouts()
+async def test_a_wait_that_ends_in_time_is_left_alone(timeouts: CoarseTimeouts) -> None:
     with timeouts.within(60):
         await asyncio.sleep(0)
-    assert not timeouts._waiting
+    async with asyncio.timeout(5):
+        while timeouts.is_checking:
+            await asyncio.sleep(0)
 
 
-async def test_only_the_late_one_is_ended() -> None:
-    timeouts = CoarseTimeouts()
+async def test_only_the_late_one_is_ended(timeouts: CoarseTimeouts) -> None:
 
-    async def wait(seconds: float, gate: asyncio.Event) -> str:
+    async def wait(seconds: float, done: asyncio.Event) -> str:
         try:
             with timeouts.within(seconds):
-                await gate.wait()
+                await done.wait()
         except TimeoutError:
             return "late"
         return "in time"
 
-    gate = asyncio.Event()
-    patient = asyncio.create_task(wait(60, gate))
+    done = asyncio.Event()
+    in_time = asyncio.create_task(wait(60, done))
     assert await wait(0.0, asyncio.Event()) == "late"
-    gate.set()
-    assert await patient == "in time"
+    done.set()
+    assert await in_time == "in time"
 
 
-async def test_a_cancellation_from_outside_stays_one() -> None:
-    timeouts = CoarseTimeouts()
+async def test_a_cancellation_from_outside_stays_one(timeouts: CoarseTimeouts) -> None:
 
     async def wait() -> None:
         with timeouts.within(60):
@@ -61,13 +58,12 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
         await task
 
 
-async def test_a_cancellation_at_the_same_moment_wins() -> None:
-    timeouts = CoarseTimeouts()
+async def test_a_cancellation_at_the_same_moment_wins(timeouts: CoarseTimeouts) -> None:
 
     async def wait() -> None:
-        limit = timeouts.within(60)
-        with limit:
-            limit.expire()
+        timeout = timeouts.within(60)
+        with timeout:
+            timeout.expire()
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
@@ -77,11 +73,9 @@ async def test_a_cancellation_at_the_same_moment_wins() -> None:
         await asyncio.create_task(wait())
 
 
-async def test_it_looks_only_while_somebody_waits() -> None:
-    timeouts = CoarseTimeouts()
+async def test_it_checks_only_while_somebody_waits(timeouts: CoarseTimeouts) -> None:
     with timeouts.within(60):
-        await asyncio.sleep(0.005)
-        assert timeouts._timer is not None
+        assert timeouts.is_checking
     async with asyncio.timeout(5):
-        while timeouts._timer is not None:
-            await asyncio.sleep(0.001)
+        while timeouts.is_checking:
+            await asyncio.sleep(0)

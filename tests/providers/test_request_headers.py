@@ -1,0 +1,47 @@
+"""What an upstream gets to see of a client's request: an allowed header, and never a credential."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.auth import credentials
+from gateway.providers.request_headers import forwarded_headers
+from tests.support.gateway import KEY
+from tests.support.upstream import always, answer
+from tests.support.wire import gateway_before, post, talk
+
+CREDENTIAL_HEADERS = [
+    *sorted(credentials.HEADERS), "Sec-WebSocket-Protocol", "Cookie", "Proxy-Authorization", "X-Amz-Security-Token",
+    "X-Auth-Token", "OpenAI-Organization", "OpenAI-Project", "X-Anthropic-Key", "Forwarded", "X-Forwarded-For", "Host",
+]  # fmt: skip
+WITH_KEY = [("Authorization", f"Bearer {KEY}"), ("X-API-Key", KEY), ("x-goog-api-key", KEY), ("api-key", KEY),
+            ("API-Token", KEY), ("X-API-Token", KEY), ("Sec-WebSocket-Protocol", f"openai-insecure-api-key.{KEY}"),
+            ("Proxy-Authorization", f"Basic {KEY}"), ("Cookie", f"session={KEY}"), ("X-Made-Up-Key", KEY)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["Accept", "User-Agent", "content-type", "X-Stainless-Lang", "anthropic-version", "TraceParent"]
+)
+def test_allowed_headers_are_forwarded_under_the_name_that_the_client_used(name: str) -> None:
+    assert forwarded_headers({name: "value"}) == {name: "value"}
+
+
+@pytest.mark.parametrize("name", CREDENTIAL_HEADERS)
+def test_credential_headers_are_not_forwarded(name: str) -> None:
+    assert forwarded_headers({name: KEY, name.upper(): KEY, "Accept": "x"}) == {"Accept": "x"}
+
+
+@given(st.text("abcdefgkeyACKEPTtokn-_", max_size=20))
+def test_a_header_that_is_not_on_the_list_is_not_forwarded(name: str) -> None:
+    assert forwarded_headers({f"x-{name}": KEY}) == {}
+
+
+async def test_no_byte_of_a_clients_key_reaches_the_upstream(tmp_path: Path) -> None:
+    async with gateway_before(always(answer(b'{"choices":[]}')), tmp_path) as (upstream, gateway):
+        reply = await talk(gateway.port, post(f"/v1/chat/completions?token={KEY}&limit=2", headers=WITH_KEY))
+        assert reply.status == 200, reply.body
+    received = upstream.requests[-1]
+    assert received.target == "/v1/chat/completions?limit=2"
+    assert KEY.encode() not in received.raw_head + received.body
