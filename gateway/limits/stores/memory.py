@@ -1,7 +1,6 @@
 """Keeps counters in the memory of one process and copies them to a file, so that a restart does not refill budgets."""
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,36 +18,32 @@ from gateway.limits.store import (
     find_counter,
 )
 from gateway.limits.stores import sqlite_file
-from gateway.storage import sqlite
-
-log = logging.getLogger(__name__)
+from gateway.storage.sqlite import ReopeningConnection
+from gateway.storage.write_behind import WriteBehind, in_thread
 
 WRITE_SECONDS = 0.8
 _BUSY_SECONDS = 5.0
+
+Rows = Mapping[str, Mapping[str, Counter]]
+"""What is written: counters by the ids of their tokens and the names of their limits."""
 
 
 class MemoryCounterStore:
     """Counts for a gateway of one worker. Without a ``path`` nothing outlives the process.
 
-    A file that cannot be read is tried again by ``run``. Until then requests with a budget get CounterStoreUnavailable,
-    because it is unknown what was spent before.
+    The file is read at once. Where that fails it is tried again whenever the store is flushed; until then requests with a
+    budget get CounterStoreUnavailable, because it is unknown what was spent before.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-        self._inode = 0
         self._tokens: dict[str, TokenCounters] = {}
         self._changed: set[str] = set()
-        """The ids of tokens whose counters are not written yet."""
-        self.is_up = True
-        self._is_loaded = path is None
-        if path is not None:
-            self._merge(self._read())
+        """The ids of tokens whose counters have changed since they were written."""
+        self._copy = None if path is None else _FileCopy(path, self._tokens, self._changed)
 
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
-        if not self._is_loaded and any(isinstance(charge.limit, BudgetWindow) for charge in charges):
-            raise CounterStoreUnavailable("the file of counters could not be read yet")
+        if self._copy is not None and not self._copy.is_loaded:
+            _refuse_budgets(charges)
         counters = self._find(charges, now)
         amounts = decide(charges, counters, now)
         if isinstance(amounts, LimitExceeded):
@@ -77,42 +72,27 @@ class MemoryCounterStore:
         return [msgspec.structs.replace(counter) for counter in self._find(charges, now)]
 
     @property
+    def is_up(self) -> bool:
+        """Whether the file could be read or written when that was tried last."""
+        return self._copy is None or self._copy.is_up
+
+    @property
     def pending(self) -> int:
-        """The number of tokens whose counters are not written yet."""
-        return len(self._changed)
+        """The number of tokens whose counters are not written yet; 0 without a file."""
+        return 0 if self._copy is None else self._copy.pending
+
+    async def flush(self) -> None:
+        if self._copy is not None:
+            await self._copy.update()
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(WRITE_SECONDS)
-            if not self._is_loaded:
-                self._merge(await asyncio.to_thread(self._read))
-            else:
-                await self._close_moved_file()
-                await self.flush()
+            await self.flush()
 
     async def aclose(self) -> None:
-        await self.flush()
-        if self._connection is not None:
-            self._connection.close()
-
-    async def flush(self) -> None:
-        """Writes the counters of all tokens that have changed.
-
-        It writes values, not differences, so that writing the same change twice does no harm.
-        """
-        if not self._is_loaded:
-            return  # a write now would replace counters that are not read yet
-        changed, self._changed = self._changed, set()
-        if self._path is None or not changed:
-            return
-        rows = {token_id: _persistent(self._tokens[token_id]) for token_id in changed}
-        write = asyncio.ensure_future(asyncio.to_thread(self._write, rows))
-
-        def keep_if_failed(write: "asyncio.Future[bool]") -> None:
-            if not write.result():
-                self._changed |= changed
-
-        await await_uncancelled(write, keep_if_failed)
+        if self._copy is not None:
+            await self._copy.aclose()
 
     def _find(self, charges: Sequence[Charge], now: int) -> list[Counter]:
         found = []
@@ -123,60 +103,104 @@ class MemoryCounterStore:
             found.append(find_counter(counters, limit, now))
         return found
 
-    async def _close_moved_file(self) -> None:
-        """Closes a file that was moved or deleted, and has everything written to the new one."""
-        connection = self._connection
-        if connection is None or self._path is None:
-            return
-        if await asyncio.to_thread(sqlite.is_moved, self._path, self._inode):
-            self._connection = None
-            self._changed |= set(self._tokens)
-            await asyncio.to_thread(connection.close)
 
-    def _read(self) -> dict[str, TokenCounters] | None:
+class _FileCopy:
+    """Copies counters to a file, after it has read from the file what was used before the start.
+
+    It writes values, not differences, so that writing the same change twice does no harm.
+    """
+
+    def __init__(self, path: Path, tokens: dict[str, TokenCounters], changed: set[str]) -> None:
+        self._tokens = tokens
+        self._changed = changed
+        self._connection = ReopeningConnection(path, lambda: sqlite_file.connect(path, _BUSY_SECONDS))
+        self._writer = WriteBehind("counters", _ChangedTokens(tokens, changed), in_thread(self._write))
+        self.is_loaded = False
+        """Whether the file was read. Before, nothing is written: it would replace what was used before the start."""
         try:
-            return sqlite_file.read_all(self._open())
+            self._merge(self._read())
         except (sqlite3.Error, OSError) as error:
-            self._report_failure(error)
-            return None
+            self._writer.mark_down(error)
 
-    def _merge(self, stored: dict[str, TokenCounters] | None) -> None:
+    @property
+    def is_up(self) -> bool:
+        return self._writer.is_up
+
+    @property
+    def pending(self) -> int:
+        return self._writer.waiting
+
+    async def update(self) -> None:
+        """Reads the file if that is still to be done, and writes what has changed; everything where the file is a new one."""
+        if not self.is_loaded:
+            reading = asyncio.ensure_future(asyncio.to_thread(self._read))
+            await await_uncancelled(reading, self._end_read)
+        elif await asyncio.to_thread(self._may_be_moved):
+            self._changed.update(self._tokens)
+        if self.is_loaded:
+            await self._writer.flush()
+
+    async def aclose(self) -> None:
+        if self.is_loaded:
+            await self._writer.drain()
+        self._connection.close()
+
+    def _may_be_moved(self) -> bool:
+        try:
+            return self._connection.is_moved
+        except OSError:
+            return True  # the write that follows meets the same error, and reports it
+
+    def _read(self) -> dict[str, TokenCounters]:
+        return sqlite_file.read_all(self._connection.get())
+
+    def _end_read(self, reading: "asyncio.Future[dict[str, TokenCounters]]") -> None:
+        if (error := reading.exception()) is not None:
+            self._writer.mark_down(error)
+        else:
+            self._merge(reading.result())
+
+    def _merge(self, stored: dict[str, TokenCounters]) -> None:
         """Adds what was used before the start. What was reserved then is void; counters that are in use stay as they are."""
-        if stored is None:
-            return
         for token_id, counters in stored.items():
             known = self._tokens.setdefault(token_id, {})
             for name, counter in counters.items():
                 counter.reserved, counter.reserved_by_worker = 0, None
                 known.setdefault(name, counter)
-        self._is_loaded = self.is_up = True
+        self.is_loaded = True
+        self._writer.mark_up()
 
-    def _write(self, rows: Mapping[str, Mapping[str, Counter]]) -> bool:
-        try:
-            with self._open() as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                for token_id, counters in rows.items():
-                    sqlite_file.write_token(connection, token_id, counters)
-        except (sqlite3.Error, OSError) as error:
-            self._report_failure(error)
-            return False
-        self.is_up = True
-        return True
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None and self._path is not None:
-            self._connection = sqlite_file.connect(self._path, _BUSY_SECONDS)
-            self._inode = self._path.stat().st_ino
-        if self._connection is None:
-            raise OSError("there is no file")
-        return self._connection
-
-    def _report_failure(self, error: Exception) -> None:
-        if self.is_up:
-            log.error("counters cannot be written", extra={"file": self._path, "problem": str(error)})
-        self.is_up = False
+    def _write(self, rows: Rows) -> None:
+        with self._connection.get() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for token_id, counters in rows.items():
+                sqlite_file.write_token(connection, token_id, counters)
 
 
-def _persistent(counters: TokenCounters) -> dict[str, Counter]:
-    """Returns what is written of a token: what was used, without reservations, which end with this process."""
+class _ChangedTokens:
+    """The counters of the tokens that have changed, for WriteBehind."""
+
+    def __init__(self, tokens: Mapping[str, TokenCounters], changed: set[str]) -> None:
+        self._tokens = tokens
+        self._changed = changed
+
+    def __len__(self) -> int:
+        return len(self._changed)
+
+    def take(self) -> Rows | None:
+        rows = {token_id: _used(self._tokens[token_id]) for token_id in self._changed}
+        self._changed.clear()
+        return rows or None
+
+    def put_back(self, batch: Rows) -> None:
+        self._changed.update(batch)
+
+
+def _used(counters: TokenCounters) -> dict[str, Counter]:
+    """Returns copies of a token's counters, without what is reserved: reservations end with this process."""
     return {name: msgspec.structs.replace(counter, reserved=0) for name, counter in counters.items() if counter.used}
+
+
+def _refuse_budgets(charges: Sequence[Charge]) -> None:
+    if any(isinstance(charge.limit, BudgetWindow) for charge in charges):
+        raise CounterStoreUnavailable("the file of counters could not be read yet")

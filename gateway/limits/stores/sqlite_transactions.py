@@ -22,7 +22,8 @@ from typing import TypeVar
 
 from gateway.core.tasks import await_uncancelled
 from gateway.limits.stores import sqlite_file
-from gateway.storage import files, sqlite
+from gateway.storage import files
+from gateway.storage.sqlite import ReopeningConnection
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -54,9 +55,8 @@ class SqliteTransactions:
         self._path = path
         self._max_wait = max_wait
         self._checkpoint_every = checkpoint_every
-        self._loop_conn: sqlite3.Connection | None = None
-        self._thread_conn: sqlite3.Connection | None = None
-        self._loop_inode = self._thread_inode = 0
+        self._loop_conn = ReopeningConnection(path, lambda: _connect_for_loop(path))
+        self._thread_conn = ReopeningConnection(path, lambda: sqlite_file.connect(path, busy_seconds=0.0))
         self._newest_inode = 0
         """The file that the path led to when the thread looked last. The loop compares it, and makes no system call."""
         self._loop_lock = _FileLock(path)
@@ -66,15 +66,11 @@ class SqliteTransactions:
 
     def loop_connection(self) -> sqlite3.Connection:
         """Returns the connection for reading on the event loop; reads never wait. Raises OSError, sqlite3.Error."""
-        if self._loop_conn is not None and self._loop_inode != self._newest_inode:
-            self._loop_conn.close()
-            self._loop_conn = None
-        if self._loop_conn is None:
-            self._loop_conn = sqlite_file.connect(self._path, busy_seconds=0.0)
-            # A checkpoint syncs the disk: it is left to the thread.
-            self._loop_conn.execute("PRAGMA wal_autocheckpoint = 0")
-            self._loop_inode = self._newest_inode = self._path.stat().st_ino
-        return self._loop_conn
+        inode = self._loop_conn.inode
+        connection = self._loop_conn.get_for_inode(self._newest_inode)
+        if self._loop_conn.inode != inode:
+            self._newest_inode = self._loop_conn.inode
+        return connection
 
     def run_on_loop(self, work: Work[T]) -> T:
         """Runs a transaction on the event loop, without waiting. Raises DatabaseBusy, OSError, sqlite3.Error.
@@ -113,9 +109,8 @@ class SqliteTransactions:
     def close(self) -> None:
         """Waits for the thread and closes both connections."""
         self._thread.shutdown()
-        for connection in (self._loop_conn, self._thread_conn):
-            if connection is not None:
-                connection.close()
+        self._loop_conn.close()
+        self._thread_conn.close()
         self._loop_lock.close()
         self._thread_lock.close()
 
@@ -139,13 +134,15 @@ class SqliteTransactions:
             time.sleep(_RETRY_SECONDS)
 
     def _thread_connection(self) -> sqlite3.Connection:
-        if self._thread_conn is not None and sqlite.is_moved(self._path, self._thread_inode):
-            self._thread_conn.close()
-            self._thread_conn = None
-        if self._thread_conn is None:
-            self._thread_conn = sqlite_file.connect(self._path, busy_seconds=0.0)
-            self._thread_inode = self._newest_inode = self._path.stat().st_ino
-        return self._thread_conn
+        connection = self._thread_conn.get()
+        self._newest_inode = self._thread_conn.inode
+        return connection
+
+
+def _connect_for_loop(path: Path) -> sqlite3.Connection:
+    connection = sqlite_file.connect(path, busy_seconds=0.0)
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint syncs the disk: it is left to the thread
+    return connection
 
 
 class _FileLock:

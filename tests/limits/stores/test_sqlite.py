@@ -1,42 +1,95 @@
-"""Several workers on one file: sums are exact, and the dead give back what they held."""
+"""Several workers on one file: sums are exact, and what dead workers have reserved is released."""
 
 import asyncio
 import multiprocessing
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from gateway.limits.store import CounterStoreUnavailable, LimitExceeded
-from gateway.limits.stores import sqlite_transactions
-from gateway.limits.stores.sqlite import DEAD_AFTER_SECONDS, SqliteCounterStore
+from gateway.limits.store import CounterStoreUnavailable
+from gateway.limits.stores import sqlite as sqlite_store
+from gateway.limits.stores import sqlite_file
+from gateway.limits.stores.memory import MemoryCounterStore
+from gateway.limits.stores.sqlite import DEAD_AFTER_SECONDS, MAX_CLOCK_SKEW_MS, SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from tests.support.limits import NOW, charges_for, granted
+from gateway.limits.stores.sqlite_transactions import SqliteTransactions
+from tests.support.limits import NOW, charges_for, granted, refused
 from tests.support.tokens import Clock
 
 PROCESSES = 8
 INCREMENTS = 10_000
+BUDGET = {"budget": "0.0001"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / COUNTERS_FILE
+
+
+@pytest.fixture
+async def counters(path: Path) -> AsyncIterator[SqliteCounterStore]:
+    store = SqliteCounterStore(path, Clock())
+    yield store
+    await store.aclose()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program writes to the database."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@contextmanager
+def unreachable(path: Path) -> Iterator[None]:
+    """A file is in the way of the folder."""
+    away = path.parent.with_name("away")
+    path.parent.rename(away)
+    path.parent.write_text("in the way")
+    try:
+        yield
+    finally:
+        path.parent.unlink()
+        away.rename(path.parent)
+
+
+@asynccontextmanager
+async def running(counters: SqliteCounterStore) -> AsyncIterator[None]:
+    task = asyncio.create_task(counters.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def used_and_reserved(counters: SqliteCounterStore) -> tuple[int, int]:
+    [budget] = await counters.read(charges_for(BUDGET), NOW)
+    return budget.used, budget.reserved
 
 
 def _add(path: Path) -> None:
     async def work() -> None:
         counters = SqliteCounterStore(path, time.time)
-        running = asyncio.create_task(counters.run())
         charges = charges_for({"rpm": 10**9, "budget": "999999999"}, cost=5)
-        for _ in range(INCREMENTS):
-            counters.settle(granted(await counters.reserve(charges, NOW)), [1, 3])
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        async with running(counters):
+            for _ in range(INCREMENTS):
+                counters.settle(granted(await counters.reserve(charges, NOW)), [1, 3])
         await counters.aclose()
 
     asyncio.run(work())
 
 
-async def test_eight_processes_add_up(tmp_path: Path) -> None:
-    path = tmp_path / COUNTERS_FILE
+async def test_eight_processes_add_up(path: Path) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_add, args=(path,)) for _ in range(PROCESSES)]
     for process in processes:
@@ -51,174 +104,292 @@ async def test_eight_processes_add_up(tmp_path: Path) -> None:
     await counters.aclose()
 
 
-async def test_a_dead_worker_gives_back_what_it_held(tmp_path: Path) -> None:
+async def test_what_a_dead_worker_has_reserved_is_released(path: Path) -> None:
     clock = Clock()
-    path = tmp_path / COUNTERS_FILE
     dead, alive = SqliteCounterStore(path, clock), SqliteCounterStore(path, clock)
     charges = charges_for({"tpm": 100, "max_parallel": 1, "budget": "1"}, tokens=80, cost=900_000)
-    kept = granted(await dead.reserve(charges, NOW))
-    outcome = await alive.reserve(charges, NOW)
-    assert isinstance(outcome, LimitExceeded)
-    assert outcome.is_waiting_for_others
+    reservation = granted(await dead.reserve(charges, NOW))
+    assert refused(await alive.reserve(charges, NOW)).is_waiting_for_others
     clock.now += DEAD_AFTER_SECONDS
-    await _house(alive)
-    assert isinstance(await alive.reserve(charges, NOW), LimitExceeded)
+    await alive.heartbeat()
+    refused(await alive.reserve(charges, NOW))
     clock.now += 1
-    await _house(alive)
+    await alive.heartbeat()
     again = granted(await alive.reserve(charges, NOW))
-    dead.settle(kept, [50, 0, 400_000])  # it was only asleep: what it used counts, what it held is not given back twice
-    await dead._flush_in_thread()
-    levels = await alive.read(charges, NOW)
-    assert [level.reserved for level in levels] == [80, 1, 900_000]
-    assert [levels[0].used, levels[2].used] == [50 * 60_000, 400_000]
-    await _house(dead)
+    dead.settle(
+        reservation, [50, 0, 400_000]
+    )  # it was only stopped: what it used counts, and nothing is released twice
+    await dead.flush()
+    found = await alive.read(charges, NOW)
+    assert [counter.reserved for counter in found] == [80, 1, 900_000]
+    assert [found[0].used, found[2].used] == [50 * 60_000, 400_000]
+    await dead.heartbeat()
     alive.settle(again, [80, 0, 1])
     await alive.aclose()
     granted(await dead.reserve(charges_for({"max_parallel": 1}), NOW))
     await dead.aclose()
 
 
-async def _house(counters: SqliteCounterStore) -> None:
-    await counters.heartbeat()
-    assert counters.is_up
+async def test_a_worker_that_was_stopped_goes_on_as_another(path: Path) -> None:
+    """What it reserves from then on is not released."""
+    clock = Clock()
+    store = SqliteCounterStore(path, clock)
+    granted(await store.reserve(charges_for(BUDGET, cost=10), NOW))
+    clock.now += DEAD_AFTER_SECONDS + 1
+    await store.heartbeat()
+    assert await used_and_reserved(store) == (0, 0)
+    granted(await store.reserve(charges_for(BUDGET, cost=20), NOW))
+    other = SqliteCounterStore(path, clock)
+    await other.heartbeat()
+    assert await used_and_reserved(store) == (0, 20)
+    await other.aclose()
+    await store.aclose()
 
 
-@contextmanager
-def somebody_looking(path: Path) -> Iterator[None]:
-    """Holds the file, by hand."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
+@pytest.mark.parametrize(("skew_ms", "is_alive"), [(MAX_CLOCK_SKEW_MS, True), (MAX_CLOCK_SKEW_MS + 1, False)])
+async def test_a_heartbeat_from_the_future_counts_for_a_minute(path: Path, skew_ms: int, is_alive: bool) -> None:
+    clock = Clock()
+    ahead = SqliteCounterStore(path, Clock(clock.now + skew_ms / 1000))
+    granted(await ahead.reserve(charges_for(BUDGET, cost=10), NOW))
+    store = SqliteCounterStore(path, clock)
+    await store.heartbeat()
+    assert await used_and_reserved(store) == (0, 10 if is_alive else 0)
+    await ahead.aclose()
+    await store.aclose()
 
 
-async def test_a_cancelled_reservation_reserves_nothing(tmp_path: Path) -> None:
-    """Cancelled while the thread waits for the file, while it works, and after."""
-    path = tmp_path / COUNTERS_FILE
-    counters = SqliteCounterStore(path, Clock())
-    running = asyncio.create_task(counters.run())
+async def test_a_new_worker_releases_what_was_reserved_before_the_last_start(path: Path) -> None:
+    before = SqliteCounterStore(path, Clock())
+    granted(await before.reserve(charges_for(BUDGET, cost=10), NOW))
+    await before.aclose()
+    store = SqliteCounterStore(path, Clock())
+    assert refused(await store.reserve(charges_for(BUDGET, cost=101), NOW)).counter.reserved == 0
+    assert await used_and_reserved(store) == (0, 0)
+    await store.aclose()
+
+
+async def test_settlements_are_written_with_the_next_reservation(path: Path, counters: SqliteCounterStore) -> None:
+    """Also with one that is refused."""
+    other = SqliteCounterStore(path, Clock())
+    for number, cost in enumerate((20, 101), 1):
+        counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW)), [10])
+        assert counters.pending == 1
+        outcome = await counters.reserve(charges_for(BUDGET, cost=cost), NOW)
+        assert counters.pending == 0
+        if cost == 20:
+            counters.settle(granted(outcome), [0])
+        assert (await used_and_reserved(other))[0] == 10 * number
+    await other.aclose()
+
+
+async def test_a_settlement_is_written_soon_without_another_request(
+    path: Path, counters: SqliteCounterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "FLUSH_SECONDS", 0)
+    other = SqliteCounterStore(path, Clock())
+    for number in (1, 2):
+        for _ in range(2):
+            counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW)), [10])
+        async with asyncio.timeout(30):
+            while counters.pending:
+                await asyncio.sleep(0)
+        assert await used_and_reserved(other) == (20 * number, 0)
+    await other.aclose()
+
+
+async def test_what_is_settled_but_not_written_yet_is_read(counters: SqliteCounterStore) -> None:
+    counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW)), [7])
+    assert (counters.pending, await used_and_reserved(counters)) == (1, (7, 0))
+
+
+async def test_requests_are_counted_once_for_all_when_they_are_reserved(counters: SqliteCounterStore) -> None:
+    reservation = granted(await counters.reserve(charges_for({"rpm": 2}), NOW))
+    counters.settle(reservation, [1])
+    assert counters.pending == 0
+    both = granted(await counters.reserve(charges_for({"rpm": 2, "max_parallel": 1}), NOW))
+    counters.settle(both, [1, 0])
+    assert counters.pending == 1
+
+
+async def test_a_reservation_waits_in_the_thread_while_the_database_is_locked(
+    path: Path, counters: SqliteCounterStore
+) -> None:
+    reservation = granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW))
+    async with running(counters):
+        with locked(path):
+            counters.settle(reservation, [7])
+            waiting = asyncio.create_task(counters.reserve(charges_for(BUDGET, cost=10), NOW))
+            await asyncio.sleep(0)
+            assert (waiting.done(), counters.pending) == (False, 1)
+        counters.settle(granted(await waiting), [5])
+    await counters.flush()
+    assert (counters.pending, await used_and_reserved(counters)) == (0, (12, 0))
+
+
+async def test_a_settlement_waits_in_the_thread_while_the_database_is_locked(
+    path: Path, counters: SqliteCounterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "FLUSH_SECONDS", 0)
+    async with running(counters):
+        reservation = granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW))
+        with locked(path):
+            counters.settle(reservation, [7])
+            for _ in range(100):
+                await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while counters.pending or (await used_and_reserved(counters)) != (7, 0):
+                await asyncio.sleep(0)
+
+
+async def test_a_reservation_that_is_cancelled_reserves_nothing(path: Path, counters: SqliteCounterStore) -> None:
+    """Cancelled while the thread waits for the database, while it works, and after."""
     charges = charges_for({"max_parallel": 1})
-    counters.settle(granted(await counters.reserve(charges, NOW)), [0])
-    await counters._flush_in_thread()
+    await counters.heartbeat()
     for steps in range(40):
-        with somebody_looking(path):
+        with locked(path):
             request = asyncio.create_task(counters.reserve(charges, NOW))
             await asyncio.sleep(0)
         for _ in range(steps * 10):
             await asyncio.sleep(0)
         request.cancel()
-        outcome = (await asyncio.gather(request, return_exceptions=True))[0]
+        [outcome] = await asyncio.gather(request, return_exceptions=True)
         if not isinstance(outcome, asyncio.CancelledError):
+            assert not isinstance(outcome, BaseException)
             counters.settle(granted(outcome), [0])
-        await asyncio.to_thread(lambda: counters._transactions._thread.submit(int).result())
+        await counters.heartbeat()  # the thread works in turn: it is done with the request
         await asyncio.sleep(0)
-        await counters._flush_in_thread()
-        [level] = await counters.read(charges, NOW)
-        assert (level.reserved, level.reserved_by_worker) == (0, None)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await counters.aclose()
+        await counters.flush()
+        [counter] = await counters.read(charges, NOW)
+        assert (counter.reserved, counter.reserved_by_worker) == (0, None)
 
 
-MONEY = {"budget": "0.0001"}
+async def test_a_reservation_is_extended_as_soon_as_the_database_is_free(
+    path: Path, counters: SqliteCounterStore
+) -> None:
+    reservation = granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW))
+    outcomes = []
+    for amount in (50, 50):
+        with locked(path):
+            task = asyncio.create_task(counters.extend(reservation, 0, amount, NOW))
+            await asyncio.sleep(0)
+        outcomes.append(await task)
+    assert (outcomes, reservation.amounts) == ([True, False], [80])
+    for amount in (20, 21):
+        with locked(path):
+            task = asyncio.create_task(counters.extend(reservation, 0, amount, NOW))
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await counters.heartbeat()
+        await asyncio.sleep(0)
+    counters.settle(reservation, [70])
+    await counters.flush()
+    assert await used_and_reserved(counters) == (70, 0)
 
 
-async def test_a_connection_that_breaks_lets_nobody_pass_and_loses_nothing(tmp_path: Path) -> None:
-    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    charges = charges_for(MONEY, cost=30)
+async def test_without_the_file_no_request_passes_and_nothing_is_lost(
+    path: Path, counters: SqliteCounterStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    charges = charges_for(BUDGET, cost=30)
     reservation = granted(await counters.reserve(charges, NOW))
-    counters._transactions.loop_connection().close()
+    new = SqliteCounterStore(path, Clock())
+    with unreachable(path):
+        with pytest.raises(CounterStoreUnavailable):
+            await new.reserve(charges, NOW)
+        with pytest.raises(CounterStoreUnavailable):
+            await new.read(charges, NOW)
+        assert not new.is_up
+        caplog.clear()
+        await counters.heartbeat()
+        assert not counters.is_up
+        counters.settle(reservation, [20])
+        await counters.flush()
+        assert (counters.pending, counters.is_up) == (1, False)
+        assert [record.message for record in caplog.records] == ["the counters cannot be reached"]  # said once
+    refused(await new.reserve(charges_for(BUDGET, cost=101), NOW))
+    assert new.is_up
+    await new.aclose()
+    await counters.flush()
+    assert (await used_and_reserved(counters), counters.pending, counters.is_up) == ((20, 0), 0, True)
+
+
+async def test_a_row_that_is_damaged_refuses_its_token_only(path: Path, counters: SqliteCounterStore) -> None:
+    charges = charges_for(BUDGET, cost=1)
+    reservation = granted(await counters.reserve(charges, NOW))
+    other = granted(await counters.reserve(charges_for(BUDGET, cost=1, limited="tok_b"), NOW))
+    connection = sqlite_file.connect(path, 1.0)
+    connection.execute("UPDATE counters SET levels = x'ff00' WHERE holder = 'tok_a'")
     for attempt in (
         counters.reserve(charges, NOW),
-        counters.extend(reservation, 0, 10, NOW),
+        counters.extend(reservation, 0, 1, NOW),
         counters.read(charges, NOW),
     ):
-        with pytest.raises(CounterStoreUnavailable):
+        with pytest.raises(CounterStoreUnavailable, match="a counter is damaged"):
             await attempt
     assert not counters.is_up
-    counters.settle(reservation, [20])
-    counters._flush_on_loop()
-    assert counters.pending == 1
-    counters._transactions._loop_conn = None
-    await counters._flush_in_thread()
-    [budget] = await counters.read(charges, NOW)
-    assert (budget.used, budget.reserved, counters.is_up) == (20, 0, True)
-    await counters.aclose()
+    assert await counters.extend(other, 0, 1, NOW)
+    granted(await counters.reserve(charges_for(BUDGET, cost=1, limited="tok_b"), NOW))
+    assert counters.is_up
+    connection.execute("DELETE FROM counters WHERE holder = 'tok_a'")
+    connection.close()
 
 
-async def test_a_row_that_is_not_ours_lets_nobody_pass(tmp_path: Path) -> None:
-    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    granted(await counters.reserve(charges_for(MONEY, cost=1), NOW))
-    counters._transactions.loop_connection().execute("UPDATE counters SET levels = x'ff00'")
-    with pytest.raises(CounterStoreUnavailable):
-        await counters.reserve(charges_for(MONEY, cost=1), NOW)
-    granted(await counters.reserve(charges_for(MONEY, cost=1, limited="tok_b"), NOW))
-    await counters.aclose()
-
-
-async def test_more_is_reserved_as_soon_as_the_file_is_free(tmp_path: Path) -> None:
-    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    reservation = granted(await counters.reserve(charges_for(MONEY, cost=30), NOW))
-    with somebody_looking(tmp_path / COUNTERS_FILE):
-        more = asyncio.create_task(counters.extend(reservation, 0, 50, NOW))
-        await asyncio.sleep(0)
-    assert await more
-    assert reservation.amounts == [80]
-    with somebody_looking(tmp_path / COUNTERS_FILE):
-        too_much = asyncio.create_task(counters.extend(reservation, 0, 50, NOW))
-        await asyncio.sleep(0)
-    assert not await too_much
-    with somebody_looking(tmp_path / COUNTERS_FILE):
-        given_up = asyncio.create_task(counters.extend(reservation, 0, 20, NOW))
-        await asyncio.sleep(0)
-    given_up.cancel()
-    await asyncio.gather(given_up, return_exceptions=True)
-    await asyncio.to_thread(lambda: counters._transactions._thread.submit(int).result())
-    await asyncio.sleep(0)
-    counters.settle(reservation, [70])
-    await counters._flush_in_thread()
-    [budget] = await counters.read(charges_for(MONEY), NOW)
-    assert (budget.used, budget.reserved) == (70, 0)
-    await counters.aclose()
-
-
-async def test_a_file_that_is_never_free_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_transactions, "MAX_WAIT_SECONDS", 0.02)
-    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    reservation = granted(await counters.reserve(charges_for(MONEY, cost=30), NOW))
-    counters.settle(reservation, [10])
-    with somebody_looking(tmp_path / COUNTERS_FILE):
-        with pytest.raises(CounterStoreUnavailable, match="held by another process for too long"):
-            await counters.reserve(charges_for(MONEY, cost=30), NOW)
-        counters._flush_on_loop()
-        running = asyncio.create_task(counters.run())
-        async with asyncio.timeout(10):
-            while counters.is_up:
-                await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+async def test_settlements_that_the_loop_cannot_write_are_left_to_the_thread(
+    path: Path, counters: SqliteCounterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "FLUSH_SECONDS", 0)
+    monkeypatch.setattr(sqlite_store, "HEARTBEAT_SECONDS", 0.001)
+    reservation = granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW))
+    connection = sqlite_file.connect(path, 1.0)
+    [(row,)] = connection.execute("SELECT levels FROM counters").fetchall()
+    connection.execute("UPDATE counters SET levels = x'ff00'")
+    counters.settle(reservation, [7])
+    async with running(counters), asyncio.timeout(30):
+        while counters.is_up:
+            await asyncio.sleep(0)
         assert counters.pending == 1
+        connection.execute("UPDATE counters SET levels = ?", (row,))
+        connection.close()
+        while counters.pending or not counters.is_up:
+            await asyncio.sleep(0)
+    assert await used_and_reserved(counters) == (7, 0)
+
+
+async def test_a_database_that_stays_locked_makes_the_store_unavailable(path: Path) -> None:
+    counters = SqliteCounterStore(path, Clock(), SqliteTransactions(path, max_wait=0.02))
+    reservation = granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW))
+    with locked(path):
+        with pytest.raises(CounterStoreUnavailable, match="held by another process for too long"):
+            await counters.reserve(charges_for(BUDGET, cost=30), NOW)
+        counters.settle(reservation, [10])
+        await counters.flush()
+        assert (counters.pending, counters.is_up) == (1, False)
     await counters.aclose()
-    again = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    [budget] = await again.read(charges_for(MONEY), NOW)
+    again = MemoryCounterStore(path)
+    [budget] = await again.read(charges_for(BUDGET), NOW)
     assert (budget.used, budget.reserved) == (10, 0)
     await again.aclose()
 
 
-async def test_the_loop_does_not_go_on_with_a_file_that_only_it_had_open(tmp_path: Path) -> None:
-    counters = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    counters.settle(granted(await counters.reserve(charges_for(MONEY, cost=60), NOW)), [60])
-    counters._flush_on_loop()
-    for path in tmp_path.iterdir():
-        path.unlink()
-    await _house(counters)  # the thread's first look
-    other = SqliteCounterStore(tmp_path / COUNTERS_FILE, Clock())
-    other.settle(granted(await other.reserve(charges_for(MONEY, cost=70), NOW)), [70])
-    other._flush_on_loop()
-    [budget] = await counters.read(charges_for(MONEY), NOW)
-    assert budget.used == 70
+async def test_settlements_that_are_lost_at_the_end_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counters = SqliteCounterStore(path, Clock(), SqliteTransactions(path, max_wait=0.02))
+    counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW)), [10])
+    with locked(path):
+        await counters.aclose()
+    [lost] = [record for record in caplog.records if record.message == "settlements lost at shutdown"]
+    assert lost.count == 1
+
+
+async def test_workers_go_on_with_the_same_new_file(path: Path) -> None:
+    """Its counts are gone with the old one."""
+    counters, other = SqliteCounterStore(path, Clock()), SqliteCounterStore(path, Clock())
+    counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=60), NOW)), [60])
+    await counters.flush()
+    for each in path.parent.iterdir():
+        each.unlink()
+    await counters.heartbeat()  # the thread notices it
+    other.settle(granted(await other.reserve(charges_for(BUDGET, cost=70), NOW)), [70])
+    await other.flush()
+    assert await used_and_reserved(counters) == (70, 0)
     await counters.aclose()
     await other.aclose()
