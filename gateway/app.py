@@ -54,9 +54,9 @@ from gateway.tokens.last_used import LastUsedWriter, UseKey
 from gateway.tokens.models import Status
 from gateway.tokens.service import TokenService
 from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.usage.accounting import UsageReports
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
+from gateway.usage.reports import UsageReports
 from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
 
 LOCK_SECONDS = 2.0

@@ -1,17 +1,17 @@
-"""The ledger, written behind the requests: an entry is noted in memory at once, and is in the file within a second.
+"""The ledger: collects an entry for each request in memory at once, and writes the entries to the usage store within a second.
 
-What cannot be written waits and is tried again. It goes out of memory only when it is known to be in the file, and the file
-takes nothing twice: so a write of which nobody learnt how it ended is simply made again.
+An entry leaves the memory only when it is known to be in the store. The store ignores entries that it has already, so a write
+whose end is not known is simply repeated.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 
-from gateway.core.tasks import await_uncancelled
 from gateway.observability.metrics import Metrics
+from gateway.storage.write_behind import PendingList, WriteBehind, in_thread
 from gateway.usage.models import LedgerEntry
-from gateway.usage.stores.sqlite import PRUNED_AT_ONCE, SqliteUsageStore
+from gateway.usage.store import UsageStore, UsageStoreError
 
 log = logging.getLogger(__name__)
 
@@ -20,103 +20,91 @@ BATCH = 2000
 """Entries in one transaction: other processes wait for its end."""
 
 MAX_WAITING = 200_000
-"""About a hundred megabytes. A disk that stays bad must not take the memory, and with it everything that waits."""
+"""The most entries that are kept in memory, about a hundred megabytes. Further ones are lost, because a disk that stays broken
+must not take the process down with all that waits."""
 
 ALMOST_FULL = 150_000
-"""From here on nothing new is admitted; what runs has room to end."""
+"""From this number of entries on no new request is admitted, so that the entries of running requests still fit."""
 
 PRUNE_SECONDS = 3600.0
+PRUNE_BATCH = 5000
+"""Entries that are removed at once: other processes want to write meanwhile."""
+
 _DAY_MS = 86_400_000
 
 
 class Ledger:
-    """Collects entries and writes them into the file. Used from the event loop; ``clock`` in seconds since the epoch.
+    """Collects entries and writes them to the usage store. Used from the event loop."""
 
-    Without ``retention_days`` single entries are kept for ever; the sums by the hour always are.
-    """
-
-    def __init__(
-        self, file: SqliteUsageStore, metrics: Metrics, retention_days: int, clock: Callable[[], float]
-    ) -> None:
-        self._file = file
+    def __init__(self, store: UsageStore, metrics: Metrics, retention_days: int, clock: Callable[[], float]) -> None:
+        """Entries are removed after ``retention_days``, never if it is 0; their sums by the hour stay. ``clock`` in seconds since
+        the epoch.
+        """
+        self._store = store
         self._metrics = metrics
         self._retention_ms = retention_days * _DAY_MS
         self._clock = clock
-        self._waiting: list[LedgerEntry] = []
-        self._flushing = asyncio.Lock()
+        self._pending: PendingList[LedgerEntry] = PendingList(BATCH)
+        self._entries = self._pending.items
+        self._writer = WriteBehind(
+            "ledger entries", self._pending, in_thread(store.write), metrics.ledger_write_failures.inc
+        )
         self._lost = 0
         self._next_prune = 0.0
-        self.is_up = True
+
+    @property
+    def is_up(self) -> bool:
         """Whether the last write succeeded."""
+        return self._writer.is_up
 
     @property
     def waiting(self) -> int:
-        """Entries that are not known to be in the file."""
-        return len(self._waiting)
+        """The number of entries that are not known to be in the store."""
+        return self._writer.waiting
 
     @property
     def is_full(self) -> bool:
-        """Whether it has been out of order for so long that nothing more should be let through: nobody would know of it."""
-        return len(self._waiting) >= ALMOST_FULL
+        """Whether so many entries wait that no new request may be admitted: nobody would know what it used."""
+        return self._writer.waiting >= ALMOST_FULL
 
     def record(self, entry: LedgerEntry) -> None:
-        """Synchronous and cheap: it stands at the end of every request."""
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting.append(entry)
+        """Adds an entry, without I/O. Each request ends with it."""
+        if len(self._entries) < MAX_WAITING:
+            self._entries.append(entry)
             return
         if self._lost == 0:
-            log.error("the ledger has too many entries waiting, further ones are lost", extra={"waiting": MAX_WAITING})
+            log.error("too many ledger entries wait, further ones are lost", extra={"waiting": MAX_WAITING})
         self._lost += 1
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Writes and prunes until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
-            await self._prune()
+            await self.prune()
 
     async def flush(self) -> None:
-        """Write what waits; on failure keep it. Never raises for a file that cannot be written."""
-        async with self._flushing:
-            while self._waiting and await self._is_written(self._waiting[:BATCH]):
-                pass
-            self._metrics.ledger_waiting.set(self.waiting)
+        """Writes what waits, and keeps what cannot be written. Raises nothing of the store."""
+        is_written = await self._writer.flush()
+        if is_written and self._lost:
+            log.error("ledger entries were lost while they could not be written", extra={"entries": self._lost})
+            self._lost = 0
+        self._metrics.ledger_waiting.set(self.waiting)
 
     async def drain(self) -> None:
-        """The last write before the process ends."""
-        await self.flush()
-        if self._waiting:
-            log.error("ledger entries lost at shutdown", extra={"entries": self.waiting})
-        await asyncio.to_thread(self._file.close)
+        """Writes for the last time, before the process ends, and closes the store."""
+        await self._writer.drain()
+        await asyncio.to_thread(self._store.close)
 
-    async def _is_written(self, batch: list[LedgerEntry]) -> bool:
-        write = asyncio.ensure_future(asyncio.to_thread(self._file.write, batch))
-        return await await_uncancelled(write, lambda write: self._settle(write, batch))
-
-    def _settle(self, write: "asyncio.Future[int]", batch: list[LedgerEntry]) -> bool:
-        """Whether the batch is in the file; if not, whatever the reason, it waits on."""
-        error = write.exception()
-        if error is None:
-            del self._waiting[: len(batch)]
-            self.is_up = True
-            if self._lost:
-                log.error("ledger entries were lost while it could not be written", extra={"entries": self._lost})
-                self._lost = 0
-            return True
-        self._metrics.ledger_write_failures.inc()
-        if self.is_up:
-            log.error("the ledger cannot be written, its entries wait in memory", extra={"problem": str(error)})
-        self.is_up = False
-        return False
-
-    async def _prune(self) -> None:
+    async def prune(self) -> None:
+        """Removes one batch of entries that are older than the retention. After the last batch it does nothing for an hour."""
         now = self._clock()
         if self._retention_ms == 0 or now < self._next_prune or not self.is_up:
             return
         removed = 0
         try:
-            removed = await asyncio.to_thread(self._file.prune_some, int(now * 1000) - self._retention_ms)
-        except OSError as error:
+            removed = await asyncio.to_thread(self._store.prune, int(now * 1000) - self._retention_ms, PRUNE_BATCH)
+        except UsageStoreError as error:
             log.error("old entries of the ledger cannot be removed", extra={"problem": str(error)})
-        if removed < PRUNED_AT_ONCE:  # else the next round goes on with it, after what has to be written
+        if removed < PRUNE_BATCH:  # otherwise the next round removes more, after what has to be written
             self._next_prune = now + PRUNE_SECONDS

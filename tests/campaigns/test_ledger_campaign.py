@@ -5,10 +5,12 @@ Full length: GATEWAY_TEST_CAMPAIGN=full, 50 kills and 10 ends.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, SqliteUsageStore
+from gateway.usage.models import HOUR_SECONDS
+from gateway.usage.stores.sqlite import LEDGER_FILE
 from tests.campaigns.test_revocation_campaign import workers_of
 from tests.support.gateway import Process, gateway_process
 from tests.support.tokens import content, entry
@@ -154,12 +157,11 @@ class Written(NamedTuple):
 
 
 def written(folder: Path) -> Written:
-    with SqliteUsageStore(folder / "data" / LEDGER_FILE).reading() as connection:
-        assert connection is not None
+    with contextlib.closing(sqlite3.connect(folder / "data" / LEDGER_FILE)) as connection:
         ids = [row[0] for row in connection.execute("SELECT request_id FROM entries")]
         hours = connection.execute("SELECT * FROM hours ORDER BY 1, 2, 3, 4").fetchall()
         sums = connection.execute(
-            f"SELECT at / {HOUR * 1000} * {HOUR}, token_id, coalesce(owner, ''), coalesce(model, ''), count(*),"
+            f"SELECT at / {HOUR_SECONDS * 1000} * {HOUR_SECONDS}, token_id, coalesce(owner, ''), coalesce(model, ''), count(*),"
             " sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(reasoning_tokens), sum(cost),"
             " sum(status >= 400), sum(partial), sum(estimated) FROM entries GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
         ).fetchall()

@@ -14,11 +14,22 @@ from gateway.tokens import serializers
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.usage import reports
-from gateway.usage.reports import NOTHING, Bucket, GroupBy, ReportQuery, ReportRow, UsageTotals
-from gateway.usage.stores.sqlite import HOUR, LEDGER_FILE, SqliteUsageStore
+from gateway.usage.models import (
+    BUCKET_SECONDS,
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    NO_TOTALS,
+    Bucket,
+    GroupBy,
+    ReportQuery,
+    ReportRow,
+    UsageTotals,
+)
+from gateway.usage.store import UsageStore
+from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
 
 SUM_HEADINGS = ("REQUESTS", "PROMPT", "COMPLETION", "COST USD", "ERRORS")
-BY_HOUR_UP_TO = 2 * reports.DAY
+BY_HOUR_UP_TO = 2 * DAY_SECONDS
 """A shorter time than this is drawn hour by hour."""
 
 _MOST_BARS = 50
@@ -45,13 +56,13 @@ class Report(NamedTuple):
 
 def gather(view: TokenHierarchy, data_dir: Path, asked: Asked) -> Report:
     """Blocking. Raises OSError for a ledger that cannot be read; one that is not there is empty."""
-    file = SqliteUsageStore(data_dir / LEDGER_FILE)
+    store: UsageStore = SqliteUsageStore(data_dir / LEDGER_FILE)
     is_short = asked.since is not None and int(asked.now) - asked.since <= BY_HOUR_UP_TO
     bucket: Bucket = "hour" if is_short else "day"
     ids = None if asked.token is None else frozenset({asked.token.id})
     whole = ReportQuery(asked.since or 0, LATEST, token_ids=ids, max_rows=_ANY_NUMBER)
-    groups = {row.group: row.totals for row in reports.read(file, whole._replace(group_by=asked.by))}
-    series = reports.read(file, whole._replace(bucket=bucket))
+    groups = {row.group: row.totals for row in store.report(whole._replace(group_by=asked.by))}
+    series = store.report(whole._replace(bucket=bucket))
     records = view.document.tokens if asked.token is None else (asked.token,)
     if asked.since is not None:
         since = asked.since
@@ -64,7 +75,7 @@ def as_json(view: TokenHierarchy, report: Report, asked: Asked) -> dict[str, Any
     """The document that ``--json`` prints."""
     if asked.by == "token":
         usage = [
-            {**serializers.usage(view, record, asked.now), **reports.as_json(report.groups.get(record.id, NOTHING))}
+            {**serializers.usage(view, record, asked.now), **reports.as_json(report.groups.get(record.id, NO_TOTALS))}
             for record in report.records
         ]
     else:
@@ -78,7 +89,7 @@ def as_csv(report: Report, asked: Asked) -> str:
     if asked.by != "token":
         rows = [ReportRow(None, group, totals) for group, totals in _dearest_first(report.groups)]
         return reports.as_csv(rows, has_start=False)
-    rows = [ReportRow(None, record.id, report.groups.get(record.id, NOTHING)) for record in report.records]
+    rows = [ReportRow(None, record.id, report.groups.get(record.id, NO_TOTALS)) for record in report.records]
     return reports.as_csv(rows, {record.id: record.name for record in report.records}, has_start=False)
 
 
@@ -87,7 +98,7 @@ def write(out: TextIO, view: TokenHierarchy, report: Report, asked: Asked) -> No
     if asked.by == "token":
         headings = (*text.USAGE_HEADINGS, *SUM_HEADINGS)
         rows = [
-            (*text.usage_row(view, record, asked.now), *_sum_cells(report.groups.get(record.id, NOTHING)))
+            (*text.usage_row(view, record, asked.now), *_sum_cells(report.groups.get(record.id, NO_TOTALS)))
             for record in report.records
         ]
         tables.write(out, headings, rows)
@@ -130,14 +141,14 @@ def _draw(out: TextIO, report: Report) -> None:
 
 def _timeline(report: Report) -> list[tuple[str, UsageTotals]]:
     """The latest times with their labels, also those between them in which nothing was used."""
-    step = reports.BUCKET_SECONDS[report.bucket]
+    step = BUCKET_SECONDS[report.bucket]
     found = {row.start: row.totals for row in report.series if row.start is not None}
     if not found:
         return []
     last = max(found)
     first = max(min(found), last - (_MOST_BARS - 1) * step)
-    length = len("2026-01-31T10:30" if step == HOUR else "2026-01-31")
+    length = len("2026-01-31T10:30" if step == HOUR_SECONDS else "2026-01-31")
     return [
-        (to_local_iso(start)[:length].replace("T", " "), found.get(start, NOTHING))
+        (to_local_iso(start)[:length].replace("T", " "), found.get(start, NO_TOTALS))
         for start in range(first, last + step, step)
     ]

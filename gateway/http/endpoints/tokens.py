@@ -17,7 +17,7 @@ from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model
 from gateway.usage import reports
-from gateway.usage.accounting import UsageReports
+from gateway.usage.reports import UsageReports
 
 DEFAULT_GRACE = "24h"
 _REVOKED = "A token with this secret, if there was one, is revoked now."

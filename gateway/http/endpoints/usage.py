@@ -15,9 +15,9 @@ from gateway.http import params, response
 from gateway.http.context import RequestContext
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.usage import reports
-from gateway.usage.accounting import UsageReports
-from gateway.usage.reports import MAX_ROWS, ReportQuery, ReportRow
-from gateway.usage.stores.sqlite import HOUR
+from gateway.usage.models import BUCKET_SECONDS, DAY_SECONDS, HOUR_SECONDS, MAX_REPORT_ROWS, ReportQuery, ReportRow
+from gateway.usage.reports import UsageReports
+from gateway.usage.store import TooManyRows
 
 DEFAULT_DAYS = 7
 
@@ -42,20 +42,20 @@ class UsageEndpoints:
     async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:
             return await self._reports.rows(query)
-        except reports.TooManyRows as error:
+        except TooManyRows as error:
             raise _bad_range(f"{error}; ask for less at a time") from None
 
 
 def query_of(asked: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
     """``asked`` as READERS have read it. Raises BadRequest for a range that is none, NotFound for somebody else's token."""
     until = asked.get("to", int(authorizer.now) + 1)
-    since = asked.get("from", max(until - DEFAULT_DAYS * reports.DAY, 0))
+    since = asked.get("from", max(until - DEFAULT_DAYS * DAY_SECONDS, 0))
     bucket = asked.get("bucket", "day")
     if since >= until:
         raise _bad_range("it does not lie before the end")
-    since, until = reports.floor(since, HOUR), min(reports.ceiling(until, HOUR), LATEST)
-    if (until - since) // reports.BUCKET_SECONDS[bucket] > MAX_ROWS:
-        raise _bad_range(f"there are more than {MAX_ROWS} times from then to the end, by the {bucket}")
+    since, until = reports.round_down(since, HOUR_SECONDS), min(reports.round_up(until, HOUR_SECONDS), LATEST)
+    if (until - since) // BUCKET_SECONDS[bucket] > MAX_REPORT_ROWS:
+        raise _bad_range(f"there are more than {MAX_REPORT_ROWS} times from then to the end, by the {bucket}")
     return ReportQuery(since, until, bucket, asked.get("group_by"), visible_tokens(authorizer, asked.get("token_id")))
 
 

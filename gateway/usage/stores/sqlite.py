@@ -1,26 +1,32 @@
-"""The ledger on disk: each request once, and sums by the hour. Blocking; any number of processes may use one file."""
+"""The usage store in a SQLite file: each request once, and sums by the hour."""
 
 import contextlib
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from operator import add
 from pathlib import Path
 
 from gateway.storage import sqlite
 from gateway.storage.sqlite import WrongVersion
-from gateway.usage.models import LedgerEntry
+from gateway.usage.aggregation import HourKey, bounded, encodable, hour_key, totals_of
+from gateway.usage.models import (
+    BUCKET_SECONDS,
+    HOUR_SECONDS,
+    NO_TOTALS,
+    GroupBy,
+    LedgerEntry,
+    ReportQuery,
+    ReportRow,
+    UsageTotals,
+)
+from gateway.usage.store import TooManyRows, UsageStoreError
 
 LEDGER_FILE = "usage.sqlite"
-"""Its name in the folder for what the gateway itself writes."""
+"""The file's name in the folder for what the gateway itself writes."""
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
-HOUR = 3600
-LARGEST = 10**12
-"""No single amount is taken for more than this: what an upstream makes up must not make sums overflow 64 bits."""
-
-PRUNED_AT_ONCE = 5000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -67,32 +73,26 @@ CREATE TABLE IF NOT EXISTS hours (
 CREATE INDEX IF NOT EXISTS hours_by_token ON hours (token_id, hour_start_seconds);
 """
 
-SUMS = (
-    "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost", "errors", "partial",
-    "estimated",
-)  # fmt: skip
-"""The columns of ``hours`` that are added up. ``cost`` in micro-dollars."""
+_SUMS = UsageTotals._fields
+"""The columns of ``hours`` that are added up."""
 
 _INSERT = f"INSERT INTO entries VALUES ({', '.join('?' * 20)}) ON CONFLICT (request_id) DO NOTHING"  # noqa: S608
 _ADD = (
-    f"INSERT INTO hours VALUES ({', '.join('?' * (4 + len(SUMS)))})"  # noqa: S608
+    f"INSERT INTO hours VALUES ({', '.join('?' * (4 + len(_SUMS)))})"  # noqa: S608
     " ON CONFLICT (hour_start_seconds, token_id, owner, model) DO UPDATE SET "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
 )
 _PRUNE = "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE at < ? LIMIT ?)"
-
-HourKey = tuple[int, str, str, str]
-"""The start of the hour in seconds since the epoch, token id, owner, model. An empty text where there is none."""
-
-
-class UsageStoreError(OSError):
-    """The ledger cannot be read or written."""
+_ADDED_UP = ", ".join(f"coalesce(sum({name}), 0)" for name in _SUMS)
+_TOTALS = f"SELECT {_ADDED_UP} FROM hours WHERE token_id = ?"  # noqa: S608
+_GROUP_COLUMNS: dict[GroupBy, str] = {"token": "token_id", "model": "model", "owner": "owner"}
 
 
 class SqliteUsageStore:
-    """One file. Made before a fork or after it, it opens the file at its first use, in the process that uses it."""
+    """Implements ``UsageStore`` with one file. Made before a fork or after it, it opens the file at its first use."""
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+        """``busy_seconds`` is how long a call waits for another process that writes."""
         self.path = path
         self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
@@ -101,45 +101,60 @@ class SqliteUsageStore:
         )
 
     def write(self, entries: Sequence[LedgerEntry]) -> int:
-        """Add them in one transaction. What is there already, by its request id, is neither added nor counted again.
-
-        Answers how many were new. Raises OSError; then nothing was written, unless the disk itself failed at the end.
-        """
+        """See ``UsageStore.write``. Raises UsageStoreError."""
         with self._writing() as connection:
             connection.execute("BEGIN IMMEDIATE")
             new = _insert(connection, entries)
-            hours: dict[HourKey, list[int]] = {}
+            hours: dict[HourKey, UsageTotals] = {}
             for entry in new:
-                key, amounts = _hour(entry)
+                key, totals = hour_key(entry), totals_of(entry)
                 before = hours.get(key)
-                hours[key] = amounts if before is None else list(map(add, before, amounts))
-            connection.executemany(_ADD, [(*key, *sums) for key, sums in hours.items()])
+                hours[key] = totals if before is None else before.plus(totals)
+            connection.executemany(_ADD, [(*key, *totals) for key, totals in hours.items()])
             connection.execute("COMMIT")
         return len(new)
 
-    def prune(self, before: int) -> int:
-        """Remove single entries that began before this, in milliseconds since the epoch. The sums by the hour stay.
-
-        Answers how many were removed. Raises OSError.
-        """
-        removed = 0
-        while (count := self.prune_some(before)) == PRUNED_AT_ONCE:
-            removed += count
-        return removed + count
-
-    def prune_some(self, before: int) -> int:
-        """The same for at most PRUNED_AT_ONCE of them: others want to write meanwhile."""
+    def prune(self, before_ms: int, limit: int) -> int:
+        """See ``UsageStore.prune``. Raises UsageStoreError."""
         with self._writing() as connection:
-            return connection.execute(_PRUNE, (before, PRUNED_AT_ONCE)).rowcount
+            return connection.execute(_PRUNE, (before_ms, limit)).rowcount
+
+    def report(self, query: ReportQuery) -> list[ReportRow]:
+        """See ``UsageStore.report``. Raises UsageStoreError, TooManyRows."""
+        statement, values = _statement(query)
+        with self._reading() as connection:
+            found = [] if connection is None else connection.execute(statement, values).fetchall()
+        if len(found) > query.max_rows:
+            raise TooManyRows(f"there are more than {query.max_rows} rows")
+        return [ReportRow(start, group or None, UsageTotals(*totals)) for start, group, *totals in found]
+
+    def totals(self, token_id: str) -> UsageTotals:
+        """See ``UsageStore.totals``. Raises UsageStoreError."""
+        with self._reading() as connection:
+            if connection is None:
+                return NO_TOTALS
+            return UsageTotals(*connection.execute(_TOTALS, (token_id,)).fetchone())
+
+    def close(self) -> None:
+        """Closes the file. The next write opens it again."""
+        with self._lock:
+            self._writer.close()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection that changes nothing and sees one moment; None where nothing has been written yet.
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Yields the connection of this process. A failure closes it, which rolls an open transaction back."""
+        with self._lock, self._convert_errors():
+            try:
+                yield self._writer.get()
+            except BaseException:
+                self._writer.close()
+                raise
 
-        Raises OSError, and makes one of every sqlite3.Error within.
-        """
-        with self._told():
-            # Asked of the path: opened for reading alone, SQLite says of an absent file only that it cannot be opened.
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """Yields a read-only connection that sees one moment; None where nothing has been written yet."""
+        with self._convert_errors():
+            # The path is checked first: of a missing file, SQLite only says that it cannot be opened for reading.
             if not self.path.exists():
                 yield None
                 return
@@ -150,34 +165,38 @@ class SqliteUsageStore:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version > SCHEMA_VERSION:
                     raise WrongVersion("it was written by a newer version of the gateway")
-                # Without a version it has just been made, and has no tables yet.
+                # A file without a version is just being created by another process, and has no tables yet.
                 yield connection if version else None
 
-    def close(self) -> None:
-        """It opens again when it is used again."""
-        with self._lock:
-            self._writer.close()
-
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """The connection of this process. A failure ends it, which takes an open transaction back."""
-        with self._lock, self._told():
-            try:
-                yield self._writer.get()
-            except BaseException:
-                self._writer.close()
-                raise
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
             raise UsageStoreError(f"the ledger {self.path} cannot be used: {error}") from error
+        except OSError as error:
+            raise UsageStoreError(str(error)) from error
+
+
+def _statement(query: ReportQuery) -> tuple[str, Sequence[str | int]]:
+    """Returns the SQL of a report, and its values. Every name in the SQL is written in this file."""
+    start, group = "NULL", "NULL"
+    if query.bucket is not None:
+        seconds = BUCKET_SECONDS[query.bucket]
+        start = f"hour_start_seconds / {seconds} * {seconds}"
+    if query.group_by is not None:
+        group = _GROUP_COLUMNS[query.group_by]
+    text = f"SELECT {start}, {group}, {_ADDED_UP} FROM hours WHERE hour_start_seconds >= ? AND hour_start_seconds < ?"  # noqa: S608
+    values: list[str | int] = [query.since // HOUR_SECONDS * HOUR_SECONDS, query.until]
+    if query.token_ids is not None:
+        # As one value: the number of values in a statement is limited, the number of tokens is not.
+        text += " AND token_id IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(sorted(query.token_ids)))
+    return f"{text} GROUP BY 1, 2 ORDER BY 1, 2 LIMIT ?", [*values, query.max_rows + 1]
 
 
 def _insert(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:
-    """Those that were not there. All at once, as nearly always all of them are new; else one by one."""
+    """Inserts the entries and returns the new ones. All at once, because nearly always all are new; otherwise one by one."""
     rows = [_row(entry) for entry in entries]
     connection.execute("SAVEPOINT batch")
     before = connection.total_changes
@@ -192,36 +211,11 @@ def _insert(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> S
 def _row(entry: LedgerEntry) -> tuple[str | int | None, ...]:
     usage = entry.usage
     return (
-        _text(entry.request_id), entry.at, _text(entry.token_id), _text_or_none(entry.owner), _text_or_none(entry.model),
-        _text(entry.deployment), _text(entry.endpoint), entry.status,
-        _amount(usage.prompt_tokens), _amount(usage.completion_tokens), _amount(usage.cached_tokens),
-        _amount(usage.cache_write_tokens), _amount(usage.reasoning_tokens), _amount(usage.audio_prompt_tokens),
-        _amount(usage.audio_completion_tokens), _amount(entry.cost), _amount(entry.duration_ms),
-        None if entry.first_byte_ms is None else _amount(entry.first_byte_ms), int(entry.partial), int(entry.estimated),
+        encodable(entry.request_id), entry.at, encodable(entry.token_id),
+        None if entry.owner is None else encodable(entry.owner), None if entry.model is None else encodable(entry.model),
+        encodable(entry.deployment), encodable(entry.endpoint), entry.status,
+        bounded(usage.prompt_tokens), bounded(usage.completion_tokens), bounded(usage.cached_tokens),
+        bounded(usage.cache_write_tokens), bounded(usage.reasoning_tokens), bounded(usage.audio_prompt_tokens),
+        bounded(usage.audio_completion_tokens), bounded(entry.cost), bounded(entry.duration_ms),
+        None if entry.first_byte_ms is None else bounded(entry.first_byte_ms), int(entry.partial), int(entry.estimated),
     )  # fmt: skip
-
-
-def _hour(entry: LedgerEntry) -> tuple[HourKey, list[int]]:
-    """Where it is added up, and what it adds in the order of ``SUMS``."""
-    usage = entry.usage
-    # An empty text, because to a key two NULLs are two different things.
-    owner, model = _text(entry.owner or ""), _text(entry.model or "")
-    amounts = [
-        1, _amount(usage.prompt_tokens), _amount(usage.completion_tokens), _amount(usage.cached_tokens),
-        _amount(usage.reasoning_tokens), _amount(entry.cost), int(entry.status >= 400), int(entry.partial),
-        int(entry.estimated),
-    ]  # fmt: skip
-    return (entry.at // (HOUR * 1000) * HOUR, _text(entry.token_id), owner, model), amounts
-
-
-def _amount(number: int) -> int:
-    return number if 0 <= number <= LARGEST else min(max(number, 0), LARGEST)
-
-
-def _text(text: str) -> str:
-    """Half a surrogate pair can be read from a token file, and not be written: one such name must not hold up the rest."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _text_or_none(text: str | None) -> str | None:
-    return None if text is None else _text(text)

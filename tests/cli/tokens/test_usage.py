@@ -20,7 +20,7 @@ from tests.cli.tokens.test_commands import asked, complaint, run
 from tests.cli.tokens.test_lifecycle import on_terminal
 from tests.support.gateway import ROOT, environment
 from tests.support.tokens import content, entry
-from tests.usage.stores.test_sqlite import made
+from tests.support.usage import ledger_entry
 
 HOUR = 3600
 
@@ -43,10 +43,10 @@ def ledger(tmp_path: Path) -> Path:
     file = SqliteUsageStore(path)
     file.write(
         [
-            made(1, used, at=NOW * 1000, token_id="tok_2", cost=1500),
-            made(2, used, at=(NOW - 48 * HOUR) * 1000, token_id="tok_2", cost=2_000_000, model="o1"),
-            made(3, used, at=(NOW - 960 * HOUR) * 1000, token_id="tok_1", cost=1, status=500),
-            made(4, used, at=NOW * 1000, token_id="environment", owner=None, model=None, cost=0),
+            ledger_entry(1, used, at=NOW * 1000, token_id="tok_2", cost=1500),
+            ledger_entry(2, used, at=(NOW - 48 * HOUR) * 1000, token_id="tok_2", cost=2_000_000, model="o1"),
+            ledger_entry(3, used, at=(NOW - 960 * HOUR) * 1000, token_id="tok_1", cost=1, status=500),
+            ledger_entry(4, used, at=NOW * 1000, token_id="environment", owner=None, model=None, cost=0),
         ]
     )
     file.close()
@@ -183,13 +183,13 @@ def test_bars_by_the_hour_and_of_requests_where_nothing_cost(tmp_path: Path, led
     assert drawn(shown)[0] == "Cost in USD per hour, UTC"
     assert drawn(shown)[1].startswith((to_iso(NOW) or "")[:16].replace("T", " "))
     ledger.unlink()
-    SqliteUsageStore(ledger).write([made(1, at=NOW * 1000, cost=0)])
+    SqliteUsageStore(ledger).write([ledger_entry(1, at=NOW * 1000, cost=0)])
     assert drawn(on_terminal(tmp_path, "usage", NO_COLOR="1")[1])[0] == "Requests per day, UTC"
 
 
 def test_only_the_latest_bars_are_drawn(tmp_path: Path, ledger: Path) -> None:
     file = SqliteUsageStore(ledger)
-    file.write([made(9, at=1_000_000_000_000, token_id="tok_1")])
+    file.write([ledger_entry(9, at=1_000_000_000_000, token_id="tok_1")])
     _, shown = on_terminal(tmp_path, "usage", NO_COLOR="1")
     assert len(drawn(shown)) == 1 + 50
 

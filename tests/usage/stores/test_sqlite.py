@@ -1,4 +1,4 @@
-"""The ledger on disk: each request once, whoever writes, whatever is killed, and sums that are those of the entries."""
+"""The SQLite usage store: many writers, killed writers, damaged files; and sums that are those of the entries."""
 
 import contextlib
 import multiprocessing
@@ -6,72 +6,22 @@ import os
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage.models import LedgerEntry, Usage
-from gateway.usage.stores import sqlite as room
-from gateway.usage.stores.sqlite import LARGEST, LEDGER_FILE, SUMS, SqliteUsageStore, UsageStoreError
+from gateway.core.clock import LATEST
+from gateway.usage.aggregation import MAX_AMOUNT
+from gateway.usage.models import LedgerEntry, ReportQuery, Usage, UsageTotals
+from gateway.usage.store import UsageStoreError
+from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
 from tests.support.tokens import NOW
+from tests.support.usage import count, expected_sums, hour_sums, ledger_entry, rows
 
 CONTEXT = multiprocessing.get_context("fork")
-
-
-def made(number: int = 0, usage: Usage | None = None, **fields: Any) -> LedgerEntry:
-    """An entry with an id of its own."""
-    plain: dict[str, Any] = {
-        "request_id": f"req_{number:032x}",
-        "at": NOW * 1000,
-        "token_id": "tok_1",
-        "owner": "ann@example.com",
-        "model": "gpt-4o",
-        "deployment": "openai",
-        "endpoint": "chat/completions",
-        "status": 200,
-        "cost": 1500,
-        "duration_ms": 900,
-        "first_byte_ms": 100,
-        "partial": False,
-        "estimated": False,
-    }
-    return LedgerEntry(usage=usage or Usage(prompt_tokens=10, completion_tokens=5), **{**plain, **fields})
-
-
-def rows(path: Path, text: str) -> list[tuple[Any, ...]]:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute(text).fetchall()
-
-
-def count(path: Path) -> int:
-    return int(rows(path, "SELECT count(*) FROM entries")[0][0])
-
-
-def hour_sums(path: Path) -> dict[tuple[Any, ...], tuple[int, ...]]:
-    return {row[:4]: row[4:] for row in rows(path, "SELECT * FROM hours")}
-
-
-def expected_sums(entries: Sequence[LedgerEntry]) -> dict[tuple[Any, ...], tuple[int, ...]]:
-    """What the hours have to be: each request id once, the first one."""
-    sums: dict[tuple[Any, ...], list[int]] = {}
-    seen = set()
-    for one in entries:
-        if one.request_id in seen:
-            continue
-        seen.add(one.request_id)
-        key = (one.at // 3_600_000 * 3600, one.token_id, one.owner or "", one.model or "")
-        held = sums.setdefault(key, [0] * len(SUMS))
-        used = one.usage
-        amounts = (1, used.prompt_tokens, used.completion_tokens, used.cached_tokens, used.reasoning_tokens, one.cost)
-        flags = (one.status >= 400, one.partial, one.estimated)
-        for place, amount in enumerate((*amounts, *flags)):
-            held[place] += amount
-    return {key: tuple(held) for key, held in sums.items()}
 
 
 @pytest.fixture
@@ -86,7 +36,7 @@ def file(path: Path) -> SqliteUsageStore:
 
 def test_an_entry_is_kept_with_all_its_fields(path: Path, file: SqliteUsageStore) -> None:
     usage = Usage(1, 2, 3, 4, 5, 6, 7)
-    one = made(1, usage, owner=None, model=None, first_byte_ms=None, status=499, partial=True, estimated=True)
+    one = ledger_entry(1, usage, owner=None, model=None, first_byte_ms=None, status=499, partial=True, estimated=True)
     assert file.write([one]) == 1
     kept = rows(path, "SELECT * FROM entries")
     assert kept == [
@@ -97,7 +47,7 @@ def test_an_entry_is_kept_with_all_its_fields(path: Path, file: SqliteUsageStore
 
 
 def test_the_file_is_for_its_owner_alone(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made()])
+    file.write([ledger_entry()])
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert {found.name: found.stat().st_mode & 0o777 for found in path.parent.iterdir()} == {
         LEDGER_FILE: 0o600,
@@ -109,15 +59,8 @@ def test_the_file_is_for_its_owner_alone(path: Path, file: SqliteUsageStore) -> 
     assert sorted(found.name for found in path.parent.iterdir()) == [LEDGER_FILE, f"{LEDGER_FILE}.lock"]
 
 
-def test_a_batch_that_is_written_twice_counts_once(path: Path, file: SqliteUsageStore) -> None:
-    batch = [made(number) for number in range(3)]
-    assert [file.write(batch), file.write(batch), file.write([*batch, made(3), made(3)])] == [3, 0, 1]
-    assert count(path) == 4
-    assert hour_sums(path) == expected_sums([made(number) for number in range(4)])
-
-
 def test_entries_are_never_changed(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made()])
+    file.write([ledger_entry()])
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for change in (
             "UPDATE entries SET cost = 0",
@@ -128,54 +71,36 @@ def test_entries_are_never_changed(path: Path, file: SqliteUsageStore) -> None:
     assert rows(path, "SELECT cost FROM entries") == [(1500,)]
 
 
-def test_pruning_keeps_the_sums(path: Path, file: SqliteUsageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PRUNED_AT_ONCE", 3)
-    entries = [made(number, at=NOW * 1000 + number) for number in range(10)]
-    file.write(entries)
-    before = hour_sums(path)
-    assert file.prune(NOW * 1000 + 8) == 8
-    assert rows(path, "SELECT at - 1800000000000 FROM entries ORDER BY at") == [(8,), (9,)]
-    assert file.prune(NOW * 1000 + 8) == 0
-    assert hour_sums(path) == before == expected_sums(entries)
-
-
-def test_a_reader_sees_an_absent_ledger_as_empty_and_makes_nothing(path: Path, file: SqliteUsageStore) -> None:
-    with file.reading() as connection:
-        assert connection is None
+def test_reading_an_absent_ledger_creates_nothing(path: Path, file: SqliteUsageStore) -> None:
+    assert file.totals("tok_1") == UsageTotals()
     assert not path.parent.exists()
+
+
+def test_a_ledger_that_another_process_is_creating_is_empty(path: Path, file: SqliteUsageStore) -> None:
     path.parent.mkdir()
     path.touch()
-    with file.reading() as connection:
-        assert connection is None, "somebody is just making it"
+    assert file.totals("tok_1") == UsageTotals()
+    assert file.report(ReportQuery(0, LATEST)) == []
     assert path.stat().st_size == 0
 
 
-def test_a_reader_changes_nothing(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made()])
-    with pytest.raises(UsageStoreError, match="readonly"), file.reading() as connection:
-        assert connection is not None
-        connection.execute("DELETE FROM entries")
-    assert count(path) == 1
-
-
-def test_a_reader_sees_one_moment(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made(1)])
-    with SqliteUsageStore(path).reading() as connection:
-        assert connection is not None
-        before = connection.execute("SELECT count(*) FROM hours").fetchone()
-        file.write([made(2, token_id="tok_2")])
-        assert connection.execute("SELECT count(*) FROM hours").fetchone() == before
+def test_an_error_of_the_file_system_is_one_of_the_store(path: Path, file: SqliteUsageStore) -> None:
+    path.parent.write_bytes(b"a file where the folder should be")
+    with pytest.raises(UsageStoreError, match="exists"):
+        file.write([ledger_entry()])
+    with pytest.raises(UsageStoreError):
+        file.prune(0, 1)
 
 
 def test_a_newer_file_is_refused(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made()])
+    file.write([ledger_entry()])
     file.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 2")
     with pytest.raises(UsageStoreError, match="newer version"):
-        file.write([made(1)])
-    with pytest.raises(UsageStoreError, match="newer version"), file.reading():
-        pass
+        file.write([ledger_entry(1)])
+    with pytest.raises(UsageStoreError, match="newer version"):
+        file.totals("tok_1")
     assert count(path) == 1
 
 
@@ -183,59 +108,58 @@ def test_damage_is_named_and_not_written_over(path: Path, file: SqliteUsageStore
     path.parent.mkdir()
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(UsageStoreError, match=r"usage\.sqlite"):
-        file.write([made()])
-    with pytest.raises(UsageStoreError, match="not a database"), file.reading():
-        pass
+        file.write([ledger_entry()])
+    with pytest.raises(UsageStoreError, match="not a database"):
+        file.totals("tok_1")
     assert path.read_bytes() == b"no database" * 1000
 
 
 def test_a_file_that_was_moved_away_is_begun_anew(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made(1)])
+    file.write([ledger_entry(1)])
     for found in list(path.parent.iterdir()):
         found.rename(found.with_name(f"old-{found.name}"))
-    file.write([made(2)])
+    file.write([ledger_entry(2)])
     assert count(path) == 1
     assert count(path.with_name(f"old-{LEDGER_FILE}")) == 1
 
 
 def test_a_failed_write_writes_nothing_and_the_next_one_does(path: Path, file: SqliteUsageStore) -> None:
-    file.write([made(1)])
+    file.write([ledger_entry(1)])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("ALTER TABLE hours RENAME TO aside")
     with pytest.raises(UsageStoreError, match="hours"):
-        file.write([made(2)])
+        file.write([ledger_entry(2)])
     assert count(path) == 1
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("ALTER TABLE aside RENAME TO hours")
-    file.write([made(2)])
-    assert hour_sums(path) == expected_sums([made(1), made(2)])
+    file.write([ledger_entry(2)])
+    assert hour_sums(path) == expected_sums([ledger_entry(1), ledger_entry(2)])
 
 
 def test_a_file_that_is_held_for_too_long_is_said(path: Path) -> None:
-    SqliteUsageStore(path).write([made(1)])
+    SqliteUsageStore(path).write([ledger_entry(1)])
     impatient = SqliteUsageStore(path, busy_seconds=0.01)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(UsageStoreError, match="locked"):
-            impatient.write([made(2)])
-        with impatient.reading() as reader:
-            assert reader is not None, "who writes does not stop who reads"
-    assert impatient.write([made(2)]) == 1
+            impatient.write([ledger_entry(2)])
+        assert impatient.totals("tok_1").requests == 1, "a writer does not stop readers"
+    assert impatient.write([ledger_entry(2)]) == 1
 
 
 @pytest.mark.parametrize("usage", [Usage(10**30, 10**30), Usage(-5, -5)])
 def test_nothing_that_an_upstream_makes_up_holds_up_the_others(
     path: Path, file: SqliteUsageStore, usage: Usage
 ) -> None:
-    strange = made(1, usage, owner="half \ud800", model="\x00 ' \"", cost=usage.prompt_tokens)
-    assert file.write([strange, made(2)]) == 2
-    bound = max(0, min(usage.prompt_tokens, LARGEST))
+    strange = ledger_entry(1, usage, owner="half \ud800", model="\x00 ' \"", cost=usage.prompt_tokens)
+    assert file.write([strange, ledger_entry(2)]) == 2
+    bound = max(0, min(usage.prompt_tokens, MAX_AMOUNT))
     assert rows(path, "SELECT prompt_tokens, cost FROM entries ORDER BY request_id")[0] == (bound, bound)
     assert rows(path, "SELECT owner FROM hours ORDER BY model LIMIT 1") == [("half ?",)]
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=3)
-amounts = st.integers(0, LARGEST)
+amounts = st.integers(0, MAX_AMOUNT)
 entries = st.builds(
     LedgerEntry,
     request_id=st.sampled_from([f"req_{number}" for number in range(30)]),
@@ -274,7 +198,7 @@ WRITERS, EACH, BATCH = 8, 2000, 100
 
 def _batch(writer: int, start: int) -> list[LedgerEntry]:
     return [
-        made(writer * EACH + number, at=NOW * 1000 + number * 10_000, token_id=f"tok_{number % 3}", cost=number)
+        ledger_entry(writer * EACH + number, at=NOW * 1000 + number * 10_000, token_id=f"tok_{number % 3}", cost=number)
         for number in range(start, start + BATCH)
     ]
 
@@ -323,8 +247,7 @@ def test_a_killed_writer_leaves_whole_batches(path: Path, batches: int) -> None:
     while more := os.read(heard, 4096):
         finished += len(more)
     os.close(heard)
-    with SqliteUsageStore(path).reading() as connection:
-        assert connection is not None
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         kept = connection.execute("SELECT count(*), count(DISTINCT request_id) FROM entries").fetchone()
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert kept[0] == kept[1]

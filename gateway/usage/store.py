@@ -1,0 +1,49 @@
+"""The protocol of a usage store: where the entries of the ledger are kept, and their sums by the hour.
+
+A second store is done when it passes ``tests/usage/test_store.py``.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gateway.usage.models import LedgerEntry, ReportQuery, ReportRow, UsageTotals
+
+
+class UsageStoreError(OSError):
+    """The store cannot be read or written."""
+
+
+class TooManyRows(ValueError):
+    """A report has more rows than the query allows."""
+
+
+class UsageStore(Protocol):
+    """Blocking methods, which any thread may call. Any number of processes may use one store."""
+
+    def write(self, entries: Sequence[LedgerEntry]) -> int:
+        """Adds the entries, and adds them up by the hour, in one transaction.
+
+        An entry whose request id is in the store already is neither added nor added up again, so a write whose end is not known
+        can simply be repeated.
+
+        Returns how many were new. Raises UsageStoreError; then nothing was written, unless the store failed while it committed.
+        """
+
+    def prune(self, before_ms: int, limit: int) -> int:
+        """Removes at most ``limit`` entries that began before this time, in milliseconds since the epoch. Their sums by the hour
+        stay.
+
+        Returns how many were removed: fewer than ``limit`` if none is left. Raises UsageStoreError.
+        """
+
+    def report(self, query: ReportQuery) -> list[ReportRow]:
+        """Returns sums at one moment, ordered by time and then by group, without buckets and groups in which nothing was used.
+
+        Raises UsageStoreError, TooManyRows.
+        """
+
+    def totals(self, token_id: str) -> UsageTotals:
+        """Returns all that one token has ever used. Raises UsageStoreError."""
+
+    def close(self) -> None:
+        """Releases what the store has open. The next call of another method opens it again."""
