@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import tokens
-from gateway.cli.tokens.output import Printer
+from gateway.cli.tokens.output import create_printer
 from tests.support.tokens import KEY, STRANGE_KEY, content, entry, names
 
 
@@ -56,7 +56,7 @@ def test_a_stream_that_is_no_file_is_written_to_as_it_is(path: Path, monkeypatch
 
 def test_a_printer_for_machines_writes_to_one_stream() -> None:
     out, err = io.StringIO(), io.StringIO()
-    Printer(out, err, as_json=True, in_colour=False).failed("no")
+    create_printer(out, err, as_json=True, in_colour=False).print_error("no")
     assert out.getvalue().startswith("{")
     assert err.getvalue() == ""
 

@@ -1,7 +1,6 @@
-"""``token_manager.py``: tokens by hand. ``arguments`` says what can be asked, ``commands`` does it, ``output``
-shows it.
+"""The command ``token_manager.py``: ``arguments`` defines what can be asked, ``commands`` does it, ``output`` prints it.
 
-It starts fast, because nothing of the server is imported, and needs no server to run.
+It needs no running gateway, and it starts fast because it imports nothing of the server.
 """
 
 import argparse
@@ -31,61 +30,61 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 not possible, 2 wrong usage, 78 the configuration or the token file is broken."""
-    asked = arguments.parser().parse_args(argv)
+    """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong arguments, 78 invalid configuration or token file."""
+    parsed = arguments.parser().parse_args(argv)
     if sys.stdout is None or sys.stderr is None:
-        return EXIT_FAILED  # there is nobody to be told, not even a secret
+        return EXIT_FAILED  # started without a standard stream: a secret could be shown to nobody
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # The marks must not fail in a bare environment.
+            # The check marks must not fail where the locale is C.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    printer = output.Printer(sys.stdout, sys.stderr, as_json=asked.json, in_colour=in_colour)
+    printer = output.create_printer(sys.stdout, sys.stderr, as_json=parsed.json, in_colour=in_colour)
     try:
-        code = _run(asked, printer)
+        code = _run(parsed, printer)
         printer.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
-        # Nobody reads on, `list | head`: Python's own last flush must not complain once more.
+        # The reader has gone, as in `list | head`: Python's own flush at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"token_manager.py: {error}", file=sys.stderr)
         return EXIT_FAILED
     return code
 
 
-def _run(asked: argparse.Namespace, printer: output.Printer) -> int:
+def _run(parsed: argparse.Namespace, printer: output.Printer) -> int:
     clock = SteadyClock()
     try:
         data_paths = settings.data_paths(os.environ)
         audit = AuditLog(data_paths.data_dir / AUDIT_FILE, clock)
         service = TokenService(JsonTokenFile(data_paths.tokens_file), audit, clock)
     except ConfigurationError as error:
-        printer.failed(str(error))
+        printer.print_error(str(error))
         return EXIT_CONFIGURATION
     try:
-        return commands.run(asked, CommandContext(service, audit, printer, clock, _actor(), data_paths.data_dir))
+        return commands.run(parsed, CommandContext(service, audit, printer, clock, _actor(), data_paths.data_dir))
     except AmbiguousToken as error:
-        printer.ambiguous(service.view(), error, clock())
+        printer.print_ambiguous(service.view(), error, clock())
         return EXIT_FAILED
     except commands.UsageError as error:
-        printer.failed(str(error))
+        printer.print_error(str(error))
         return EXIT_USAGE
     except TokenFileError as error:
-        printer.failed(str(error))
+        printer.print_error(str(error))
         return EXIT_CONFIGURATION
     except BrokenPipeError:
         raise
     except ChangeRefused as error:
-        printer.failed(f"{error} ({error.field})" if error.field else str(error))
+        printer.print_error(f"{error} ({error.field})" if error.field else str(error))
         return EXIT_FAILED
     except (NoSuchToken, OSError) as error:
-        printer.failed(str(error))
+        printer.print_error(str(error))
         return EXIT_FAILED
 
 
 def _actor() -> Actor:
-    """Whoever sits at this machine, by the name that the system has for them."""
+    """Returns the user of this machine who runs the command, by the system's name for them."""
     number = os.getuid()
     try:
         name = pwd.getpwuid(number).pw_name

@@ -1,4 +1,4 @@
-"""What the command line understands."""
+"""Defines the arguments of ``token_manager.py``, and the shell scripts that complete them."""
 
 import argparse
 from typing import TypeAlias
@@ -51,10 +51,17 @@ _EXAMPLES = {
   token_manager.py completion zsh > ~/.zfunc/_token_manager""",
 }
 
+_COMPLETE_FUNCTION = "_shtab_token_manager_py"
+_COMPLETE_SECOND_NAME = {
+    "bash": f"complete -o bashdefault -F {_COMPLETE_FUNCTION} token-manager",
+    "zsh": f"(( $+functions[compdef] )) && compdef {_COMPLETE_FUNCTION} token-manager",
+}
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
     top = argparse.ArgumentParser(
         prog="token_manager.py",
         description="Manage the API tokens of a gateway, whether it runs or not.",
@@ -143,3 +150,13 @@ def _add(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     return command
+
+
+def completion_script(shell: str) -> str:
+    """Returns the script that completes the commands, under both names of this program. ``shell`` is bash, zsh or tcsh."""
+    import shtab
+
+    first = str(shtab.complete(parser(), shell=shell)).rstrip("\n")
+    # A script for tcsh is one command and has no function that could be registered under a second name.
+    second = _COMPLETE_SECOND_NAME.get(shell) or first.replace("complete token_manager.py", "complete token-manager")
+    return f"{first}\n{second}"

@@ -1,4 +1,4 @@
-"""What each command does. Errors are raised; ``gateway.cli.tokens.main`` knows their exit codes."""
+"""Runs the commands. Errors are raised; ``gateway.cli.tokens.main`` turns them into exit codes."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from msgspec import UNSET
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
+from gateway.cli.tokens.arguments import completion_script
 from gateway.cli.tokens.output import Printer
 from gateway.limits.config import read_limits
 from gateway.tokens import expiry, secret, validation
@@ -20,11 +21,11 @@ from gateway.tokens.service import TokenService
 
 
 class UsageError(Exception):
-    """What was asked for makes no sense. Exit code 2."""
+    """Tells that the arguments make no sense together. Exit code 2."""
 
 
 class CommandContext(NamedTuple):
-    """What commands work with."""
+    """Holds what commands work with. ``clock`` returns seconds since the epoch."""
 
     service: TokenService
     audit: AuditLog
@@ -34,74 +35,81 @@ class CommandContext(NamedTuple):
     data_dir: Path
 
 
-def run(asked: argparse.Namespace, context: CommandContext) -> int:
-    """Do what was asked. Answers the exit code."""
-    return _COMMANDS[asked.command](asked, context) or 0
+def run(arguments: argparse.Namespace, context: CommandContext) -> int:
+    """Runs the command that the arguments name. Returns the exit code.
+
+    Raises UsageError, ChangeRefused, NoSuchToken, AmbiguousToken, TokenFileError, OSError.
+    """
+    return _COMMANDS[arguments.command](arguments, context) or 0
 
 
-def _create(asked: argparse.Namespace, context: CommandContext) -> None:
-    made = context.service.create(context.actor, _spec(asked, context))
+def _create(arguments: argparse.Namespace, context: CommandContext) -> None:
+    created = context.service.create(context.actor, _spec(arguments, context))
     try:
-        context.printer.created(context.service.view(), made, context.clock())
+        context.printer.print_created(context.service.view(), created, context.clock())
         context.printer.flush()
     except (OSError, ValueError):
-        # The secret has reached nobody: a token that nobody can use must not stay.
-        context.service.delete(context.actor, made.record.id)
+        # Nobody has seen the secret, so nobody could use the token.
+        context.service.delete(context.actor, created.record.id)
         raise
 
 
-def _spec(asked: argparse.Namespace, context: CommandContext) -> TokenSpec:
+def _spec(arguments: argparse.Namespace, context: CommandContext) -> TokenSpec:
     limits = {
-        name: value for name in ("rpm", "tpm", "max_parallel", "budget") if (value := getattr(asked, name)) is not None
+        name: value
+        for name in ("rpm", "tpm", "max_parallel", "budget")
+        if (value := getattr(arguments, name)) is not None
     }
     try:
         return TokenSpec(
-            name=validation.name(asked.name),
-            owner=UNSET if asked.owner is None else validation.owner(asked.owner),
-            role=UNSET if asked.role is None else Role(asked.role),
-            parent_id=None if asked.parent is None else context.service.find(asked.parent).id,
-            expires_at=UNSET if asked.expires is None else expiry.expiry(asked.expires, context.clock()),
+            name=validation.name(arguments.name),
+            owner=UNSET if arguments.owner is None else validation.owner(arguments.owner),
+            role=UNSET if arguments.role is None else Role(arguments.role),
+            parent_id=None if arguments.parent is None else context.service.find(arguments.parent).id,
+            expires_at=UNSET if arguments.expires is None else expiry.expiry(arguments.expires, context.clock()),
             models=UNSET
-            if asked.models is None
-            else validation.models([part.strip() for part in asked.models.split(",")]),
+            if arguments.models is None
+            else validation.models([part.strip() for part in arguments.models.split(",")]),
             limits=read_limits(limits) if limits else UNSET,
-            prefix=UNSET if asked.prefix is None else asked.prefix,
+            prefix=UNSET if arguments.prefix is None else arguments.prefix,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def _list(asked: argparse.Namespace, context: CommandContext) -> None:
+def _list(arguments: argparse.Namespace, context: CommandContext) -> None:
     view, now = context.service.view(), context.clock()
-    wanted = Status(asked.status) if asked.status else None
+    status = Status(arguments.status) if arguments.status else None
     found = [
         record
         for record in view.document.tokens
-        if asked.owner in (None, record.owner) and (wanted is None or view.status(record, now) is wanted)
+        if arguments.owner in (None, record.owner) and (status is None or view.status(record, now) is status)
     ]
-    show = context.printer.tree if asked.tree else context.printer.listed
-    show(view, found, now)
+    if arguments.tree:
+        context.printer.print_tree(view, found, now)
+    else:
+        context.printer.print_list(view, found, now)
 
 
-def _show(asked: argparse.Namespace, context: CommandContext) -> None:
-    context.printer.shown(context.service.view(), context.service.find(asked.token), context.clock())
+def _show(arguments: argparse.Namespace, context: CommandContext) -> None:
+    context.printer.print_token(context.service.view(), context.service.find(arguments.token), context.clock())
 
 
-def _revoke(asked: argparse.Namespace, context: CommandContext) -> None:
-    change = context.service.revoke(context.actor, asked.token)
-    context.printer.revoked(context.service.view(), change, context.clock())
+def _revoke(arguments: argparse.Namespace, context: CommandContext) -> None:
+    change = context.service.revoke(context.actor, arguments.token)
+    context.printer.print_revoked(context.service.view(), change, context.clock())
 
 
-def _delete(asked: argparse.Namespace, context: CommandContext) -> int:
+def _delete(arguments: argparse.Namespace, context: CommandContext) -> int:
     view = context.service.view()
-    found = context.service.find(asked.token)
+    found = context.service.find(arguments.token)
     below = sum(1 for _ in view.descendants(found))
-    # In a pipe nobody is there to be asked.
-    if not asked.yes and sys.stdin.isatty() and not context.printer.confirmed(_question(found, below)):
-        context.printer.failed("nothing was deleted")
+    # In a pipe nobody is there to be arguments.
+    if not arguments.yes and sys.stdin.isatty() and not context.printer.confirm(_question(found, below)):
+        context.printer.print_error("nothing was deleted")
         return 1
     context.service.delete(context.actor, found.id)
-    context.printer.deleted(view, found, context.clock())
+    context.printer.print_deleted(view, found, context.clock())
     return 0
 
 
@@ -110,76 +118,71 @@ def _question(found: TokenRecord, below: int) -> str:
     return f"Delete {found.name!r} ({found.prefix}...)?{children}"
 
 
-def _rotate(asked: argparse.Namespace, context: CommandContext) -> None:
+def _rotate(arguments: argparse.Namespace, context: CommandContext) -> None:
     try:
-        grace = expiry.span(asked.grace)
+        grace = expiry.span(arguments.grace)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    made = context.service.rotate(context.actor, asked.token, grace)
-    context.printer.rotated(context.service.view(), made, context.clock())
+    rotated = context.service.rotate(context.actor, arguments.token, grace)
+    context.printer.print_rotated(context.service.view(), rotated, context.clock())
 
 
-def _usage(asked: argparse.Namespace, context: CommandContext) -> None:
+def _usage(arguments: argparse.Namespace, context: CommandContext) -> None:
     from gateway.cli.tokens import usage
 
-    if asked.csv and asked.json:
+    if arguments.csv and arguments.json:
         raise UsageError("--json and --csv: one of them")
     view, now = context.service.view(), context.clock()
     try:
-        since = None if asked.since is None else max(int(now) - expiry.span(asked.since), 0)
+        since = None if arguments.since is None else max(int(now) - expiry.span(arguments.since), 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    token = None if asked.token is None else context.service.find(asked.token)
-    wanted = usage.Asked(asked.by, since, now, token)
-    report = usage.gather(view, context.data_dir, wanted)
-    if asked.csv:
-        context.printer.text(usage.as_csv(report, wanted))
+    token = None if arguments.token is None else context.service.find(arguments.token)
+    report = usage.read_report(view, context.data_dir, usage.UsageQuery(arguments.by, since, now, token))
+    if arguments.csv:
+        context.printer.print_raw(report.as_csv())
     else:
-        context.printer.usage(
-            lambda: usage.as_json(view, report, wanted), lambda out: usage.write(out, view, report, wanted)
-        )
+        context.printer.print_usage(report)
 
 
-def _verify(asked: argparse.Namespace, context: CommandContext) -> int:
+def _verify(arguments: argparse.Namespace, context: CommandContext) -> int:
     given = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").strip()
     if not given:
         raise UsageError("there is no secret on standard input")
     view, now = context.service.view(), context.clock()
     match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
-    context.printer.verified(view, match, now)
+    context.printer.print_validity(view, match, now)
     return 0 if match is not None and view.secret_status(match, now) is Status.ACTIVE else 1
 
 
-def _import(asked: argparse.Namespace, context: CommandContext) -> None:
-    data = sys.stdin.buffer.read() if asked.file == "-" else Path(asked.file).read_bytes()
+def _import(arguments: argparse.Namespace, context: CommandContext) -> None:
+    data = sys.stdin.buffer.read() if arguments.file == "-" else Path(arguments.file).read_bytes()
     added = context.service.import_file(context.actor, data)
-    context.printer.imported(context.service.view(), added, context.clock())
+    context.printer.print_imported(context.service.view(), added, context.clock())
 
 
-def _audit(asked: argparse.Namespace, context: CommandContext) -> int:
+def _audit(arguments: argparse.Namespace, context: CommandContext) -> int:
     try:
         lines = list(context.audit.lines())
     except FileNotFoundError:
         lines = []
-    if asked.verify:
+    if arguments.verify:
         verdict = chain.verify(lines)
-        context.printer.verdict(verdict)
+        context.printer.print_verdict(verdict)
         return 0 if verdict.broken is None else 1
     entries = []
-    for place, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, 1):
         try:
             entries.append(chain.read(line))
         except ValueError as error:
-            context.printer.failed(f"{context.audit.path}, line {place} {error}")
+            context.printer.print_error(f"{context.audit.path}, line {number} {error}")
             return 1
-    context.printer.audit(entries)
+    context.printer.print_audit_log(entries)
     return 0
 
 
-def _completion(asked: argparse.Namespace, context: CommandContext) -> None:
-    from gateway.cli.tokens import completion
-
-    context.printer.script(asked.shell, completion.script(asked.shell))
+def _completion(arguments: argparse.Namespace, context: CommandContext) -> None:
+    context.printer.print_completion(arguments.shell, completion_script(arguments.shell))
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, CommandContext], int | None]] = {

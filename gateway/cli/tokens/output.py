@@ -1,176 +1,260 @@
-"""What the command line shows: sentences and tables for people, or one JSON document."""
+"""Prints what commands return: ``TextPrinter`` as sentences and tables for people, ``JsonPrinter`` as one JSON document."""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import msgspec
 
 from gateway.audit.hash_chain import Verdict
-from gateway.cli.tokens import tables
-from gateway.cli.tokens import text as words
+from gateway.cli.tokens import text
 from gateway.tokens import serializers
 from gateway.tokens.changes import CreatedToken, RecordChange
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.lookup import AmbiguousToken
 from gateway.tokens.models import TokenRecord
 
+if TYPE_CHECKING:  # at run time only its own command imports it, because SQLite takes long to load
+    from gateway.cli.tokens.usage import UsageReport
 
-class Printer:
-    """Writes results to ``out`` and complaints to ``err``; with ``as_json`` both are one JSON document on ``out``."""
 
-    def __init__(self, out: TextIO, err: TextIO, as_json: bool, in_colour: bool) -> None:
-        self._out = out
-        self._err = err
-        self._as_json = as_json
-        self._marks = words.COLOURED_MARKS if in_colour else words.MARKS
+class Printer(Protocol):
+    """Prints results. ``view`` holds the tokens after the command; ``now`` is in seconds since the epoch."""
 
-    def created(self, view: TokenHierarchy, made: CreatedToken, now: float) -> None:
-        if self._as_json:
-            return self._json(serializers.created(view, made, now))
-        return self._say(f"Created token {made.record.name!r}:", *words.secret_lines(made.secret))
+    def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
+        """Prints a new token with its secret."""
 
-    def rotated(self, view: TokenHierarchy, made: CreatedToken, now: float) -> None:
-        if self._as_json:
-            return self._json(serializers.created(view, made, now))
-        old = made.record.previous_secrets[-1]
-        return self._say(
-            f"The new secret of token {made.record.name!r}:",
-            *words.secret_lines(made.secret),
-            "",
-            words.fate_of(old, now),
-        )
+    def print_rotated(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
+        """Prints the new secret of a token."""
 
-    def listed(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
-        if self._as_json:
-            shown = [serializers.public(view, record, now) for record in tokens]
-            return self._json({"tokens": shown, "pagination": _one_page(len(tokens))})
-        lines = [words.found(len(tokens))]
-        for number, record in enumerate(tokens, 1):
-            described = words.lines(view, record, now, self._marks)
-            lines += ["", f"{number}. {record.prefix}...", *(f"   {line}" for line in described)]
-        return self._say(*lines)
+    def print_list(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        """Prints tokens, one after the other."""
 
-    def tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
-        """Those tokens, each below its nearest ancestor among them."""
-        children = _families(view, tokens)
-        if self._as_json:
+    def print_tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        """Prints tokens, each below its nearest ancestor among them."""
 
-            def nested(record: TokenRecord) -> dict[str, Any]:
-                below = [nested(child) for child in children.get(record.id, ())]
-                return {**serializers.public(view, record, now), "children": below}
+    def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
+        """Prints all that may be known of one token."""
 
-            roots = [nested(record) for record in children.get(None, ())]
-            return self._json({"tokens": roots, "pagination": _one_page(len(tokens))})
-        lines = [words.found(len(tokens)), *([""] if tokens else [])]
-        for root in children.get(None, ()):
-            lines += words.branch(root, children, lambda one: self._marks[view.status(one, now)])
-        return self._say(*lines)
+    def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
+        """Prints what a revocation has ended."""
 
-    def shown(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
-        if self._as_json:
-            return self._json(serializers.public(view, record, now))
-        described = [*words.lines(view, record, now, self._marks), *words.more_lines(view, record, now)]
-        return self._say(f"{record.prefix}...", *(f"   {line}" for line in described))
+    def print_deleted(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
+        """Prints a deleted token; ``view`` still has it."""
 
-    def revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
-        if self._as_json:
-            return self._json(serializers.public(view, change.record, now))
-        return self._say(words.outcome_of_revoking(view, change))
+    def print_usage(self, report: "UsageReport") -> None:
+        """Prints how often and for how much tokens were used."""
 
-    def deleted(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
-        """``view`` is from before."""
-        if self._as_json:
-            return self._json(serializers.public(view, record, now))
-        return self._say(f"Deleted token {record.name!r} ({record.prefix}...).")
+    def print_validity(self, view: TokenHierarchy, match: SecretMatch | None, now: float) -> None:
+        """Prints whether a secret is valid; ``match`` is the token that it belongs to."""
 
-    def usage(self, document: Callable[[], dict[str, Any]], write: Callable[[TextIO], None]) -> None:
-        """``document`` makes the JSON, ``write`` the tables for people."""
-        return self._json(document()) if self._as_json else write(self._out)
+    def print_imported(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        """Prints the tokens that were added."""
 
-    def text(self, whole: str) -> None:
-        """As it stands, with its own line ends."""
-        self._out.write(whole)
+    def print_audit_log(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Prints the entries of the audit log."""
 
-    def verified(self, view: TokenHierarchy, match: SecretMatch | None, now: float) -> None:
-        answer = serializers.validity(view, match, now)
-        if self._as_json:
-            return self._json(answer)
-        if answer["valid"] and match is not None:
-            prefix = match.previous.prefix if match.previous else match.record.prefix
-            old = f", replaced, until {answer['expires_at']}" if match.previous else ""
-            return self._say(f"✓ Valid: {match.record.name!r} ({prefix}...{old})")
-        return self._say(f"✗ Not valid: {answer['status']}")
+    def print_verdict(self, verdict: Verdict) -> None:
+        """Prints whether the audit log is unbroken."""
 
-    def imported(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
-        if self._as_json:
-            return self._json({"imported": [serializers.public(view, record, now) for record in tokens]})
-        return self._say(
-            f"Imported {len(tokens)} token(s).", *(f"   {record.prefix}...  {record.name}" for record in tokens)
-        )
+    def print_completion(self, shell: str, script: str) -> None:
+        """Prints the script that completes the commands in a shell."""
 
-    def audit(self, entries: Sequence[dict[str, Any]]) -> None:
-        if self._as_json:
-            return self._json({"entries": list(entries)})
-        return tables.write(self._out, words.AUDIT_HEADINGS, [words.audit_row(entry) for entry in entries])
+    def print_raw(self, content: str) -> None:
+        """Prints text as it is, with its own line ends."""
 
-    def verdict(self, verdict: Verdict) -> None:
-        broken = verdict.broken
-        if self._as_json:
-            found = None if broken is None else {"line": broken.line, "reason": broken.reason}
-            end = {"lines": verdict.end.number, "hash": verdict.end.hash}
-            return self._json({"whole": broken is None, **end, "broken": found})
-        if broken is None:
-            return self._say(f"✓ Whole: {verdict.end.number} line(s), the last with the hash {verdict.end.hash}")
-        return self._say(f"✗ Line {broken.line} {broken.reason}")
+    def print_ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
+        """Prints the tokens that a name fits."""
 
-    def script(self, shell: str, text: str) -> None:
-        if self._as_json:
-            return self._json({"shell": shell, "script": text})
-        return self._say(text)
+    def print_error(self, message: str) -> None:
+        """Prints why a command failed."""
 
-    def ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
-        if self._as_json:
-            matches = [serializers.public(view, record, now) for record in error.matches]
-            return self._json({"error": {"message": str(error)}, "matches": matches})
-        lines = [f"   {record.id}  {record.prefix}...  {record.name}" for record in error.matches]
-        print(f"{error}; nothing was changed. Name one by its id:", *lines, sep="\n", file=self._err)
-        return None
-
-    def failed(self, message: str) -> None:
-        message = message.encode("utf-8", "backslashreplace").decode()  # a shell passes on what is no text
-        if self._as_json:
-            return self._json({"error": {"message": message}})
-        print(f"token_manager.py: {message}", file=self._err)
-        return None
+    def confirm(self, question: str) -> bool:
+        """Asks on standard error and returns whether standard input says yes."""
 
     def flush(self) -> None:
-        """Raises OSError where the output cannot be written."""
-        self._out.flush()
+        """Flushes standard output. Raises OSError where it cannot be written."""
 
-    def confirmed(self, question: str) -> bool:
+
+def create_printer(out: TextIO, err: TextIO, as_json: bool, in_colour: bool) -> Printer:
+    """Returns the printer that ``--json`` asks for, or the one for people."""
+    return JsonPrinter(out, err) if as_json else TextPrinter(out, err, in_colour)
+
+
+class _Streams:
+    """Holds the two streams, and does what both printers do alike."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+
+    def print_raw(self, content: str) -> None:
+        self._out.write(content)
+
+    def confirm(self, question: str) -> bool:
         print(f"{question} [y/N] ", end="", file=self._err, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
-    def _say(self, *lines: str) -> None:
-        print(*lines, sep="\n", file=self._out)
+    def flush(self) -> None:
+        self._out.flush()
 
-    def _json(self, document: dict[str, Any]) -> None:
+
+class JsonPrinter(_Streams, Printer):
+    """Prints one JSON document to ``out``, errors too."""
+
+    def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
+        self._print(serializers.created(view, created, now))
+
+    def print_rotated(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
+        self._print(serializers.created(view, created, now))
+
+    def print_list(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        listed = [serializers.public(view, record, now) for record in tokens]
+        self._print({"tokens": listed, "pagination": _single_page(len(tokens))})
+
+    def print_tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        children = _children_by_parent(view, tokens)
+
+        def with_children(record: TokenRecord) -> dict[str, Any]:
+            below = [with_children(child) for child in children.get(record.id, ())]
+            return {**serializers.public(view, record, now), "children": below}
+
+        roots = [with_children(record) for record in children.get(None, ())]
+        self._print({"tokens": roots, "pagination": _single_page(len(tokens))})
+
+    def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
+        self._print(serializers.public(view, record, now))
+
+    def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
+        self._print(serializers.public(view, change.record, now))
+
+    def print_deleted(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
+        self._print(serializers.public(view, record, now))
+
+    def print_usage(self, report: "UsageReport") -> None:
+        self._print(report.as_json())
+
+    def print_validity(self, view: TokenHierarchy, match: SecretMatch | None, now: float) -> None:
+        self._print(serializers.validity(view, match, now))
+
+    def print_imported(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        self._print({"imported": [serializers.public(view, record, now) for record in tokens]})
+
+    def print_audit_log(self, entries: Sequence[dict[str, Any]]) -> None:
+        self._print({"entries": list(entries)})
+
+    def print_verdict(self, verdict: Verdict) -> None:
+        broken = verdict.broken and {"line": verdict.broken.line, "reason": verdict.broken.reason}
+        end = {"lines": verdict.end.number, "hash": verdict.end.hash}
+        self._print({"whole": broken is None, **end, "broken": broken})
+
+    def print_completion(self, shell: str, script: str) -> None:
+        self._print({"shell": shell, "script": script})
+
+    def print_ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
+        matches = [serializers.public(view, record, now) for record in error.matches]
+        self._print({"error": {"message": str(error)}, "matches": matches})
+
+    def print_error(self, message: str) -> None:
+        self._print({"error": {"message": _encodable(message)}})
+
+    def _print(self, document: dict[str, Any]) -> None:
         print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=self._out)
 
 
-def _families(view: TokenHierarchy, tokens: Sequence[TokenRecord]) -> dict[str | None, list[TokenRecord]]:
-    """Children by the id of their nearest ancestor among ``tokens``; None has those without one."""
+class TextPrinter(_Streams, Printer):
+    """Prints sentences and tables to ``out``, errors to ``err``."""
+
+    def __init__(self, out: TextIO, err: TextIO, in_colour: bool) -> None:
+        super().__init__(out, err)
+        self._marks = text.COLOURED_MARKS if in_colour else text.MARKS
+
+    def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
+        self._print(f"Created token {created.record.name!r}:", *text.secret_lines(created.secret))
+
+    def print_rotated(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
+        replaced = created.record.previous_secrets[-1]
+        self._print(
+            f"The new secret of token {created.record.name!r}:",
+            *text.secret_lines(created.secret),
+            "",
+            text.replaced_secret_line(replaced, now),
+        )
+
+    def print_list(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        lines = [text.count_line(len(tokens))]
+        for number, record in enumerate(tokens, 1):
+            described = text.token_lines(view, record, now, self._marks)
+            lines += ["", f"{number}. {record.prefix}...", *(f"   {line}" for line in described)]
+        self._print(*lines)
+
+    def print_tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        children = _children_by_parent(view, tokens)
+        lines = [text.count_line(len(tokens)), *([""] if tokens else [])]
+        for root in children.get(None, ()):
+            lines += text.tree_lines(root, children, lambda record: self._marks[view.status(record, now)])
+        self._print(*lines)
+
+    def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
+        described = [*text.token_lines(view, record, now, self._marks), *text.detail_lines(view, record, now)]
+        self._print(f"{record.prefix}...", *(f"   {line}" for line in described))
+
+    def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
+        self._print(text.revocation_line(view, change))
+
+    def print_deleted(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
+        self._print(f"Deleted token {record.name!r} ({record.prefix}...).")
+
+    def print_usage(self, report: "UsageReport") -> None:
+        report.write(self._out)
+
+    def print_validity(self, view: TokenHierarchy, match: SecretMatch | None, now: float) -> None:
+        self._print(text.validity_line(view, match, now))
+
+    def print_imported(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        lines = (f"   {record.prefix}...  {record.name}" for record in tokens)
+        self._print(f"Imported {len(tokens)} token(s).", *lines)
+
+    def print_audit_log(self, entries: Sequence[dict[str, Any]]) -> None:
+        text.write_table(self._out, text.AUDIT_HEADINGS, [text.audit_row(entry) for entry in entries])
+
+    def print_verdict(self, verdict: Verdict) -> None:
+        if verdict.broken is None:
+            self._print(f"✓ Whole: {verdict.end.number} line(s), the last with the hash {verdict.end.hash}")
+        else:
+            self._print(f"✗ Line {verdict.broken.line} {verdict.broken.reason}")
+
+    def print_completion(self, shell: str, script: str) -> None:
+        self._print(script)
+
+    def print_ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
+        lines = [f"   {record.id}  {record.prefix}...  {record.name}" for record in error.matches]
+        print(f"{error}; nothing was changed. Name one by its id:", *lines, sep="\n", file=self._err)
+
+    def print_error(self, message: str) -> None:
+        print(f"token_manager.py: {_encodable(message)}", file=self._err)
+
+    def _print(self, *lines: str) -> None:
+        print(*lines, sep="\n", file=self._out)
+
+
+def _encodable(message: str) -> str:
+    """Returns the message in a form that UTF-8 can encode: a shell passes on arguments that are not."""
+    return message.encode("utf-8", "backslashreplace").decode()
+
+
+def _children_by_parent(view: TokenHierarchy, tokens: Sequence[TokenRecord]) -> dict[str | None, list[TokenRecord]]:
+    """Returns tokens by the id of their nearest ancestor among ``tokens``; None has those without one."""
     known = {record.id for record in tokens}
     children: dict[str | None, list[TokenRecord]] = {}
     for record in tokens:
-        above = (parent.id for parent in view.parents(record) or () if parent.id in known)
-        children.setdefault(next(above, None), []).append(record)
+        ancestors = (parent.id for parent in view.parents(record) or () if parent.id in known)
+        children.setdefault(next(ancestors, None), []).append(record)
     return children
 
 
-def _one_page(total: int) -> dict[str, Any]:
-    """The management API's form; the command line shows everything on one page."""
+def _single_page(total: int) -> dict[str, Any]:
+    """Returns the management API's pagination object; the command line shows everything on one page."""
     return {
         "page": 1,
         "per_page": total,

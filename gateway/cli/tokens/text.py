@@ -1,13 +1,14 @@
-"""Tokens, secrets and changes in words. Pure: from values to lines of text."""
+"""Describes tokens, secrets and changes as lines of text, and writes tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
 from gateway.core.clock import to_local_iso
 from gateway.limits.config import LimitSet
+from gateway.tokens import serializers
 from gateway.tokens.changes import RecordChange
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
@@ -19,15 +20,16 @@ COLOURED_MARKS: Marks = MappingProxyType(
 )
 USAGE_HEADINGS = ("TOKEN", "NAME", "STATUS", "USES", "LAST USED", "OLD SECRETS")
 AUDIT_HEADINGS = ("TIME", "WHO", "FROM", "ACTION", "TOKEN", "NAME", "CHANGES")
-_SHOWN_BY_ITSELF = ("id", "name", "prefix")
+_HAVE_OWN_COLUMN = ("id", "name", "prefix")
 
 
-def found(count: int) -> str:
+def count_line(count: int) -> str:
+    """Returns the line above a list."""
     return f"Found {count} token(s)" + (":" if count else ".")
 
 
 def secret_lines(secret: str) -> list[str]:
-    """A new secret, and the two lines to try next."""
+    """Returns the lines that show a new secret, with two to try next."""
     return [
         "",
         f"  {secret}",
@@ -40,13 +42,13 @@ def secret_lines(secret: str) -> list[str]:
     ]
 
 
-def lines(view: TokenHierarchy, record: TokenRecord, now: float, marks: Marks) -> list[str]:
-    """The lines that every token has, then those for what is set."""
+def token_lines(view: TokenHierarchy, record: TokenRecord, now: float, marks: Marks) -> list[str]:
+    """Returns the lines that every token has, then those for what is set."""
     described = [
         f"Name: {record.name}",
         f"Status: {marks[view.status(record, now)]}",
         f"Created: {to_local_iso(record.created_at)}",
-        f"Last used: {_moment(record.last_used)}",
+        f"Last used: {_time(record.last_used)}",
     ]
     if record.owner is not None:
         described.append(f"Owner: {record.owner}")
@@ -57,17 +59,17 @@ def lines(view: TokenHierarchy, record: TokenRecord, now: float, marks: Marks) -
     if record.models is not None:
         described.append(f"Models: {', '.join(record.models)}")
     if record.limits is not None:
-        described.append(f"Limits: {_limits(record.limits)}")
-        described += [f"Limits on {pattern}: {_limits(limits)}" for pattern, limits in record.limits.models]
+        described.append(f"Limits: {_limits_text(record.limits)}")
+        described += [f"Limits on {pattern}: {_limits_text(limits)}" for pattern, limits in record.limits.models]
     return described
 
 
-def _limits(limits: LimitSet) -> str:
+def _limits_text(limits: LimitSet) -> str:
     return ", ".join(f"{name} {value}" for name, value in limits.as_json().items() if name != "models")
 
 
-def more_lines(view: TokenHierarchy, record: TokenRecord, now: float) -> list[str]:
-    """What only ``show`` tells."""
+def detail_lines(view: TokenHierarchy, record: TokenRecord, now: float) -> list[str]:
+    """Returns the lines that only ``show`` prints."""
     described = [f"Id: {record.id}", f"Uses: {record.usage_count}"]
     if record.parent_id is not None:
         parent = view.find_by_id(record.parent_id)
@@ -79,10 +81,10 @@ def more_lines(view: TokenHierarchy, record: TokenRecord, now: float) -> list[st
         described.append(f"Metadata: {msgspec.json.encode(record.metadata).decode()}")
     if record.revoked_at is not None:
         described.append(f"Revoked: {to_local_iso(record.revoked_at)}")
-    return described + [_old_secret(view, record, old, now) for old in record.previous_secrets]
+    return described + [_replaced_secret_detail(view, record, old, now) for old in record.previous_secrets]
 
 
-def _old_secret(view: TokenHierarchy, record: TokenRecord, old: PreviousSecret, now: float) -> str:
+def _replaced_secret_detail(view: TokenHierarchy, record: TokenRecord, old: PreviousSecret, now: float) -> str:
     ended = old.valid_until if old.revoked_at is None else old.revoked_at
     is_alive = view.secret_status(SecretMatch(record, old), now) is Status.ACTIVE
     state = f"works until {to_local_iso(ended)}" if is_alive else f"ended {to_local_iso(min(ended, int(now)))}"
@@ -91,24 +93,24 @@ def _old_secret(view: TokenHierarchy, record: TokenRecord, old: PreviousSecret, 
     return f"Old secret: {old.prefix}...  {state}; {uses}{last}"
 
 
-def branch(
+def tree_lines(
     record: TokenRecord,
     children: Mapping[str | None, Sequence[TokenRecord]],
     mark: Callable[[TokenRecord], str],
     indent: tuple[str, str] = ("", ""),
 ) -> list[str]:
-    """A token and what is below it. ``indent`` stands before its own line, and before those below."""
+    """Returns the lines of a token and of those below it. ``indent`` comes before its own line, and before those below."""
     below = children.get(record.id, ())
-    drawn = [f"{indent[0]}{record.prefix}...  {record.name}  {mark(record)}"]
+    lines = [f"{indent[0]}{record.prefix}...  {record.name}  {mark(record)}"]
     for child in below:
         is_last = child is below[-1]
         step = (indent[1] + ("└── " if is_last else "├── "), indent[1] + ("    " if is_last else "│   "))
-        drawn += branch(child, children, mark, step)
-    return drawn
+        lines += tree_lines(child, children, mark, step)
+    return lines
 
 
-def fate_of(old: PreviousSecret, now: float) -> str:
-    """What becomes of a secret that has just been replaced."""
+def replaced_secret_line(old: PreviousSecret, now: float) -> str:
+    """Returns the line that says how long a secret works on that has just been replaced."""
     if old.status(now) is not Status.ACTIVE:
         return f"The old one ({old.prefix}...) has ended."
     return (
@@ -116,7 +118,18 @@ def fate_of(old: PreviousSecret, now: float) -> str:
     )
 
 
-def outcome_of_revoking(view: TokenHierarchy, change: RecordChange) -> str:
+def validity_line(view: TokenHierarchy, match: SecretMatch | None, now: float) -> str:
+    """Returns the line that says whether a secret is valid; ``match`` is the token that it belongs to."""
+    validity = serializers.validity(view, match, now)
+    if not validity["valid"] or match is None:
+        return f"✗ Not valid: {validity['status']}"
+    prefix = match.previous.prefix if match.previous else match.record.prefix
+    replaced = f", replaced, until {validity['expires_at']}" if match.previous else ""
+    return f"✓ Valid: {match.record.name!r} ({prefix}...{replaced})"
+
+
+def revocation_line(view: TokenHierarchy, change: RecordChange) -> str:
+    """Returns the line that says what a revocation has ended: a token and those below it, or only a replaced secret."""
     record = change.record
     if record.revoked_at is None:
         before = change.before.previous_secrets if change.before else ()
@@ -134,21 +147,23 @@ def outcome_of_revoking(view: TokenHierarchy, change: RecordChange) -> str:
 
 
 def usage_row(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[str, ...]:
+    """Returns the cells below ``USAGE_HEADINGS``."""
     alive = [
         old for old in record.previous_secrets if view.secret_status(SecretMatch(record, old), now) is Status.ACTIVE
     ]
-    old = ", ".join(f"{one.prefix}... {one.usage_count} use(s), last {_moment(one.last_used)}" for one in alive)
+    old = ", ".join(f"{one.prefix}... {one.usage_count} use(s), last {_time(one.last_used)}" for one in alive)
     status = view.status(record, now).value
-    return f"{record.prefix}...", record.name, status, str(record.usage_count), _moment(record.last_used), old
+    return f"{record.prefix}...", record.name, status, str(record.usage_count), _time(record.last_used), old
 
 
 def audit_row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the cells below ``AUDIT_HEADINGS``."""
     actor = entry.get("actor") or {}
     who = f"{actor.get('kind')} {actor.get('name')}"
     changes = "; ".join(
         f"{field}: {_value(before)} → {_value(after)}" if before is not None else f"{field}: {_value(after)}"
         for field, (before, after) in (entry.get("changes") or {}).items()
-        if field not in _SHOWN_BY_ITSELF or before is not None
+        if field not in _HAVE_OWN_COLUMN or before is not None
     )
     return (
         str(entry.get("time")),
@@ -165,5 +180,34 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _moment(seconds: int | None) -> str:
+def _time(seconds: int | None) -> str:
     return "Never" if seconds is None else to_local_iso(seconds)
+
+
+def write_table(out: TextIO, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Writes aligned columns: plain text to a pipe, and to a terminal a table that fits into its width."""
+    if out.isatty():
+        _write_terminal_table(out, headings, rows)
+    else:
+        print(*plain_table(headings, rows), sep="\n", file=out)
+
+
+def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, the columns padded with spaces."""
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _write_terminal_table(out: TextIO, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # a str would be searched for markup, and a name may look like it
+    Console(file=out).print(table)

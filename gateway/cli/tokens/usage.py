@@ -1,13 +1,13 @@
-"""The command ``usage``: what the token file tells of uses, and what the ledger tells of tokens, models and money.
+"""Reports usage for the command ``usage``: uses from the token file; requests, tokens and money from the ledger.
 
-Imported by that command alone, because SQLite takes its time to load.
+Only that command imports this module, because SQLite takes long to load.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from gateway.cli.tokens import tables, text
+from gateway.cli.tokens import text
 from gateway.core.clock import LATEST, to_iso, to_local_iso
 from gateway.core.money import format_usd
 from gateway.tokens import serializers
@@ -30,14 +30,14 @@ from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
 
 SUM_HEADINGS = ("REQUESTS", "PROMPT", "COMPLETION", "COST USD", "ERRORS")
 BY_HOUR_UP_TO = 2 * DAY_SECONDS
-"""A shorter time than this is drawn hour by hour."""
+"""The longest time, in seconds, that is drawn hour by hour."""
 
 _MOST_BARS = 50
 _ANY_NUMBER = 2**53
 
 
-class Asked(NamedTuple):
-    """``since`` in seconds since the epoch; None is from the beginning. ``token`` is the one that was named."""
+class UsageQuery(NamedTuple):
+    """Holds what is asked for. ``since`` in seconds since the epoch, None for the beginning; ``token`` if one was named."""
 
     by: GroupBy
     since: int | None
@@ -45,68 +45,73 @@ class Asked(NamedTuple):
     token: TokenRecord | None
 
 
-class Report(NamedTuple):
-    """What was found: a line for each token or group, and the sums over time of everything that was asked for."""
+class UsageReport(NamedTuple):
+    """Holds what was found: tokens by their uses, sums for each group, and the sums of all groups over time."""
 
+    view: TokenHierarchy
+    query: UsageQuery
     records: Sequence[TokenRecord]
     groups: Mapping[str | None, UsageTotals]
     bucket: Bucket
     series: Sequence[ReportRow]
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns the document that ``--json`` prints."""
+        if self.query.by == "token":
+            usage = [
+                {**serializers.usage(self.view, record, self.query.now), **reports.as_json(self._totals(record))}
+                for record in self.records
+            ]
+        else:
+            usage = [{"group": group, **reports.as_json(totals)} for group, totals in self._most_expensive_first()]
+        series = [{"start": to_iso(row.start), **reports.as_json(row.totals)} for row in self.series]
+        return {"usage": usage, "series": series}
 
-def gather(view: TokenHierarchy, data_dir: Path, asked: Asked) -> Report:
-    """Blocking. Raises OSError for a ledger that cannot be read; one that is not there is empty."""
+    def as_csv(self) -> str:
+        """Returns a row for each row of the table; tokens by their ids."""
+        if self.query.by != "token":
+            rows = [ReportRow(None, group, totals) for group, totals in self._most_expensive_first()]
+            return reports.as_csv(rows, has_start=False)
+        rows = [ReportRow(None, record.id, self._totals(record)) for record in self.records]
+        return reports.as_csv(rows, {record.id: record.name for record in self.records}, has_start=False)
+
+    def write(self, out: TextIO) -> None:
+        """Writes the table, and to a terminal bars over time below it."""
+        if self.query.by == "token":
+            headings = (*text.USAGE_HEADINGS, *SUM_HEADINGS)
+            rows = [
+                (*text.usage_row(self.view, record, self.query.now), *_sum_cells(self._totals(record)))
+                for record in self.records
+            ]
+            text.write_table(out, headings, rows)
+        else:
+            groups = [(group or "-", *_sum_cells(totals)) for group, totals in self._most_expensive_first()]
+            text.write_table(out, ("GROUP", *SUM_HEADINGS), groups)
+        if out.isatty() and self.series:
+            _draw_bars(out, self)
+
+    def _totals(self, record: TokenRecord) -> UsageTotals:
+        return self.groups.get(record.id, NO_TOTALS)
+
+    def _most_expensive_first(self) -> list[tuple[str | None, UsageTotals]]:
+        return sorted(self.groups.items(), key=lambda item: (-item[1].cost, -item[1].requests, item[0] or ""))
+
+
+def read_report(view: TokenHierarchy, data_dir: Path, query: UsageQuery) -> UsageReport:
+    """Reads the ledger; one that does not exist is empty. Blocks. Raises OSError where it cannot be read."""
     store: UsageStore = SqliteUsageStore(data_dir / LEDGER_FILE)
-    is_short = asked.since is not None and int(asked.now) - asked.since <= BY_HOUR_UP_TO
+    is_short = query.since is not None and int(query.now) - query.since <= BY_HOUR_UP_TO
     bucket: Bucket = "hour" if is_short else "day"
-    ids = None if asked.token is None else frozenset({asked.token.id})
-    whole = ReportQuery(asked.since or 0, LATEST, token_ids=ids, max_rows=_ANY_NUMBER)
-    groups = {row.group: row.totals for row in store.report(whole._replace(group_by=asked.by))}
+    ids = None if query.token is None else frozenset({query.token.id})
+    whole = ReportQuery(query.since or 0, LATEST, token_ids=ids, max_rows=_ANY_NUMBER)
+    groups = {row.group: row.totals for row in store.report(whole._replace(group_by=query.by))}
     series = store.report(whole._replace(bucket=bucket))
-    records = view.document.tokens if asked.token is None else (asked.token,)
-    if asked.since is not None:
-        since = asked.since
+    records = view.document.tokens if query.token is None else (query.token,)
+    if query.since is not None:
+        since = query.since
         records = tuple(one for one in records if (one.last_used or -1) >= since or one.id in groups)
     by_uses = sorted(records, key=lambda record: -record.usage_count)
-    return Report(by_uses, groups, bucket, series)
-
-
-def as_json(view: TokenHierarchy, report: Report, asked: Asked) -> dict[str, Any]:
-    """The document that ``--json`` prints."""
-    if asked.by == "token":
-        usage = [
-            {**serializers.usage(view, record, asked.now), **reports.as_json(report.groups.get(record.id, NO_TOTALS))}
-            for record in report.records
-        ]
-    else:
-        usage = [{"group": group, **reports.as_json(totals)} for group, totals in _dearest_first(report.groups)]
-    series = [{"start": to_iso(row.start), **reports.as_json(row.totals)} for row in report.series]
-    return {"usage": usage, "series": series}
-
-
-def as_csv(report: Report, asked: Asked) -> str:
-    """A line for each line of the table; tokens by their ids."""
-    if asked.by != "token":
-        rows = [ReportRow(None, group, totals) for group, totals in _dearest_first(report.groups)]
-        return reports.as_csv(rows, has_start=False)
-    rows = [ReportRow(None, record.id, report.groups.get(record.id, NO_TOTALS)) for record in report.records]
-    return reports.as_csv(rows, {record.id: record.name for record in report.records}, has_start=False)
-
-
-def write(out: TextIO, view: TokenHierarchy, report: Report, asked: Asked) -> None:
-    """The table, and on a terminal bars over time below it."""
-    if asked.by == "token":
-        headings = (*text.USAGE_HEADINGS, *SUM_HEADINGS)
-        rows = [
-            (*text.usage_row(view, record, asked.now), *_sum_cells(report.groups.get(record.id, NO_TOTALS)))
-            for record in report.records
-        ]
-        tables.write(out, headings, rows)
-    else:
-        groups = [(group or "-", *_sum_cells(totals)) for group, totals in _dearest_first(report.groups)]
-        tables.write(out, ("GROUP", *SUM_HEADINGS), groups)
-    if out.isatty() and report.series:
-        _draw(out, report)
+    return UsageReport(view, query, by_uses, groups, bucket, series)
 
 
 def _sum_cells(totals: UsageTotals) -> tuple[str, ...]:
@@ -114,11 +119,7 @@ def _sum_cells(totals: UsageTotals) -> tuple[str, ...]:
     return *map(str, counts), format_usd(totals.cost), str(totals.errors)
 
 
-def _dearest_first(groups: Mapping[str | None, UsageTotals]) -> list[tuple[str | None, UsageTotals]]:
-    return sorted(groups.items(), key=lambda item: (-item[1].cost, -item[1].requests, item[0] or ""))
-
-
-def _draw(out: TextIO, report: Report) -> None:
+def _draw_bars(out: TextIO, report: UsageReport) -> None:
     from rich.bar import Bar
     from rich.console import Console
     from rich.table import Table
@@ -132,15 +133,15 @@ def _draw(out: TextIO, report: Report) -> None:
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
     for label, amount in bars:
-        shown = format_usd(amount) if has_cost else str(amount)
-        grid.add_row(Text(label), Bar(largest, 0, amount, color="cyan"), Text(shown))
+        amount_text = format_usd(amount) if has_cost else str(amount)
+        grid.add_row(Text(label), Bar(largest, 0, amount, color="cyan"), Text(amount_text))
     console = Console(file=out)
     console.print(Text(f"{'Cost in USD' if has_cost else 'Requests'} per {report.bucket}, UTC"))
     console.print(grid)
 
 
-def _timeline(report: Report) -> list[tuple[str, UsageTotals]]:
-    """The latest times with their labels, also those between them in which nothing was used."""
+def _timeline(report: UsageReport) -> list[tuple[str, UsageTotals]]:
+    """Returns the latest times with their labels, those in between in which nothing was used included."""
     step = BUCKET_SECONDS[report.bucket]
     found = {row.start: row.totals for row in report.series if row.start is not None}
     if not found:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.cli.tokens.arguments import parser
-from gateway.cli.tokens.tables import plain
+from gateway.cli.tokens.text import plain_table
 from gateway.tokens import secret
 from tests.cli.tokens.test_commands import asked, complaint, run
 from tests.support.gateway import ROOT, environment
@@ -219,7 +219,7 @@ def test_every_command_has_help_with_examples(tmp_path: Path, command: str) -> N
 
 
 def test_columns_are_as_wide_as_their_longest_cell() -> None:
-    assert plain(("A", "BB"), [("1", ""), ("123", "4")]) == ["A    BB", "1", "123  4"]
+    assert plain_table(("A", "BB"), [("1", ""), ("123", "4")]) == ["A    BB", "1", "123  4"]
 
 
 def on_terminal(folder: Path, *arguments: str, typed: str = "", **values: str) -> tuple[int, str]:
