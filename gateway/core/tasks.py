@@ -1,4 +1,4 @@
-"""Background tasks that somebody owns: named, kept alive, never failing in silence, ended in order."""
+"""Background tasks with an owner: they have names, their failures are logged, and they are ended in order."""
 
 import asyncio
 import logging
@@ -14,28 +14,29 @@ R = TypeVar("R")
 
 
 class BackgroundTasks:
-    """Tasks that run until ``aclose``."""
+    """A group of tasks that run until ``aclose``."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[object, object, None], name: str) -> None:
-        """Run once. A failure is logged at once."""
+        """Runs a coroutine once. Its failure is logged at once."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._end)
 
     def keep(self, work: Callable[[], Awaitable[None]], name: str) -> None:
-        """Run for as long as the group lives: a watcher that died of one bad moment would never see the next revocation."""
-        self.start(_kept(work, name), name)
+        """Runs a function again and again until ``aclose``, also after a failure: a watcher that ended after one failure would
+        never see the next revocation."""
+        self.start(_run_forever(work, name), name)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", extra={"task": task.get_name()}, exc_info=error)
 
     async def aclose(self) -> None:
-        """Cancel what still runs and wait for it."""
+        """Cancels the tasks that still run and waits for their end."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -43,9 +44,10 @@ class BackgroundTasks:
 
 
 async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
-    """Wait for work that does not stop when nobody waits any more, such as a thread's, and settle its outcome.
+    """Waits for the end of ``work`` also when it is cancelled, and returns what ``settle`` makes of the finished work.
 
-    Who is cancelled meanwhile is so afterwards: only the end of the work tells whether it is done.
+    For work that does not stop when its caller does, such as that of a thread: only its end tells whether it is done. Raises what
+    ``settle`` raises; CancelledError, after ``settle``, where the caller was cancelled meanwhile.
     """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
@@ -59,7 +61,7 @@ async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asynci
     return settled
 
 
-async def _kept(work: Callable[[], Awaitable[None]], name: str) -> None:
+async def _run_forever(work: Callable[[], Awaitable[None]], name: str) -> None:
     while True:
         try:
             await work()

@@ -1,7 +1,7 @@
-"""Log lines: JSON for machines, short lines for people, no secret in either, and no wait for whoever reads them.
+"""Log lines: JSON for machines or short lines for people, with secrets redacted.
 
-Access lines are put together by ``http/observe`` and come in ready. All lines leave through a ``LineWriter``, which never
-blocks the event loop: a pipe that nobody empties would otherwise stop every request.
+Lines of the access log come ready from ``http/middleware/access_log``. All lines are written by a ``LineWriter``, which never
+blocks the event loop: a pipe that nobody reads would otherwise stop every request.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class LineFormatter(logging.Formatter):
-    """One line a record; what was passed as ``extra`` is kept as fields."""
+    """Formats a record as one line. What was passed as ``extra`` becomes fields."""
 
     def __init__(self, redactor: Redactor, as_json: bool) -> None:
         super().__init__()
@@ -34,6 +34,7 @@ class LineFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
+        """Returns the line without its end. On a console, the traceback of an exception follows it."""
         fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -60,14 +61,14 @@ def _console_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
 
 
 class LineWriter:
-    """Lines to a stream. All that one turn of the event loop produced go out in one write.
+    """Writes lines to a stream: those of one iteration of the event loop in one write.
 
-    A pipe is asked first whether it takes more; what it does not take waits, up to ``MAX_WAITING_BYTES``. Beyond that lines
-    are dropped and counted, and the count is written as soon as something can be.
+    A pipe is polled first; what it does not accept waits, up to ``MAX_WAITING_BYTES``. Further lines are dropped and counted, and
+    the count is written as soon as the pipe accepts something.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        """``stream`` is None for a process that was started without one."""
+        """``stream`` is None for a process that was started without a standard error."""
         self._stream = stream
         self._pipe = _pipe_of(stream) if stream else None
         self._waiting = bytearray()
@@ -75,10 +76,11 @@ class LineWriter:
         self._is_scheduled = False
 
     def write(self, line: str) -> None:
+        """Writes a line, which comes without its end, soon."""
         self.write_bytes(line.encode("utf-8", "backslashreplace"))
 
     def write_bytes(self, line: bytes) -> None:
-        """``line`` is UTF-8 without its line end."""
+        """Writes a line of UTF-8, which comes without its end, soon."""
         if len(self._waiting) + len(line) >= MAX_WAITING_BYTES:
             self._dropped += 1
         else:
@@ -88,7 +90,7 @@ class LineWriter:
             self._schedule()
 
     def flush(self) -> None:
-        """Write what can be written without waiting."""
+        """Writes what can be written without waiting."""
         self._is_scheduled = False
         if self._dropped and not self._waiting:
             self._waiting += b'{"level":"error","logger":"log","message":"lines dropped","count":%d}\n' % self._dropped
@@ -98,14 +100,14 @@ class LineWriter:
             self._schedule(_RETRY_SECONDS)
 
     def close(self) -> None:
-        """The last lines of a process: a reader gets a moment to take them."""
+        """Writes the last lines of a process, and gives their reader a moment to take them."""
         self._send(_LAST_WAIT_MILLISECONDS)
 
     def _schedule(self, seconds: float = 0.0) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._send(_LAST_WAIT_MILLISECONDS)  # before the loop, or in a thread: there is nobody to keep waiting
+            self._send(_LAST_WAIT_MILLISECONDS)  # without an event loop, or in a thread, waiting is no harm
             return
         self._is_scheduled = True
         if seconds:
@@ -124,12 +126,12 @@ class LineWriter:
             while self._waiting and self._pipe.takes_more(wait_milliseconds):
                 del self._waiting[: self._pipe.send(self._waiting)]
         except (OSError, ValueError):
-            # Whoever read the log has gone. Requests go on without it; there is nowhere left to say so.
+            # The reader has closed the stream. Requests go on without a log, and there is no place left to report that.
             self._waiting.clear()
 
 
 class _Pipe:
-    """A descriptor that may be full."""
+    """A descriptor that may not accept more data."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -140,13 +142,13 @@ class _Pipe:
         return bool(self._poll.poll(wait_milliseconds))
 
     def send(self, data: bytearray) -> int:
-        """A ready pipe takes this much without blocking, and in one piece among several writers."""
+        """Writes some of the data and returns how much: no more than a ready pipe accepts at once and in one piece."""
         end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
         return os.write(self._descriptor, data[: end or select.PIPE_BUF])
 
 
 def _pipe_of(stream: TextIO) -> _Pipe | None:
-    """None for a file, which is always ready, and for streams in memory."""
+    """Returns the pipe behind a stream; None for a file, which always accepts data, and for a stream in memory."""
     try:
         descriptor = stream.fileno()
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -156,7 +158,7 @@ def _pipe_of(stream: TextIO) -> _Pipe | None:
 
 
 class _Handler(logging.Handler):
-    """The standard library's records, into the same writer."""
+    """Writes the records of Python's logging with the same writer."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
@@ -170,7 +172,10 @@ class _Handler(logging.Handler):
 
 
 def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextIO | None = sys.stderr) -> None:
-    """Set up logging for a process: everything to ``stream``."""
+    """Sets up logging for a process: everything goes to ``stream``.
+
+    ``log_format`` is json, console or auto; ``secrets`` are redacted whatever they look like.
+    """
     writer = LineWriter(stream)
     handler = _Handler(writer)
     handler.setFormatter(LineFormatter(Redactor(secrets), wants_json(log_format, stream)))
@@ -180,4 +185,5 @@ def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextI
 
 
 def wants_json(log_format: str, stream: TextIO | None) -> bool:
+    """Returns whether lines are JSON: with auto, if the stream is not a terminal."""
     return log_format == "json" or (log_format == "auto" and not (stream and stream.isatty()))

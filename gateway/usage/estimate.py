@@ -1,7 +1,7 @@
-"""How much a request may use, before it is known. Pure, and never an error: what makes no sense is the upstream's to refuse.
+"""Estimates how many tokens a request may use, before it is sent. Pure. It raises nothing: the provider refuses invalid requests.
 
-A prompt is guessed by its size: four bytes a token is what texts come to with today's tokenizers. Pictures and sound come
-as base64, of which a token takes many more bytes.
+A prompt is estimated by its size: with today's tokenizers, text has about four bytes to a token. Images and audio are sent as
+base64, which has many more bytes to a token.
 """
 
 import re
@@ -23,52 +23,56 @@ _LARGEST = 10**9
 
 
 class Estimate(NamedTuple):
-    """Model tokens. ``completion`` is what the request allows for all its answers, or None where it names no bound."""
+    """Numbers of language-model tokens.
+
+    ``completion`` is the limit that the request sets for all its choices together, None without one. ``choices`` is the number of
+    completions that it asks for.
+    """
 
     prompt: int
     completion: int | None
-    answers: int = 1
+    choices: int = 1
     has_completion: bool = True
 
     def completion_or(self, default: int) -> int:
-        """``default`` for each answer."""
-        return min(default * self.answers, _LARGEST) if self.completion is None else self.completion
+        """Returns the limit of the completion; without one, ``default`` tokens for each choice."""
+        return min(default * self.choices, _LARGEST) if self.completion is None else self.completion
 
     @property
     def min_prompt(self) -> int:
-        """What the prompt comes to even if it were long words in much JSON."""
+        """The number of prompt tokens even if the prompt has long words and much JSON syntax."""
         return -(-self.prompt // 8)
 
     @property
     def min_completion(self) -> int:
-        """What has to be there: all that the request allows, but one token for each answer if it does not say."""
-        return self.answers if self.completion is None else self.completion
+        """The completion tokens that must be affordable: the limit, or one token for each choice without a limit."""
+        return self.choices if self.completion is None else self.completion
 
 
 NOTHING_ESTIMATED = Estimate(0, 0, has_completion=False)
 
 
 def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
-    """Of a request to ``endpoint``, such as ``chat/completions``; without JSON nothing is known."""
+    """Returns the estimate for a request to ``endpoint``, such as ``chat/completions``. Without a JSON body it is 0."""
     if fields is None:
         return NOTHING_ESTIMATED
-    prompt = sum([_tokens_in(fields.raw(name) or b"") for name in fields if name in _PROMPTS])
+    prompt = sum([_estimate_tokens(fields.raw(name) or b"") for name in fields if name in _PROMPTS])
     if endpoint in _WITHOUT_COMPLETION:
         return Estimate(prompt, 0, has_completion=False)
-    answers = max(_count(fields, "n"), _count(fields, "best_of")) * _prompts(endpoint, fields)
-    # The largest: which of them an upstream keeps to is its own affair.
+    choices = max(_count(fields, "n"), _count(fields, "best_of")) * _prompt_count(endpoint, fields)
+    # The largest limit counts, because it is not known which one the provider applies.
     bounds = [bound for name in _BOUNDS if name in fields and (bound := _whole(_value(fields, name))) is not None]
-    completion = min(max(bounds) * answers, _LARGEST) if bounds else None
-    return Estimate(prompt, completion, min(answers, _LARGEST))
+    completion = min(max(bounds) * choices, _LARGEST) if bounds else None
+    return Estimate(prompt, completion, min(choices, _LARGEST))
 
 
-def _prompts(endpoint: str, fields: JsonObject) -> int:
-    """A text completion answers each of a list of prompts: texts, or lists of tokens."""
+def _prompt_count(endpoint: str, fields: JsonObject) -> int:
+    """Returns the number of prompts: a text completion may have a list of them, strings or lists of tokens."""
     prompts = _value(fields, "prompt") if endpoint == "completions" and "prompt" in fields else None
     return len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
 
 
-def _tokens_in(raw: bytes) -> int:
+def _estimate_tokens(raw: bytes) -> int:
     attached = 0
     if len(raw) > 4096:
         for found in _ATTACHMENT.finditer(raw):
@@ -84,7 +88,7 @@ def _count(fields: JsonObject, name: str) -> int:
 def _value(fields: JsonObject, name: str) -> Any:
     try:
         return fields[name]
-    except BadRequest:  # a number that no machine can hold
+    except BadRequest:  # a number that is too large for JSON
         return None
 
 

@@ -55,11 +55,11 @@ def test_a_console_line_is_short() -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_an_exception_is_kept_and_its_secret_masked(as_json: bool) -> None:
+def test_an_exception_is_kept_and_its_secret_redacted(as_json: bool) -> None:
     try:
         raise ValueError(f"Bearer {KEY}")
     except ValueError:
-        made = logging.makeLogRecord({"msg": "a bug", "exc_info": sys.exc_info()})
+        made = logging.makeLogRecord({"msg": "unhandled exception", "exc_info": sys.exc_info()})
     text = LineFormatter(Redactor(), as_json).format(made)
     assert "Traceback" in text
     assert KEY[10:] not in text

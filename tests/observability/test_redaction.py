@@ -14,7 +14,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size
 
 
 @given(st.text(max_size=80))
-def test_a_masked_secret_shows_eleven_characters_at_most(text: str) -> None:
+def test_a_redacted_secret_shows_eleven_characters_at_most(text: str) -> None:
     assert redact_secret(text) == ("***" if len(text) < 20 else f"{text[:7]}***{text[-4:]}")
 
 
@@ -35,20 +35,20 @@ def test_a_masked_secret_shows_eleven_characters_at_most(text: str) -> None:
         KEY.replace("sk-", "pk-"),
     ],
 )
-def test_what_looks_like_a_secret_is_masked_without_being_known(text: str) -> None:
+def test_what_looks_like_a_secret_is_redacted_without_being_known(text: str) -> None:
     assert KEY[4:40] not in Redactor()(text)
 
 
 @pytest.mark.parametrize("text", ["Authorization: Basic OmFiY2RlZmdo", "('authorization', 'basic OmFiY2RlZmdo')"])
-def test_basic_credentials_are_masked(text: str) -> None:
+def test_basic_credentials_are_redacted(text: str) -> None:
     assert "OmFiY2Rl" not in Redactor()(text)
 
 
 @pytest.mark.parametrize("text", ["Bearer eyJhbGciOi.eyJzdWIi.c2ln", "?token=plain-word-secret", "x?api-key=abcd&y"])
 def test_a_foreign_secret_is_told_by_its_place(text: str) -> None:
-    masked = Redactor()(text)
-    assert "***" in masked
-    assert masked != text
+    redacted = Redactor()(text)
+    assert "***" in redacted
+    assert redacted != text
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_prose_stays_as_it_is(text: str) -> None:
 
 
 @given(PRINTABLE, st.text(max_size=20), st.text(max_size=20))
-def test_a_configured_secret_is_masked_whatever_it_looks_like(known: str, before: str, after: str) -> None:
+def test_a_configured_secret_is_redacted_whatever_it_looks_like(known: str, before: str, after: str) -> None:
     assert known not in Redactor([known])(f"{before} {known} {after}")
 
 

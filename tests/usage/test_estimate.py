@@ -100,4 +100,4 @@ def test_a_text_without_spaces_is_no_attachment() -> None:
 @pytest.mark.parametrize("number", ["1e999", "1" * 5000, "1e-999"])
 def test_numbers_that_no_machine_can_hold_are_no_bounds(number: str) -> None:
     body = f'{{"model":"m","messages":[],"max_tokens":{number},"n":{number}}}'.encode()
-    assert estimate("chat/completions", parse_object(body)).answers == 1
+    assert estimate("chat/completions", parse_object(body)).choices == 1

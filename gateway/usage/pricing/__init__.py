@@ -1,1 +1,1 @@
-"""What model tokens cost: the prices that come along, and those that the operator sets."""
+"""Prices of models: those that are packaged with the gateway, and those that the operator sets."""

@@ -1,6 +1,6 @@
-"""What model tokens cost: prices, the list they are found in, and the table of a file that overrides them. Pure.
+"""Prices of models, the list in which they are found, and the table of the configuration that overrides them. Pure.
 
-Money is whole micro-dollars, prices whole micro-dollars for a million model tokens: a sum of them is exact.
+Money is in whole micro-dollars, and a price in whole micro-dollars for a million model tokens, so sums are exact.
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from gateway.usage.models import Usage
 from gateway.usage.pricing.matching import Matcher, Rule
 
 _MILLION = 1_000_000
-_REMEMBERED_NAMES = 1024
-_LONGEST_NAME = 256
+_CACHED_NAMES = 1024
+_MAX_CACHED_NAME = 256
 _REQUIRED = ("input", "output")
 _OPTIONAL = ("cached_input", "cache_write", "audio_input", "audio_output")
-_MOST_USD = 1_000_000
+_MAX_USD = 1_000_000
 
 
 class Price(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Micro-dollars for a million model tokens. A detail without a price of its own costs what its kind costs."""
+    """Micro-dollars for a million model tokens. A detail without its own price costs as much as other input or output."""
 
     input: int
     output: int
@@ -33,24 +33,24 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     audio_input: int | None = None
     audio_output: int | None = None
     requests: int = 0
-    """Micro-dollars for a thousand requests, on top."""
+    """Micro-dollars for a thousand requests, in addition."""
     tiers: tuple["Tier", ...] = ()
-    """By length of prompt, shortest first."""
+    """Other prices for longer prompts, the shortest first."""
 
     def cost(self, usage: Usage) -> int:
-        """Micro-dollars, rounded up. Where the details are more than their sum, the sum is what is paid."""
+        """Returns what the usage costs in micro-dollars, rounded up. Details beyond the sum of tokens cost nothing."""
         price = self._for_prompt(usage.prompt_tokens) if self.tiers else self
         sums = price._prompt(usage) + price._completion(usage) + price.requests * 1000
         return -(-sums // _MILLION)
 
     def _for_prompt(self, prompt_tokens: int) -> "Price":
-        """The whole request costs what the longest length that the prompt exceeds says."""
+        """Returns the price of the last tier that the prompt exceeds. It is the price of all tokens of the request."""
         return next((tier.price for tier in reversed(self.tiers) if prompt_tokens > tier.above), self)
 
     def _prompt(self, usage: Usage) -> int:
         if not (usage.audio_prompt_tokens or usage.cache_write_tokens or usage.cached_tokens):
             return max(usage.prompt_tokens, 0) * self.input
-        # Audio that was read from the cache cannot be told from other: it counts as audio, which is never too little.
+        # Audio that was read from the cache cannot be told from other audio: it counts as audio, which is never too little.
         parts = (
             (self.audio_input, usage.audio_prompt_tokens),
             (self.cache_write, usage.cache_write_tokens),
@@ -65,14 +65,14 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Tier(msgspec.Struct, frozen=True):
-    """The price of a request whose prompt holds more model tokens than this."""
+    """The price of a request whose prompt has more than ``above`` model tokens."""
 
     above: int
     price: Price
 
 
 def _sum(tokens: int, price: int, parts: tuple[tuple[int | None, int], ...]) -> int:
-    """Millionths of a micro-dollar. Parts are taken out of the tokens in their order, as far as there are any left."""
+    """Returns millionths of a micro-dollar. Parts are taken from the tokens in their order, as long as any are left."""
     left, total = max(tokens, 0), 0
     for part_price, count in parts:
         if part_price is not None:
@@ -87,7 +87,7 @@ _BUILT_IN: Mapping[str, Price] = MappingProxyType({"echo": FREE})
 
 
 class PricedModel(msgspec.Struct, frozen=True):
-    """A model of a provider. Without a price it is known, and hides those behind it that its rule fits, too."""
+    """A model of a provider. Without a price it still hides the models after it that its rule matches as well."""
 
     id: str
     match: Rule
@@ -95,14 +95,14 @@ class PricedModel(msgspec.Struct, frozen=True):
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """The first model whose rule fits a name is meant by it."""
+    """A provider's models. A name means the first one whose rule matches."""
 
     id: str
     models: tuple[PricedModel, ...]
 
 
 class PriceFile(msgspec.Struct, frozen=True):
-    """``prices.json``. Where several providers have a model, the first one's price counts."""
+    """The content of ``prices.json``. Where several providers have a model, the price of the first one counts."""
 
     source: str
     as_of: str
@@ -111,59 +111,62 @@ class PriceFile(msgspec.Struct, frozen=True):
 
 
 class PriceList:
-    """Prices by the name of a model: overrides first, then what is built in. No regard to case."""
+    """Prices by model name without regard to case: first the overrides, then the packaged prices."""
 
     def __init__(self, providers: tuple[Provider, ...], overrides: Mapping[str, Price]) -> None:
         named = {name.lower(): price for name, price in overrides.items()}
         self._exact = {**_BUILT_IN, **{name: price for name, price in named.items() if "*" not in name}}
-        self._globs = sorted((item for item in named.items() if "*" in item[0]), key=_least_special_last)
+        self._patterns = sorted((item for item in named.items() if "*" in item[0]), key=_specificity)
         self._providers = tuple((Matcher(model.match for model in each.models), each.models) for each in providers)
-        self._remembered = lru_cache(maxsize=_REMEMBERED_NAMES)(self._find)
+        self._find_cached = lru_cache(maxsize=_CACHED_NAMES)(self._find)
 
     def find(self, model: str) -> Price | None:
-        """None where the price is not known. Overrides: the very name, then the glob that says most of it."""
+        """Returns the price of a model; None where it is not known. Among overrides, the exact name counts first, then the
+        pattern with the most characters."""
         name = model.lower()
-        # No provider has names that long; remembered, they would take a client's word for how much memory there is.
-        return self._overridden(name) if len(name) > _LONGEST_NAME else self._remembered(name)
+        # No provider has names that long, and a client could fill the cache with them.
+        return self._find_override(name) if len(name) > _MAX_CACHED_NAME else self._find_cached(name)
 
-    def _overridden(self, name: str) -> Price | None:
+    def _find_override(self, name: str) -> Price | None:
         if name in self._exact:
             return self._exact[name]
-        return next((price for pattern, price in self._globs if wildcards.matches(pattern, name)), None)
+        return next((price for pattern, price in self._patterns if wildcards.matches(pattern, name)), None)
 
     def _find(self, name: str) -> Price | None:
-        price = self._overridden(name)
-        return self._provided(name) if price is None else price
+        price = self._find_override(name)
+        return self._find_packaged(name) if price is None else price
 
-    def _provided(self, name: str) -> Price | None:
+    def _find_packaged(self, name: str) -> Price | None:
         providers = self._providers
-        if "/" in name:  # a reseller's maker/model: whoever says this very name knows more than a maker's pattern
-            providers = tuple(sorted(providers, key=lambda provider: not provider[0].knows(name)))
+        if (
+            "/" in name
+        ):  # maker/model, as resellers say: an exact name of a reseller is better than a pattern of the maker
+            providers = tuple(sorted(providers, key=lambda provider: not provider[0].has_exact(name)))
         for matcher, models in providers:
-            place = matcher.find(name)
-            if place is not None and (price := models[place].price) is not None:
+            index = matcher.find(name)
+            if index is not None and (price := models[index].price) is not None:
                 return price
         return None
 
 
-def _least_special_last(item: tuple[str, Price]) -> tuple[int, str]:
+def _specificity(item: tuple[str, Price]) -> tuple[int, str]:
     return -len(item[0].replace("*", "")), item[0]
 
 
 def load_prices(data: bytes, overrides: Mapping[str, Price]) -> PriceList:
-    """The list out of the bytes of ``prices.json``."""
+    """Returns the price list of the bytes of ``prices.json``. Raises msgspec.ValidationError for other bytes."""
     return PriceList(msgspec.json.decode(data, type=PriceFile).providers, overrides)
 
 
 def packaged_prices() -> bytes:
-    """``prices.json``, as it came with the gateway."""
+    """Returns the ``prices.json`` that is packaged with the gateway. Raises OSError."""
     return Path(__file__).with_name("prices.json").read_bytes()
 
 
 def read_price_table(value: object) -> dict[str, Price]:
-    """Prices by name of model, ``*`` standing for anything; written in USD for a million model tokens.
+    """Returns prices by model name, in which ``*`` stands for anything. The table has USD for a million model tokens.
 
-    Raises ValueError: a price that is misread is worse than none.
+    Raises ValueError for anything unexpected: a wrong price is worse than none.
     """
     if not isinstance(value, dict):
         raise ValueError('prices: must be tables such as [prices."my-model*"]')
@@ -173,7 +176,7 @@ def read_price_table(value: object) -> dict[str, Price]:
         if not isinstance(name, str) or not name:
             raise ValueError("prices: a model needs a name")
         if name.lower() in seen:
-            raise ValueError(f"prices.{name}: is there twice, and case makes no difference")
+            raise ValueError(f"prices.{name}: appears twice; upper and lower case are the same")
         seen.add(name.lower())
         found[name] = _read_price(name, table)
     return found
@@ -194,8 +197,8 @@ def _micro_usd(field: str, amount: object) -> int:
     if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
         raise ValueError(f"{field}: must be a number of USD for a million model tokens")
     exact = Decimal(amount)
-    if not exact.is_finite() or not 0 <= exact <= _MOST_USD:
-        raise ValueError(f"{field}: must be from 0 to {_MOST_USD} USD for a million model tokens")
+    if not exact.is_finite() or not 0 <= exact <= _MAX_USD:
+        raise ValueError(f"{field}: must be from 0 to {_MAX_USD} USD for a million model tokens")
     exponent = exact.as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -6:
         raise ValueError(f"{field}: must not have more than 6 decimals")

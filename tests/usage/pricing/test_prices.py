@@ -1,16 +1,10 @@
 """Costs are exact, never too little, and for every model that the file knows what genai-prices makes of them."""
 
-import datetime
-import importlib.util
-import random
-from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +16,7 @@ from gateway.usage.pricing.matching import Matcher, Rule
 from gateway.usage.pricing.prices import (
     FREE,
     Price,
-    PriceFile,
+    PricedModel,
     PriceList,
     Provider,
     Tier,
@@ -30,6 +24,7 @@ from gateway.usage.pricing.prices import (
     packaged_prices,
     read_price_table,
 )
+from tests.support.prices import only
 
 ROOT = Path(__file__).parents[3]
 
@@ -125,15 +120,6 @@ def test_a_million_costs_add_up_exactly() -> None:
 # The list
 
 
-@cache
-def the_file() -> PriceFile:
-    return msgspec.json.decode(packaged_prices(), type=PriceFile)
-
-
-def only(provider: str) -> PriceList:
-    return PriceList(tuple(each for each in the_file().providers if each.id == provider), {})
-
-
 def price_of(provider: str, model: str) -> Price | None:
     found = only(provider).find(model)
     assert found is not None
@@ -173,28 +159,56 @@ def test_echo_is_free_and_an_unknown_name_has_no_price() -> None:
     assert prices.find("gpt-4o" + "-" * 10**6) is None
 
 
-def test_names_that_clients_make_up_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_looked_up_once_and_names_that_clients_make_up_do_not_fill_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[str] = []
     search = Matcher.find
 
-    def counted(self: Matcher, name: str) -> int | None:
+    def count(self: Matcher, name: str) -> int | None:
         asked.append(name)
         return search(self, name)
 
-    monkeypatch.setattr(Matcher, "find", counted)
+    monkeypatch.setattr(Matcher, "find", count)
     prices = only("openai")
     for _ in range(2):
         assert prices.find("made-up") is None
         assert prices.find("gpt-4o") is not None
     assert asked == ["made-up", "gpt-4o"]
-    for number in range(3000):
+    for number in range(1024):
         prices.find(f"made-up-{number}")
-    assert prices._remembered.cache_info().currsize == 1024
+    asked.clear()
+    assert prices.find("gpt-4o") is not None
+    assert asked == ["gpt-4o"], "1,024 other names have taken its place"
+    asked.clear()
+    prices.find("x" * 256)
+    prices.find("x" * 256)
+    prices.find("x" * 257)
+    assert asked == ["x" * 256], "longer names are not looked up among the packaged ones"
 
 
-def test_a_rule_may_be_made_of_rules() -> None:
-    rule = Rule(ends_with=("-x",), every=((Rule(starts_with=("a",)), Rule(equals=("ab", "bb"), contains=("c",))),))
-    assert [name for name in ("ab", "bb", "abc", "a", "q-x") if rule.fits(name)] == ["ab", "abc", "q-x"]
+def test_an_override_of_a_long_name_counts() -> None:
+    name = "local-" + "x" * 300
+    prices = PriceList((), {"local-*": Price(1, 1), name: Price(2, 2)})
+    assert (prices.find(name), prices.find(name + "y")) == (Price(2, 2), Price(1, 1))
+
+
+def model(name: str, price: Price | None, *, contains: tuple[str, ...] = ()) -> PricedModel:
+    return PricedModel(name, Rule(equals=(name,), contains=contains), price)
+
+
+def test_a_reseller_that_names_a_model_exactly_comes_before_a_pattern_of_the_maker() -> None:
+    maker = Provider("maker", (model("m", Price(1, 1), contains=("/m",)),))
+    reseller = Provider("reseller", (model("maker/m", Price(2, 2)), model("m", Price(3, 3))))
+    prices = PriceList((maker, reseller), {})
+    assert [prices.find(name) for name in ("maker/m", "other/m", "m")] == [Price(2, 2), Price(1, 1), Price(1, 1)]
+
+
+def test_a_model_without_a_price_is_looked_for_at_the_next_provider() -> None:
+    first = Provider("first", (model("m", None), model("m", Price(1, 1))))
+    second = Provider("second", (model("m", Price(2, 2)),))
+    assert PriceList((first, second), {}).find("m") == Price(2, 2)
+    assert PriceList((first,), {}).find("m") is None
 
 
 # The table
@@ -219,7 +233,7 @@ GOOD = {"input": 1, "output": 1}
     [
         ([], "prices"),
         ({"": GOOD}, "name"),
-        ({"m": GOOD, "M": GOOD}, "prices.M: is there twice"),
+        ({"m": GOOD, "M": GOOD}, "prices.M: appears twice"),
         ({"m": 1}, "prices.m: must be a table"),
         ({"m": {**GOOD, "tiers": 1}}, "prices.m.tiers: is not one of"),
         ({"m": {"input": 1}}, "prices.m.output: is missing"),
@@ -228,6 +242,7 @@ GOOD = {"input": 1, "output": 1}
             ({"m": {**GOOD, "cached_input": bad}}, "prices.m.cached_input: must")
             for bad in (True, "1", None, 0.5, -1, 10**7)
         ],
+        ({3: GOOD}, "name"),
         *[
             ({"m": {**GOOD, "cached_input": Decimal(bad)}}, "prices.m.cached_input: must")
             for bad in ("-0.1", "0.0000001", "1E-999999", "1E+999999", "nan", "snan", "inf", "-inf")
@@ -238,118 +253,3 @@ def test_what_is_no_price_is_refused_by_name(table: object, said: str) -> None:
     with pytest.raises(ValueError, match="prices") as caught:
         read_price_table(table)
     assert said in str(caught.value)
-
-
-# The file, held against where it comes from
-
-
-def test_the_file_is_what_the_script_makes() -> None:
-    spec = importlib.util.spec_from_file_location("make_prices", ROOT / "scripts" / "make_prices.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    made = script.make(datetime.date.fromisoformat(the_file().as_of))
-    assert made.data.splitlines() == packaged_prices().splitlines()
-    assert made.data == packaged_prices()
-    assert made.priced > 1000
-
-
-@pytest.fixture
-def genai() -> Any:
-    import genai_prices
-
-    return genai_prices
-
-
-@pytest.fixture
-def their_provider(genai: Any) -> Callable[[str], Any]:
-    known = {provider.id: provider for provider in genai.data_snapshot.get_snapshot().providers}
-    return known.__getitem__
-
-
-@pytest.fixture
-def their_cost(genai: Any, their_provider: Any) -> Callable[[str, str, Usage], tuple[Fraction, bool]]:
-    """Micro-dollars, and whether their prices are whole micro-dollars for a million model tokens."""
-    # At this hour no provider has a price of its own.
-    quiet = datetime.datetime.fromisoformat(f"{the_file().as_of}T18:00:00+00:00")
-
-    def cost(provider: str, model: str, usage: Usage) -> tuple[Fraction, bool]:
-        (meant,) = (each for each in their_provider(provider).models if each.id == model)
-        asked = genai.Usage(
-            input_tokens=usage.prompt_tokens,
-            output_tokens=usage.completion_tokens,
-            cache_read_tokens=usage.cached_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            input_audio_tokens=usage.audio_prompt_tokens,
-            output_audio_tokens=usage.audio_completion_tokens,
-            cache_audio_read_tokens=0,
-        )
-        found = meant.calc_price(asked, their_provider(provider), genai_request_timestamp=quiet)
-        prices = [price for each in vars(found.model_price).values() for price in _amounts(each)]
-        return Fraction(found.total_price) * 10**6, all(price * 10**6 % 1 == 0 for price in prices)
-
-    return cost
-
-
-def _amounts(price: Any) -> list[Decimal]:
-    if price is None or isinstance(price, Decimal):
-        return [] if price is None else [price]
-    return [price.base, *(tier.price for tier in price.tiers)]
-
-
-def some_usages(price: Price, draw: random.Random) -> Iterator[Usage]:
-    def usage(prompt: int, *, details: bool) -> Usage:
-        cuts = sorted(draw.randint(0, prompt) for _ in range(3)) if details else [0, 0, 0]
-        completion = draw.randint(0, 50_000)
-        return Usage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            cached_tokens=cuts[0],
-            cache_write_tokens=cuts[1] - cuts[0],
-            audio_prompt_tokens=cuts[2] - cuts[1],
-            audio_completion_tokens=draw.randint(0, completion) if details else 0,
-        )
-
-    yield Usage()
-    yield Usage(prompt_tokens=1, completion_tokens=1)
-    borders = [tier.above + off for tier in price.tiers for off in (-1, 0, 1)]
-    for prompt in (draw.randint(0, 5000), draw.randint(0, 2_000_000), *borders):
-        yield usage(prompt, details=False)
-        yield usage(prompt, details=True)
-
-
-@pytest.mark.parametrize("provider", the_file().providers, ids=lambda provider: provider.id)
-def test_every_model_costs_what_genai_prices_says(provider: Provider, their_cost: Any) -> None:
-    priced = [(model.id, model.price) for model in provider.models if model.price is not None]
-    assert priced
-    for model, price in priced:
-        for usage in some_usages(price, random.Random(f"{provider.id} {model}")):
-            theirs, is_whole = their_cost(provider.id, model, usage)
-            if is_whole:
-                assert price.cost(usage) == ceil(theirs), (model, usage)
-            else:  # a price such as 0.04166666: rounded up, by less than a micro-dollar for a million model tokens
-                surplus = price.cost(usage) - theirs
-                assert -1 <= surplus <= 1 + Fraction(usage.total_tokens, 10**6), (model, usage)
-
-
-def texts(rule: Rule) -> Iterator[str]:
-    yield from (*rule.equals, *rule.starts_with, *rule.ends_with, *rule.contains, *(start for start, _ in rule.regex))
-    for group in rule.every:
-        for part in group:
-            yield from texts(part)
-
-
-ENDS = ("", "", "-20251211", "-2025-12-11", "-20250231", "-tts", "-latest", ":free", "x")
-
-
-@pytest.mark.parametrize("provider", the_file().providers, ids=lambda provider: provider.id)
-def test_names_mean_the_models_that_genai_prices_takes_them_for(provider: Provider, their_provider: Any) -> None:
-    prices = {model.id: model.price for model in provider.models}
-    ours, theirs = only(provider.id), their_provider(provider.id)
-    draw = random.Random(provider.id)
-    for model in provider.models:
-        for text in sorted({model.id, *texts(model.match)}):
-            name = draw.choice(("", "", "", "us.", "x")) + draw.choice((text, text.upper())) + draw.choice(ENDS)
-            expected = theirs.find_model(name)
-            assert ours.find(name) == (expected and prices[expected.id]), name
