@@ -5,6 +5,10 @@ PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes --only-binary 
 # blockbuster needs forbiddenfruit, which is published as source alone.
 TEST_PIP_FLAGS := $(PIP_FLAGS) --no-binary forbiddenfruit
 
+# What needs no server: everything else takes sockets or processes.
+FAST := $(addprefix tests/,admin audit auth config core inference limits observability providers/echo storage tokens usage) \
+  tests/http/test_params.py tests/http/test_path_validation.py
+
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,8 +27,14 @@ $(VENV)/test.stamp: requirements/test.txt
 run: $(VENV)/run.stamp  ## start the gateway on 127.0.0.1:8000
 	@exec $(BIN)/python -m gateway
 
-test: $(VENV)/test.stamp  ## every test
-	@$(BIN)/python -m pytest -n 2
+test: $(VENV)/test.stamp  ## every test, and how much of the code they reach
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(BIN)/coverage run -m pytest -n 2
+	@$(BIN)/coverage combine -q && $(BIN)/coverage json -q -o .cache/coverage/report.json
+	@$(BIN)/python scripts/coverage_gate.py .cache/coverage/report.json
+
+test-fast: $(VENV)/test.stamp  ## units and contracts, in less than a minute
+	@$(BIN)/python -m pytest -n 2 -m "not campaign" $(FAST)
 
 lint: $(VENV)/test.stamp  ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/ruff check .
@@ -32,9 +42,8 @@ lint: $(VENV)/test.stamp  ## ruff, mypy --strict, the architecture tests
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_architecture.py
 
-coverage: $(VENV)/test.stamp  ## the tests, with branch coverage
-	@$(BIN)/coverage run -m pytest
-	@$(BIN)/coverage report --skip-covered
+mutate: $(VENV)/test.stamp  ## change the code and see whether a test fails (ARGS=gateway/limits/limiter.py)
+	@$(BIN)/python scripts/mutate.py $(ARGS)
 
 campaign: $(VENV)/test.stamp  ## the long runs: damage, crashes, aborts, at full length
 	@GATEWAY_TEST_CAMPAIGN=full $(BIN)/python -m pytest -m campaign --timeout 3600
@@ -60,4 +69,4 @@ lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 clean:  ## remove what make made
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.PHONY: help run test lint coverage campaign acceptance bench-quick bench-admission prices lock clean
+.PHONY: help run test test-fast lint mutate campaign acceptance bench-quick bench-admission prices lock clean

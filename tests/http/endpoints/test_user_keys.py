@@ -1,27 +1,12 @@
 """The one key of an e-mail address: what may be asked for it, and how often a token was used."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.tokens import cache
-from tests.http.endpoints.test_tokens import Api
-from tests.support.gateway import KEY, running_gateway
 from tests.support.reply import check_error
-from tests.support.tokens import Clock
-
-ANN, BOB = "ann@example.com", "bob@example.com"
-INVALID = "invalid_request_error"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    clock = Clock()
-    async with running_gateway(tmp_path, app_options={"clock": clock}, FREEGPT_API_KEY=KEY,
-                               GATEWAY_DATA_DIR=str(tmp_path / "data")) as gateway:  # fmt: skip
-        yield Api(gateway, clock, tmp_path)
+from tests.support.token_api import ANN, BOB, INVALID, TokenApi
 
 
 @pytest.mark.parametrize(
@@ -36,25 +21,25 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         ({"email": ANN, "keyName": "x"}, "keyName"),
     ],
 )
-async def test_what_is_no_wish_for_a_key(api: Api, body: Any, param: str) -> None:
-    reply = await api.ask("POST", "/api/user/key", body)
+async def test_what_is_no_wish_for_a_key(api: TokenApi, body: Any, param: str) -> None:
+    reply = await api.request("POST", "/api/user/key", body)
     assert (reply.status, reply.json()["error"]["param"]) == (400, param)
     assert "null" not in reply.json()["error"]["message"]
     assert not api.path.exists()
 
 
-async def test_a_key_needs_no_name(api: Api) -> None:
-    made = await api.done("POST", "/api/user/key", {"email": ANN})
+async def test_a_key_needs_no_name(api: TokenApi) -> None:
+    made = await api.call("POST", "/api/user/key", {"email": ANN})
     assert made["key"].startswith(made["keyPrefix"])
-    told = (await api.done("GET", f"/api/user/key/{ANN}"))["keyPreference"]
+    told = (await api.call("GET", f"/api/user/key/{ANN}"))["keyPreference"]
     assert (told["hasKey"], told["keyName"], told["keyPrefix"]) == (True, "API key", made["keyPrefix"])
 
 
-async def test_a_new_key_keeps_what_the_old_one_was_held_to(api: Api) -> None:
+async def test_a_new_key_keeps_what_the_old_one_was_held_to(api: TokenApi) -> None:
     limited = {"prefix": "sk_live_", "owner": ANN, "models": ["m"], "limits": {"rpm": 5}, "expires_in": "30d"}
-    old = await api.made(**limited)
-    await api.done("POST", "/api/user/key", {"email": ANN})
-    tokens = {token["id"]: token for token in (await api.done("GET", "/api/tokens"))["tokens"]}
+    old = await api.create(**limited)
+    await api.call("POST", "/api/user/key", {"email": ANN})
+    tokens = {token["id"]: token for token in (await api.call("GET", "/api/tokens"))["tokens"]}
     assert tokens.pop(old["id"])["status"] == "revoked"
     (new,) = tokens.values()
     assert [new[name] for name in ("owner", "models", "limits", "expires_at")] == [
@@ -62,51 +47,54 @@ async def test_a_new_key_keeps_what_the_old_one_was_held_to(api: Api) -> None:
     ]
 
 
-async def test_a_key_that_has_expired_holds_its_successor_to_nothing(api: Api) -> None:
-    await api.made(prefix="sk_live_", owner=ANN, models=["m"], expires_in="1h")
+async def test_a_key_that_has_expired_holds_its_successor_to_nothing(api: TokenApi) -> None:
+    await api.create(prefix="sk_live_", owner=ANN, models=["m"], expires_in="1h")
     api.clock.now += 3600
-    assert (await api.done("GET", f"/api/user/key/{ANN}"))["keyPreference"]["hasKey"] is False
-    made = await api.done("POST", "/api/user/key", {"email": ANN})
-    assert (await api.done("GET", "/api/me", held=made["key"]))["models"] is None
+    assert (await api.call("GET", f"/api/user/key/{ANN}"))["keyPreference"]["hasKey"] is False
+    made = await api.call("POST", "/api/user/key", {"email": ANN})
+    assert (await api.call("GET", "/api/me", secret=made["key"]))["models"] is None
 
 
-async def test_a_key_can_be_ended_once(api: Api) -> None:
-    await api.done("POST", "/api/user/key", {"email": ANN})
-    assert (await api.done("DELETE", f"/api/user/key/{ANN}"))["success"] is True
-    check_error(await api.ask("DELETE", f"/api/user/key/{ANN}"), 404, INVALID, "key_not_found")
+async def test_a_key_can_be_ended_once(api: TokenApi) -> None:
+    await api.call("POST", "/api/user/key", {"email": ANN})
+    assert (await api.call("DELETE", f"/api/user/key/{ANN}"))["success"] is True
+    check_error(await api.request("DELETE", f"/api/user/key/{ANN}"), 404, INVALID, "key_not_found")
 
 
-async def test_a_test_token_makes_no_key_that_reaches_a_model(api: Api) -> None:
-    tester = await api.made(owner=ANN, prefix="sk_test_")
-    reply = await api.ask("POST", "/api/user/key", {"email": ANN}, tester["token"])
+async def test_a_test_token_makes_no_key_that_reaches_a_model(api: TokenApi) -> None:
+    tester = await api.create(owner=ANN, prefix="sk_test_")
+    reply = await api.request("POST", "/api/user/key", {"email": ANN}, tester["token"])
     assert check_error(reply, 403, "permission_error", "insufficient_permissions")["param"] == "prefix"
 
 
-async def test_how_often_a_token_and_its_replaced_secret_were_used(api: Api) -> None:
-    made = await api.made(name="busy")
-    await api.done("POST", f"/api/tokens/{made['id']}/rotate", {"grace": "1h"})
+async def test_how_often_a_token_and_its_replaced_secret_were_used(api: TokenApi) -> None:
+    made = await api.create(name="busy")
+    await api.call("POST", f"/api/tokens/{made['id']}/rotate", {"grace": "1h"})
     for _ in range(3):
-        await api.ask("GET", "/v1/models", held=made["token"])
+        await api.request("GET", "/v1/models", secret=made["token"])
     await api.gateway.flush_last_used()
-    told = await api.done("GET", f"/api/tokens/{made['id']}/usage")
+    told = await api.call("GET", f"/api/tokens/{made['id']}/usage")
     assert (told["id"], told["name"], told["usage_count"]) == (made["id"], "busy", 3)
     (old,) = told["previous_secrets"]
     assert (old["prefix"], old["usage_count"], old["last_used_from"]) == (made["prefix"], 3, "127.0.0.1")
-    stranger = await api.made(owner=BOB)
+    stranger = await api.create(owner=BOB)
     check_error(
-        await api.ask("GET", f"/api/tokens/{made['id']}/usage", held=stranger["token"]), 404, INVALID, "token_not_found"
+        await api.request("GET", f"/api/tokens/{made['id']}/usage", secret=stranger["token"]),
+        404,
+        INVALID,
+        "token_not_found",
     )
 
 
 async def test_a_secret_that_cannot_be_looked_up_is_not_called_revoked(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: TokenApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file may come back, and with it the token."""
     monkeypatch.setattr(cache, "GONE_SECONDS", 0.0)
-    made = await api.made()
+    made = await api.create()
     api.path.rename(api.folder / "away")
     await api.gateway.refresh_tokens()
     await api.gateway.refresh_tokens()
     for body, path in (({"token": made["token"]}, "/api/tokens/revoke"), ({"name": "x"}, "/api/tokens")):
-        check_error(await api.ask("POST", path, body), 503, "server_error", "store_unavailable")
+        check_error(await api.request("POST", path, body), 503, "server_error", "store_unavailable")
     assert not api.path.exists(), "nor is a new file begun in its place"
