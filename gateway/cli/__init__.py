@@ -1,1 +1,1 @@
-"""The command lines: `serve` is `gateway`, `tokens` is `token_manager.py`."""
+"""The command lines: ``serve`` is ``gateway``, ``tokens`` is ``token_manager.py``."""

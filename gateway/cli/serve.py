@@ -1,4 +1,4 @@
-"""``python -m gateway``: read the settings, say what is going to happen, serve."""
+"""The command ``gateway``: loads and checks the settings, prints a banner and serves."""
 
 import argparse
 import contextlib
@@ -29,25 +29,25 @@ EXIT_CONFIGURATION = 78
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until a signal stops it. Returns the exit code: 0 stopped, 1 cannot listen, 78 invalid configuration."""
     arguments = _parser().parse_args(argv)
     try:
         require_c_parser()
-        found = _load(arguments)
+        loaded = _load_settings(arguments)
     except (ConfigurationError, ParserMissing) as error:
         print(f"The configuration cannot be used:\n{_indented(str(error))}", file=sys.stderr)
         return EXIT_CONFIGURATION
     if arguments.check:
         print("The configuration is good.")
         return 0
-    log.configure(found.log_format, found.log_level, found.secrets)
+    log.configure(loaded.log_format, loaded.log_level, loaded.secrets)
     try:
-        listener = worker.bind(found.host, found.port)
+        listener = worker.bind(loaded.host, loaded.port)
     except (OSError, UnicodeError) as error:
-        print(
-            f"Cannot listen on {found.host}:{found.port}: {getattr(error, 'strerror', None) or error}", file=sys.stderr
-        )
+        reason = getattr(error, "strerror", None) or error
+        print(f"Cannot listen on {loaded.host}:{loaded.port}: {reason}", file=sys.stderr)
         return EXIT_FAILED
-    return _serve(found, listener)
+    return _serve(loaded, listener)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,36 +67,36 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
     return {f"GATEWAY_{name.upper()}": value for name in named if (value := getattr(arguments, name)) is not None}
 
 
-def _load(arguments: argparse.Namespace) -> Settings:
-    """The settings, and a first look at what they name: a mistake there ends the start, not the first request.
+def _load_settings(arguments: argparse.Namespace) -> Settings:
+    """Returns the settings after a check of the files and names in them. Raises ConfigurationError with all problems.
 
-    Raises ConfigurationError with everything that is wrong.
+    A mistake there must end the start, not the first request.
     """
     problems: list[Problem] = []
     try:
-        found = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
+        loaded = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
     except ConfigurationError as error:
         problems += error.problems
-        with contextlib.suppress(ConfigurationError):  # what is wrong there is among the problems already
-            problems += _problems_with_tokens(settings.data_paths(os.environ, arguments.env_file).tokens_file)
+        with contextlib.suppress(ConfigurationError):  # its problems are among those already
+            problems += _token_file_problems(settings.data_paths(os.environ, arguments.env_file).tokens_file)
         raise ConfigurationError(problems) from None
-    problems += _problems_with_tokens(found.tokens_file)
+    problems += _token_file_problems(loaded.tokens_file)
     try:
-        read_price_table(found.prices)
+        read_price_table(loaded.prices)
     except ValueError as error:
         problems.append(Problem("GATEWAY_CONFIG", str(error)))
     try:
-        registry.find(found.backend)
+        registry.find(loaded.backend)
     except registry.UnknownProvider as error:
         problems.append(Problem("GATEWAY_BACKEND", str(error)))
     if problems:
         raise ConfigurationError(problems)
-    return found
+    return loaded
 
 
-def _problems_with_tokens(path: Path) -> list[Problem]:
+def _token_file_problems(path: Path) -> list[Problem]:
     if path.is_symlink() and not path.exists():
-        # Perhaps a volume that is not mounted yet: no reason to be open.
+        # Perhaps a volume is not mounted yet. Without the file the gateway would serve in open mode.
         return [Problem("GATEWAY_TOKENS_FILE", f"{path} is a link that leads nowhere")]
     try:
         JsonTokenFile(path).read()
@@ -107,29 +107,32 @@ def _problems_with_tokens(path: Path) -> list[Problem]:
     return []
 
 
-def _serve(found: Settings, listener: socket.socket) -> int:
+def _serve(loaded: Settings, listener: socket.socket) -> int:
     address = _address(listener)
-    shared = WorkerShared.new(found.workers)
+    shared = WorkerShared.new(loaded.workers)
 
     def announce(app: App) -> None:
-        _settle_collector()
-        _print_banner(found, app, address)
+        _tune_garbage_collector()
+        _print_banner(loaded, app, address)
 
-    if found.workers == 1:
-        worker.run(found, listener, shared, announce)
+    if loaded.workers == 1:
+        worker.run(loaded, listener, shared, announce)
         return 0
     supervisor = os.getpid()
 
     def work(number: int) -> None:
-        ready = announce if number == 0 else lambda app: _settle_collector()
-        worker.run(found, listener, shared._replace(worker=number), ready, supervisor)
+        on_ready = announce if number == 0 else lambda _app: _tune_garbage_collector()
+        worker.run(loaded, listener, shared._replace(worker=number), on_ready, supervisor)
 
-    return Supervisor(work, found.workers, found.drain_seconds).run()
+    return Supervisor(work, loaded.workers, loaded.drain_seconds).run()
 
 
-def _settle_collector() -> None:
-    """What start-up made lives for ever: the collector need not look at it again. And a request makes few circles, so it
-    need not look every seven hundred objects either: that alone took a thirtieth of all time."""
+def _tune_garbage_collector() -> None:
+    """Makes the garbage collector skip the objects that exist now, and run less often.
+
+    What start-up created lives as long as the process. A request creates few reference cycles, and a collection after every
+    700 new objects, Python's default, took three per cent of all time.
+    """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
@@ -139,28 +142,29 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _print_banner(found: Settings, app: App, address: str) -> None:
-    command = _next_command(app.mode, app.backend_name, address)
-    if log.wants_json(found.log_format, sys.stderr):
+def _print_banner(loaded: Settings, app: App, address: str) -> None:
+    command = _example_command(app.mode, app.backend_name, address)
+    if log.wants_json(loaded.log_format, sys.stderr):
         logging.getLogger("gateway").info(
             "serving",
             extra={"mode": app.mode.value, "backend": app.backend_name, "address": address, "try": command},
         )
         return
     backend = app.backend_name
-    if found.backend == "echo":
+    if loaded.backend == "echo":
         backend += "  (offline: answers with what you say; set GATEWAY_UPSTREAM_URL to use a model)"
     lines = [
         f"gateway {__version__}",
         f"  address  {address}",
         f"  mode     {app.mode.value}" + ("  (no keys yet: loopback only)" if app.mode is Mode.OPEN else ""),
-        f"  backend  {backend}" + (f"  -> {found.upstream_url}" if found.upstream_url else ""),
+        f"  backend  {backend}" + (f"  -> {loaded.upstream_url}" if loaded.upstream_url else ""),
         f"  try      {command}",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def _next_command(mode: Mode, backend: str, address: str) -> str:
+def _example_command(mode: Mode, backend: str, address: str) -> str:
+    """Returns a command that sends the first request."""
     key = "" if mode is Mode.OPEN else " -H 'Authorization: Bearer YOUR_KEY'"
     if backend != "echo":
         return f"curl {address}/v1/models{key}"

@@ -1,1 +1,1 @@
-"""The settings: `settings` lists them, `sources` reads them, `parsers` checks each value."""
+"""Reads the configuration: ``settings`` has the list of settings, ``sources`` reads them, ``parsers`` turns text into values."""

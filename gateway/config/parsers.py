@@ -1,4 +1,7 @@
-"""Texts to values: one function a kind of setting. Each raises ValueError with a sentence that says the mend."""
+"""Parses settings: one function for each kind, from text to a value.
+
+Each raises ValueError with a phrase that says what the value must be; the caller puts the name of the setting before it.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,10 +20,12 @@ _OFF = frozenset({"off", "false", "no", "0"})
 
 
 def text(value: str) -> str:
+    """Returns the text itself."""
     return value
 
 
 def path(value: str) -> Path:
+    """Returns a path; ``~`` at its beginning is a home folder. Raises ValueError."""
     if "\0" in value:
         raise ValueError("holds a NUL")
     try:
@@ -30,13 +35,14 @@ def path(value: str) -> Path:
 
 
 def key(value: str) -> str | None:
-    """A secret that fits into a header. Empty is None."""
+    """Returns a secret that fits into a header, None where it is empty. Raises ValueError."""
     if value and not validators.is_secret_text(value):
         raise ValueError(f"must be printable ASCII without spaces, {validators.MAX_SECRET_LENGTH} characters at most")
     return value or None
 
 
 def whole_number(value: str, low: int, high: int) -> int:
+    """Returns a whole number from ``low`` to ``high``. Raises ValueError."""
     number = validators.parse_whole_number(value, low, high)
     if number is None:
         raise ValueError(f"must be a whole number from {low} to {high}, not {value!r}")
@@ -44,51 +50,60 @@ def whole_number(value: str, low: int, high: int) -> int:
 
 
 def port(value: str) -> int:
+    """Returns the number of a port, 0 for any free one. Raises ValueError."""
     return whole_number(value, 0, 65535)
 
 
 def workers(value: str) -> int:
+    """Returns a number of processes. Raises ValueError."""
     return whole_number(value, 1, 256)
 
 
 def days(value: str) -> int:
+    """Returns a number of days, 0 to a hundred years. Raises ValueError."""
     return whole_number(value, 0, 36_500)
 
 
 def queue_size(value: str) -> int:
+    """Returns a number of waiting requests. Raises ValueError."""
     return whole_number(value, 0, 1_000_000)
 
 
 def tokens(value: str) -> int:
+    """Returns a number of a model's tokens. Raises ValueError."""
     return whole_number(value, 1, 1_000_000)
 
 
 def positive(value: str) -> float:
+    """Returns a finite number above 0. Raises ValueError."""
     return _number(value, "must be a number above 0", lambda number: number > 0)
 
 
 def not_negative(value: str) -> float:
+    """Returns a finite number, 0 or above. Raises ValueError."""
     return _number(value, "must be a number, 0 or above", lambda number: number >= 0)
 
 
-def _number(value: str, rule: str, holds: Callable[[float], bool]) -> float:
+def _number(value: str, rule: str, is_allowed: Callable[[float], bool]) -> float:
     try:
         number = float(value)
     except ValueError:
         raise ValueError(f"{rule}, not {value!r}") from None
-    if not (math.isfinite(number) and holds(number)):
+    if not (math.isfinite(number) and is_allowed(number)):
         raise ValueError(f"{rule}, not {value!r}")
     return number
 
 
 def switch(value: str) -> bool:
-    word = value.lower()
-    if word not in _ON | _OFF:
+    """Returns True for on, true, yes and 1, False for off, false, no and 0, in any case. Raises ValueError."""
+    lower = value.lower()
+    if lower not in _ON | _OFF:
         raise ValueError(f"must be on or off, not {value!r}")
-    return word in _ON
+    return lower in _ON
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
+    """Returns a parser that takes one of the allowed words in any case, and raises ValueError for others."""
     check = validators.one_of(*allowed)
 
     def parse(value: str) -> str:
@@ -101,7 +116,10 @@ def one_of(*allowed: str) -> Callable[[str], str]:
 
 
 def url(value: str) -> str | None:
-    """An http(s) URL without query, fragment or credentials; no slash at its end. Empty is None."""
+    """Returns an http(s) URL without query, fragment or credentials, without a slash at its end; None where it is empty.
+
+    Raises ValueError.
+    """
     if not value:
         return None
     rule = "must be an http or https URL such as http://127.0.0.1:11434/v1"
@@ -120,7 +138,7 @@ def url(value: str) -> str | None:
 
 
 def aliases(value: str) -> Mapping[str, str]:
-    """``a=b,c=d``: the name clients use = the name upstream."""
+    """Returns the names that clients use with the upstream's names, from ``a=b,c=d``. Raises ValueError."""
     found: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in value.split(","))):
         name, equals, target = (part.strip() for part in pair.partition("="))
@@ -133,6 +151,7 @@ def aliases(value: str) -> Mapping[str, str]:
 
 
 def networks(value: str) -> tuple[Network, ...]:
+    """Returns networks, from CIDRs with commas between them. Raises ValueError."""
     try:
         return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
     except ValueError as error:
@@ -140,7 +159,7 @@ def networks(value: str) -> tuple[Network, ...]:
 
 
 def origins(value: str) -> frozenset[str]:
-    """``https://host[:port]``, exactly as browsers send it."""
+    """Returns origins in lower case, from ``https://host[:port]`` with commas between them. Raises ValueError."""
     found = [part.strip().rstrip("/") for part in value.split(",") if part.strip()]
     for origin in found:
         parts = urlsplit(origin)
@@ -150,7 +169,7 @@ def origins(value: str) -> frozenset[str]:
 
 
 def from_toml(value: Any) -> str:
-    """A TOML value in the text form that the environment would have used."""
+    """Returns a TOML value in the form of text that the environment would have used."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, dict):

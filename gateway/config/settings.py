@@ -1,7 +1,7 @@
-"""The settings: what can be set, where each comes from, and every problem in one go.
+"""Loads and checks the settings, and reports every problem at once.
 
-Sources, the earlier winning: the process environment, ``.env``, the TOML file named by ``GATEWAY_CONFIG``. The table
-below is the single list; ``.env.example`` and the README are tested against it.
+Sources, the first one wins: the process environment, ``.env``, the TOML file that ``GATEWAY_CONFIG`` names. ``SPECS`` is the
+only list of settings; ``.env.example`` and the README are tested against it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from gateway.config import parsers as parse
 from gateway.config.parsers import Network
-from gateway.config.sources import CONFIG, Problem, Spec, Specs, read_env_file, read_toml, refuse_unknown, text_of
+from gateway.config.sources import CONFIG, Problem, Spec, Specs, read_env_file, read_text, read_toml, refuse_unknown
 
 __all__ = ["SPECS", "ConfigurationError", "DataPaths", "Problem", "Settings", "data_paths", "load"]
 
 
 class ConfigurationError(Exception):
-    """The configuration cannot be used. Exit code 78."""
+    """Tells what is wrong with the configuration. Exit code 78."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -27,7 +27,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be configured, checked. Times in seconds."""
+    """Holds the values of all settings. Times in seconds."""
 
     environment_key: str | None
     host: str
@@ -42,7 +42,7 @@ class Settings:
     completion_tokens: int
     stream_usage: bool
     prices: Any
-    """The table of prices as the TOML file has it; ``usage.pricing`` reads it."""
+    """The table of prices as it is in the TOML file; ``usage.pricing`` checks it."""
     backend: str
     upstream_url: str | None
     upstream_api_key: str | None
@@ -61,7 +61,7 @@ class Settings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The configured secrets, for the log to mask."""
+        """The configured secrets, which the log must not show."""
         return tuple(secret for secret in (self.environment_key, self.upstream_api_key) if secret)
 
 
@@ -126,7 +126,7 @@ def load(
     env_file: Path | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read and check the settings.
+    """Returns the settings of this process.
 
     ``env_file`` is ``.env`` in the working directory unless named; ``overrides`` come from the command line and win.
     Raises ConfigurationError with every problem found.
@@ -138,25 +138,25 @@ def load(
     if config := sources.get(CONFIG):
         found, prices = read_toml(Path(config), _BY_NAME, problems)
         sources = {**found, **sources}
-    texts = {spec.name: text_of(spec, sources, problems) for spec in SPECS}
+    texts = {spec.name: read_text(spec, sources, problems) for spec in SPECS}
     values = {spec.name: _value(spec, texts[spec.name], problems) for spec in SPECS}
-    _check_together(values, problems)
+    _check_combinations(values, problems)
     if problems:
         raise ConfigurationError(problems)
     return _settings(values, prices)
 
 
 class DataPaths(NamedTuple):
-    """Where things lie."""
+    """Holds where the gateway's files are."""
 
     tokens_file: Path
     data_dir: Path
 
 
 def data_paths(environ: Mapping[str, str], env_file: Path | None = None) -> DataPaths:
-    """These two alone: whoever has to revoke a token now is not to be held up by another setting's mistake.
+    """Returns the paths alone. Raises ConfigurationError for problems with these two settings.
 
-    Raises ConfigurationError.
+    Nothing else is checked: a mistake in another setting must not keep anybody from revoking a token.
     """
     problems: list[Problem] = []
     sources = {**read_env_file(env_file, _BY_NAME, problems), **environ}
@@ -177,15 +177,16 @@ def _value(spec: Spec, text: str, problems: list[Problem]) -> Any:
         return None
 
 
-def _check_together(values: dict[str, Any], problems: list[Problem]) -> None:
+def _check_combinations(values: dict[str, Any], problems: list[Problem]) -> None:
+    """Fills in the defaults that depend on other settings, and reports settings that do not go together."""
     if not values["GATEWAY_BACKEND"]:
         values["GATEWAY_BACKEND"] = "openai" if values["GATEWAY_UPSTREAM_URL"] else "echo"
     if values["GATEWAY_COUNTERS"] == "auto":
         values["GATEWAY_COUNTERS"] = "memory" if values["GATEWAY_WORKERS"] == 1 else "sqlite"
     elif values["GATEWAY_COUNTERS"] == "memory" and (values["GATEWAY_WORKERS"] or 1) > 1:
         problems.append(Problem("GATEWAY_COUNTERS", "memory is for one worker; several need sqlite"))
-    is_complained_of = any(problem.setting == "GATEWAY_UPSTREAM_URL" for problem in problems)
-    if values["GATEWAY_BACKEND"] == "openai" and not values["GATEWAY_UPSTREAM_URL"] and not is_complained_of:
+    has_problem = any(problem.setting == "GATEWAY_UPSTREAM_URL" for problem in problems)
+    if values["GATEWAY_BACKEND"] == "openai" and not values["GATEWAY_UPSTREAM_URL"] and not has_problem:
         complaint = "is needed by the backend `openai`, for example http://127.0.0.1:11434/v1"
         problems.append(Problem("GATEWAY_UPSTREAM_URL", complaint))
 

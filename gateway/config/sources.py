@@ -1,5 +1,7 @@
-"""Where settings come from: the environment, ``.env``, a TOML file. What cannot be read is a problem that is noted, so that
-all of them are told in one go."""
+"""Reads the sources of settings: the environment, ``.env``, a TOML file.
+
+What is wrong is appended to a list of problems instead of raised, so that all problems are reported at once.
+"""
 
 import difflib
 import io
@@ -18,7 +20,7 @@ _PRICES = "prices"
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with the configuration, and how to mend it."""
+    """Describes one thing that is wrong with the configuration, and how to fix it."""
 
     setting: str
     complaint: str
@@ -28,7 +30,7 @@ class Problem(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """One row of the settings table."""
+    """Describes one setting; ``default`` is text like any other value, and is parsed like it."""
 
     name: str
     default: str
@@ -42,13 +44,14 @@ Specs = Mapping[str, Spec]
 
 
 class Toml(NamedTuple):
-    """What a TOML file says: settings in text form, and the table of prices as it stands there."""
+    """Holds the content of a TOML file: settings as text, and the table of prices as it was read."""
 
     settings: dict[str, str]
     prices: Any
 
 
 def read_env_file(named: Path | None, specs: Specs, problems: list[Problem]) -> dict[str, str]:
+    """Returns the variables of an env file: of ``named``, which must exist, or of ``.env``, which may be absent."""
     path = named or Path(".env")
     if named is not None and not path.is_file():
         problems.append(Problem("--env-file", f"{path} is not a file"))
@@ -61,10 +64,10 @@ def read_env_file(named: Path | None, specs: Specs, problems: list[Problem]) -> 
         problems.append(Problem(str(path), f"cannot be read: {error}"))
         return {}
     found: dict[str, str] = {}
-    # Values are taken literally: a secret may hold "${".
+    # Values are taken literally, because a secret may contain "${".
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key in specs and binding.value is None):
-            # Passed over, a key with a slip in it would leave the gateway open.
+            # If this were ignored, a mistake in the line with the key would leave the gateway open.
             problems.append(Problem(f"{path}, line {binding.original.line}", "is not NAME=value"))
         elif binding.key is not None and binding.value is not None:
             found[binding.key] = binding.value
@@ -72,9 +75,12 @@ def read_env_file(named: Path | None, specs: Specs, problems: list[Problem]) -> 
 
 
 def read_toml(path: Path, specs: Specs, problems: list[Problem]) -> Toml:
-    """TOML keys are the settings' names in lower case, without ``GATEWAY_``. Secrets do not belong there."""
+    """Returns the content of a TOML file. Its keys are the settings' names in lower case, without ``GATEWAY_``.
+
+    Secrets are not accepted there.
+    """
     try:
-        # Money is not to be rounded on its way.
+        # Prices must not be rounded to binary fractions.
         document = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         problems.append(Problem(CONFIG, f"{path}: {error}"))
@@ -91,23 +97,25 @@ def read_toml(path: Path, specs: Specs, problems: list[Problem]) -> Toml:
 
 
 def refuse_unknown(sources: Mapping[str, str], specs: Specs, problems: list[Problem]) -> None:
+    """Reports every name that looks like a setting and is not one: a misspelt setting would not have its effect."""
     known = {*specs, CONFIG} | {f"{spec.name}_FILE" for spec in specs.values() if spec.secret}
     for name in sorted(sources):
-        is_slip = name.upper() not in known and difflib.get_close_matches(
+        is_misspelt = name.upper() not in known and difflib.get_close_matches(
             name.upper(), ("FREEGPT_API_KEY",), cutoff=0.85
         )
-        if name not in known and (name.upper().startswith("GATEWAY_") or is_slip):
+        if name not in known and (name.upper().startswith("GATEWAY_") or is_misspelt):
             problems.append(Problem(name, "is not a setting" + _nearest(name, specs)))
 
 
 def _nearest(name: str, specs: Specs) -> str:
-    # Without the common beginning, by which everything resembles everything.
+    # The common prefix would make every name similar to every other.
     ends = {known.removeprefix("GATEWAY_"): known for known in specs}
     near = difflib.get_close_matches(name.upper().removeprefix("GATEWAY_"), list(ends), n=1)
     return f"; did you mean {ends[near[0]]}?" if near else "; see .env.example for the list"
 
 
-def text_of(spec: Spec, sources: Mapping[str, str], problems: list[Problem]) -> str:
+def read_text(spec: Spec, sources: Mapping[str, str], problems: list[Problem]) -> str:
+    """Returns a setting's text, for a secret also from the file that ``NAME_FILE`` names; empty where it is not set."""
     text = sources.get(spec.name, "").strip()
     path = sources.get(f"{spec.name}_FILE", "").strip() if spec.secret else ""
     if not path:

@@ -1,116 +1,67 @@
-"""The command line's questions and marks, asked in this process: a terminal is hard to come by in a test."""
+"""The command ``gateway``: what it checks before it serves."""
 
-import io
-import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from gateway.cli import tokens
-from gateway.cli.tokens.output import create_printer
-from tests.support.tokens import KEY, STRANGE_KEY, content, entry, names
+from gateway import __version__
+from gateway.cli.serve import main
+from tests.support.gateway import environment
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+def gateway(folder: Path, *arguments: str, **values: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder, **values), capture_output=True, text=True, timeout=60, check=False
+    )
 
 
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def test_a_wrong_configuration_ends_with_78_and_every_problem(tmp_path: Path) -> None:
+    (tmp_path / "api_tokens.json").write_text("{")
+    ended = gateway(tmp_path, "--check", GATEWAY_PORT="x", GATEWAY_HOTS="y")
+    assert ended.returncode == 78
+    assert [line.partition(": ")[0] for line in ended.stderr.splitlines()] == [
+        "The configuration cannot be used:",
+        "  - GATEWAY_HOTS",
+        "  - GATEWAY_PORT",
+        "  - GATEWAY_TOKENS_FILE",
+    ]
+    assert "did you mean GATEWAY_HOST?" in ended.stderr
+    assert "must be a whole number from 0 to 65535, not 'x'" in ended.stderr
+    ended = gateway(tmp_path, "--check", GATEWAY_BACKEND="nonsense")
+    assert ended.returncode == 78
+    assert "api_tokens.json: line 1, column 2" in ended.stderr
+    assert "GATEWAY_BACKEND: " in ended.stderr
+
+
+def test_a_valid_configuration_is_reported(tmp_path: Path) -> None:
+    assert gateway(tmp_path, "--check", "--port", "0").returncode == 0
+    assert gateway(tmp_path, "--nonsense").returncode == 2
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"gateway {__version__}\n"
+
+
+def test_a_link_to_nowhere_in_place_of_the_token_file_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Perhaps a volume is not mounted: the gateway must not take the missing file for open mode."""
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "api_tokens.json"
-    path.write_bytes(content(entry()))
-    return path
+    (tmp_path / "api_tokens.json").symlink_to(tmp_path / "absent")
+    assert main(["--check"]) == 78
+    assert "GATEWAY_TOKENS_FILE: api_tokens.json is a link that leads nowhere" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("answer", "code", "left"), [("y\n", 0, []), ("YES\n", 0, []), ("\n", 1, ["application"]), ("", 1, ["application"])]
-)
-def test_delete_asks_on_a_terminal(
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    answer: str,
-    code: int,
-    left: list[str],
+def test_prices_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal(answer))
-    assert tokens.main(["delete", "application"]) == code
-    assert names(path) == (["application"] if code else [])
-    assert "Delete 'application' (sk-first-secre...)? [y/N]" in capsys.readouterr().err
-
-
-def test_delete_with_yes_does_not_ask(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal(""))
-    assert tokens.main(["delete", "application", "--yes"]) == 0
-    assert names(path) == []
-
-
-def test_a_stream_that_is_no_file_is_written_to_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = io.StringIO()
-    monkeypatch.setattr("sys.stdout", out)
-    assert tokens.main(["list"]) == 0
-    assert "✓ Active" in out.getvalue()
-
-
-def test_a_printer_for_machines_writes_to_one_stream() -> None:
-    out, err = io.StringIO(), io.StringIO()
-    create_printer(out, err, as_json=True, in_colour=False).print_error("no")
-    assert out.getvalue().startswith("{")
-    assert err.getvalue() == ""
-
-
-FULL = entry(
-    owner="ann@example.com",
-    role="admin",
-    expires_at="2026-01-01T00:00:00Z",
-    revoked_at="2026-01-01T00:00:00Z",
-    models=["a"],
-    limits={"rpm": 1},
-)
-WORKS: list[tuple[list[str], str, int, str]] = [
-    (["list"], "", 0, "Found 2 token(s):"),
-    (["list", "--status", "revoked", "--owner", "ann@example.com"], "", 0, "Limits: "),
-    (["list", "--status", "expired"], "", 0, "Found 0 token(s)."),
-    (["create", "n", "--expires", "30d", "--models", "a"], "", 0, "Created token 'n':"),
-    (["create", "n", "--expires", "soon"], "", 2, "is none of 30d"),
-    (["show", FULL["id"]], "", 0, "Revoked: 2026"),
-    (["show", "nobody"], "", 1, "no token fits nobody"),
-    (["revoke", "application"], "", 1, "fits 2 tokens"),
-    (["revoke", FULL["id"]], "", 0, "Revoked token"),
-    (["delete", FULL["id"]], "", 0, "Deleted token"),
-    (["verify"], KEY, 0, "Valid"),
-    (["verify"], "sk-unknown", 1, "unknown"),
-    (["verify"], STRANGE_KEY[:-1] + "x", 1, "unknown"),
-    (["verify"], "", 2, "no secret on standard input"),
-    (["import", "other.json"], "", 0, "Imported 1 token(s)."),
-    (["import", "absent.json"], "", 1, "absent.json"),
-    (["import", "broken.json"], "", 78, "line 1"),
-]
-
-
-@pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize(("arguments", "given", "code", "told"), WORKS)
-def test_every_command_in_words_and_as_json(
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    given: str,
-    code: int,
-    told: str,
-    as_json: bool,
-) -> None:
-    path.write_bytes(content(entry(KEY), FULL))
-    path.with_name("other.json").write_bytes(content(entry("sk-third-secret-of-many")))
-    path.with_name("broken.json").write_bytes(b"{")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
-    assert tokens.main([*arguments, *(["--json"] if as_json else [])]) == code
-    shown = capsys.readouterr()
-    if as_json:
-        assert isinstance(json.loads(shown.out), dict)
-        assert shown.err == ""
-    else:
-        assert told in (shown.err if code and arguments[0] != "verify" else shown.out + shown.err)
-        assert code == 0 or arguments[0] == "verify" or shown.out == ""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.toml").write_text('[prices."my-model"]\ninput = -1\noutput = 2\n')
+    assert main(["--check", "--config", "gateway.toml"]) == 78
+    assert "GATEWAY_CONFIG: prices.my-model.input: must be from 0" in capsys.readouterr().err

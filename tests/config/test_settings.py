@@ -1,8 +1,5 @@
 """Settings: each one read, every problem told at once, and which source wins."""
 
-import subprocess
-import sys
-from decimal import Decimal
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,6 @@ from hypothesis import strategies as st
 
 from gateway.config import settings
 from gateway.config.settings import SPECS, ConfigurationError
-from tests.support.gateway import environment
 
 SECRETS = ("FREEGPT_API_KEY", "OPENAI_API_KEY", "GATEWAY_UPSTREAM_API_KEY")
 
@@ -166,115 +162,10 @@ def test_a_wrong_upstream_is_one_problem() -> None:
     assert len(problems(GATEWAY_BACKEND="openai", GATEWAY_UPSTREAM_URL="nonsense")) == 1
 
 
-def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    assert problems(GATEWAY_PROT="1") == ["GATEWAY_PROT: is not a setting; did you mean GATEWAY_PORT?"]
-    assert problems(GATEWAY_QQQQQQQQQQQQQQQQ="") == [
-        "GATEWAY_QQQQQQQQQQQQQQQQ: is not a setting; see .env.example for the list"
-    ]
-    assert problems(GATEWAY_PORT_FILE="x")[0].startswith("GATEWAY_PORT_FILE: is not a setting")
-    assert problems(OPENAI_BASE_URL="http://x", FREEGPT_MODEL="y") == []
-
-
 def test_the_first_key_that_is_not_empty_counts() -> None:
     assert settings.load({"FREEGPT_API_KEY": " ", "OPENAI_API_KEY": "two"}).environment_key == "two"
     assert settings.load({"FREEGPT_API_KEY": "one", "OPENAI_API_KEY": "two"}).environment_key == "one"
     assert settings.load({"FREEGPT_API_KEY": "one", "GATEWAY_UPSTREAM_API_KEY": "up"}).secrets == ("one", "up")
-
-
-@pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_text("sk-from-a-file\n")
-    assert settings.load({f"{name}_FILE": str(path)}).secrets == ("sk-from-a-file",)
-    assert problems(**{name: "sk-x", f"{name}_FILE": str(path)}) == [
-        f"{name}: is given twice, by itself and by {name}_FILE; keep one"
-    ]
-
-
-@pytest.mark.parametrize("damage", ["absent", "directory", "not text"])
-def test_a_secret_file_that_cannot_be_read_is_a_problem(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "secret"
-    if damage == "directory":
-        path.mkdir()
-    elif damage == "not text":
-        path.write_bytes(b"\xff")
-    (problem,) = problems(FREEGPT_API_KEY_FILE=str(path))
-    assert problem.startswith("FREEGPT_API_KEY_FILE: cannot be read")
-
-
-def test_the_environment_beats_the_env_file_beats_the_toml_file(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(
-        "GATEWAY_PORT=2\nGATEWAY_WORKERS=2\nGATEWAY_CONFIG=gateway.toml\nexport GATEWAY_HOST='b'\n"
-    )
-    (tmp_path / "gateway.toml").write_text('port = 3\nworkers = 3\nhost = "c"\nbackend = "c"\n')
-    found = settings.load({"GATEWAY_PORT": "1", "GATEWAY_HOST": "a"}, overrides={"GATEWAY_HOST": "line"})
-    assert (found.port, found.workers, found.host, found.backend) == (1, 2, "line", "c")
-
-
-def test_values_of_the_env_file_are_literal(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("OPENAI_API_KEY='sk-${HOME}-$x'\nSOMEBODY_ELSES\n")
-    assert settings.load({"HOME": "/root"}).environment_key == "sk-${HOME}-$x"
-
-
-@pytest.mark.parametrize("line", ["FREEGPT_API_KEY='sk-not-closed", "FREEGPT_API_KEY: sk-yaml", "FREEGPT_API_KEY"])
-def test_a_slip_in_the_line_of_a_key_does_not_open_the_gateway(tmp_path: Path, line: str) -> None:
-    (tmp_path / ".env").write_text(f"# mine\n{line}\n")
-    with pytest.raises(ConfigurationError, match=r"\.env, line 2: is not NAME=value"):
-        settings.load({})
-
-
-def test_an_empty_key_file_does_not_open_the_gateway(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text(" \n")
-    with pytest.raises(ConfigurationError, match=r"FREEGPT_API_KEY_FILE: .*key is empty"):
-        settings.load({"FREEGPT_API_KEY_FILE": str(tmp_path / "key")})
-
-
-@pytest.mark.parametrize("name", ["FREEGPT_APIKEY", "freegpt_api_kye", "gateway_port"])
-def test_a_name_that_is_nearly_one_is_told(name: str) -> None:
-    assert problems(**{name: "x"})[0].startswith(f"{name}: is not a setting; did you mean")
-
-
-def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("GATEWAY_PORT=2\n")
-    (tmp_path / "other").write_text("GATEWAY_PORT=3\n")
-    assert settings.load({}, env_file=tmp_path / "other").port == 3
-    with pytest.raises(ConfigurationError, match=r"--env-file: .*absent is not a file"):
-        settings.load({}, env_file=tmp_path / "absent")
-
-
-@pytest.mark.parametrize("name", ["load", "data_paths"])
-def test_an_env_file_that_is_no_text_is_a_problem(tmp_path: Path, name: str) -> None:
-    (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
-    with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):
-        getattr(settings, name)({})
-
-
-def test_toml_says_things_in_its_own_way(tmp_path: Path) -> None:
-    (tmp_path / "gateway.toml").write_text(
-        'allow_open = true\nquery_token = false\ncors_origins = ["http://a", "http://b"]\n'
-        'max_body_mb = 1.5\n[model_aliases]\n"gpt-4" = "x"\nb = "y"\n'
-    )
-    found = settings.load({"GATEWAY_CONFIG": "gateway.toml"})
-    assert (found.allow_open, found.query_token, found.max_body_bytes) == (True, False, 1_572_864)
-    assert found.cors_origins == {"http://a", "http://b"}
-    assert found.model_aliases == {"gpt-4": "x", "b": "y"}
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("port = ", "GATEWAY_CONFIG: gateway.toml: Invalid value"),
-        ('upstream_api_key = "sk-secret"', "gateway.toml: upstream_api_key: is not a setting"),
-        ('freegpt_api_key = "sk-secret"', "gateway.toml: freegpt_api_key: is not a setting"),
-        ("prot = 1", "gateway.toml: prot: is not a setting; did you mean GATEWAY_PORT?"),
-        ("port = 'x'", "GATEWAY_PORT: must be a whole number"),
-    ],
-)
-def test_a_wrong_toml_file_is_a_problem(tmp_path: Path, text: str, problem: str) -> None:
-    (tmp_path / "gateway.toml").write_text(text)
-    (found,) = problems(GATEWAY_CONFIG="gateway.toml")
-    assert found.startswith(problem)
-    assert "sk-secret" not in found
 
 
 def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: Path) -> None:
@@ -285,36 +176,6 @@ def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: 
     assert settings.data_paths({"GATEWAY_TOKENS_FILE": " /x.json "}).tokens_file == Path("/x.json")
     with pytest.raises(ConfigurationError):
         settings.data_paths({"GATEWAY_CONFIG": "absent.toml"})
-
-
-def _gateway(folder: Path, *arguments: str, **values: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "gateway", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment(folder, **values), capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def test_a_wrong_configuration_ends_with_78_and_every_mend(tmp_path: Path) -> None:
-    (tmp_path / "api_tokens.json").write_text("{")
-    ended = _gateway(tmp_path, "--check", GATEWAY_PORT="x", GATEWAY_HOTS="y")
-    assert ended.returncode == 78
-    assert [line.partition(": ")[0] for line in ended.stderr.splitlines()] == [
-        "The configuration cannot be used:",
-        "  - GATEWAY_HOTS",
-        "  - GATEWAY_PORT",
-        "  - GATEWAY_TOKENS_FILE",
-    ]
-    assert "did you mean GATEWAY_HOST?" in ended.stderr
-    assert "must be a whole number from 0 to 65535, not 'x'" in ended.stderr
-    ended = _gateway(tmp_path, "--check", GATEWAY_BACKEND="nonsense")
-    assert ended.returncode == 78
-    assert "api_tokens.json: line 1, column 2" in ended.stderr
-    assert "GATEWAY_BACKEND: " in ended.stderr
-
-
-def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
-    assert _gateway(tmp_path, "--check", "--port", "0").returncode == 0
-    assert _gateway(tmp_path, "--nonsense").returncode == 2
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_TOKENS_FILE", "GATEWAY_DATA_DIR"])
@@ -330,11 +191,3 @@ def test_several_workers_count_in_a_file(workers: str, counters: str) -> None:
 
 def test_several_workers_cannot_count_in_memory() -> None:
     assert "several need sqlite" in problems(GATEWAY_WORKERS="2", GATEWAY_COUNTERS="memory")[0]
-
-
-def test_prices_are_read_exactly(tmp_path: Path) -> None:
-    file = tmp_path / "gateway.toml"
-    file.write_text('port = 81\n[prices."my-model"]\ninput = 0.1\noutput = 2\n')
-    found = settings.load({"GATEWAY_CONFIG": str(file)})
-    assert found.port == 81
-    assert found.prices == {"my-model": {"input": Decimal("0.1"), "output": 2}}

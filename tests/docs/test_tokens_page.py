@@ -245,16 +245,10 @@ def test_every_limit_is_on_the_page() -> None:
 
 
 def test_every_command_is_on_the_page_and_in_a_block(session: Session) -> None:
-    commands = set(_subparsers())
+    commands = set(arguments.COMMANDS)
     table = {re.split(r"[` ]", line[0])[1] for line in rows("On the command line")[2:]}
     run = "\n".join(found.text for found in used("against=default"))
     assert table == commands == set(re.findall(r"token_manager\.py (\w+)", run)) & commands
-
-
-def _subparsers() -> Mapping[str, Any]:
-    (found,) = [action.choices for action in arguments.parser()._actions if action.dest == "command"]
-    assert isinstance(found, Mapping)
-    return found
 
 
 class _Nobody:

@@ -51,6 +51,8 @@ _EXAMPLES = {
   token_manager.py completion zsh > ~/.zfunc/_token_manager""",
 }
 
+COMMANDS = tuple(name for name in _EXAMPLES if name)
+"""The names of all commands."""
 _COMPLETE_FUNCTION = "_shtab_token_manager_py"
 _COMPLETE_SECOND_NAME = {
     "bash": f"complete -o bashdefault -F {_COMPLETE_FUNCTION} token-manager",

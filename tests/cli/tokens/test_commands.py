@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.tokens import secret
+from tests.cli.tokens.command_line import TWO, run, run_failing, run_json
 from tests.support.gateway import token_manager
 from tests.support.tokens import content, entry, freegpt, names
 
@@ -25,16 +25,6 @@ Found 2 token(s):
    Created: 2025-11-25T15:20:00
    Last used: Never
 """
-TWO = content(
-    entry("sk-a1b2c3d4e5fghijklmnop", name="my-application", prefix="sk-a1b2c3d4e5f", last_used="2025-11-26T11:45:23Z"),
-    entry(
-        "sk-x9y8z7w6v5uabcdefghij",
-        name="mobile-app",
-        prefix="sk-x9y8z7w6v5u",
-        created_at="2025-11-25T15:20:00Z",
-        revoked_at="2025-12-01T00:00:00Z",
-    ),
-)
 
 
 @pytest.fixture
@@ -46,27 +36,6 @@ def path(tmp_path: Path) -> Path:
 def two(path: Path) -> Path:
     path.write_bytes(TWO)
     return path
-
-
-def run(folder: Path, *arguments: str, stdin: bytes = b"", code: int = 0, **values: str) -> str:
-    """What it prints where results go; complaints are part of the assertion that fails."""
-    ended = token_manager(folder, *arguments, stdin=stdin, **values)
-    assert (ended.returncode, b"Traceback" in ended.stderr) == (code, False), ended.stderr.decode()
-    return ended.stdout.decode()
-
-
-def asked(folder: Path, *arguments: str, stdin: bytes = b"", code: int = 0) -> Any:
-    """The one JSON document that it prints, and nothing else anywhere."""
-    ended = token_manager(folder, *arguments, "--json", stdin=stdin)
-    assert (ended.returncode, ended.stderr) == (code, b""), ended.stderr.decode()
-    return json.loads(ended.stdout)
-
-
-def complaint(folder: Path, *arguments: str, code: int, stdin: bytes = b"") -> str:
-    ended = token_manager(folder, *arguments, stdin=stdin)
-    text = ended.stderr.decode()
-    assert (ended.returncode, ended.stdout, "Traceback" in text) == (code, b"", False), text
-    return text
 
 
 def test_list_prints_exactly_this(tmp_path: Path, two: Path) -> None:
@@ -94,7 +63,7 @@ def test_list_has_further_lines_only_for_what_is_set(tmp_path: Path, path: Path)
 def test_list_can_be_narrowed(tmp_path: Path, two: Path) -> None:
     assert run(tmp_path, "list", "--status", "revoked").startswith("Found 1 token(s):\n\n1. sk-x9y8z7w6v5u...")
     assert run(tmp_path, "list", "--owner", "ann@example.com") == "Found 0 token(s).\n"
-    found = asked(tmp_path, "list", "--status", "active")
+    found = run_json(tmp_path, "list", "--status", "active")
     assert [token["name"] for token in found["tokens"]] == ["my-application"]
     assert found["pagination"] == {
         "page": 1,
@@ -109,7 +78,7 @@ def test_list_can_be_narrowed(tmp_path: Path, two: Path) -> None:
 
 def test_without_a_file_the_list_is_empty(tmp_path: Path, path: Path) -> None:
     assert run(tmp_path, "list") == "Found 0 token(s).\n"
-    assert asked(tmp_path, "list")["tokens"] == []
+    assert run_json(tmp_path, "list")["tokens"] == []
     assert not path.exists()
 
 
@@ -125,11 +94,11 @@ def test_create_shows_the_secret_once(tmp_path: Path, path: Path) -> None:
 
 def test_create_takes_every_wish(tmp_path: Path) -> None:
     wishes = ["--owner", "ann@example.com", "--role", "service", "--expires", "2090-01-31", "--models", "a, b*"]
-    made = asked(tmp_path, "create", "ci", *wishes, "--prefix", "sk_test_")
+    made = run_json(tmp_path, "create", "ci", *wishes, "--prefix", "sk_test_")
     assert made["token"].startswith("sk_test_")
     assert made["token"].startswith(made["prefix"])
     assert made["id"].startswith("tok_")
-    shown = asked(tmp_path, "show", made["id"])
+    shown = run_json(tmp_path, "show", made["id"])
     assert shown == {key: value for key, value in made.items() if key != "token"}
     assert (shown["owner"], shown["role"], shown["models"]) == ("ann@example.com", "service", ["a", "b*"])
     assert (shown["expires_at"], shown["status"]) == ("2090-01-31T00:00:00Z", "active")
@@ -155,7 +124,7 @@ def test_create_takes_every_wish(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_2_and_changes_nothing(tmp_path: Path, path: Path, arguments: list[str]) -> None:
-    assert complaint(tmp_path, *arguments, code=2)
+    assert run_failing(tmp_path, *arguments, code=2)
     assert not path.exists()
 
 
@@ -170,21 +139,21 @@ def test_show_tells_all_but_the_hash(tmp_path: Path, two: Path) -> None:
 def test_revoke_is_for_ever_and_can_be_said_again(tmp_path: Path, two: Path) -> None:
     assert run(tmp_path, "revoke", "sk-a1b2c3d4e5f") == "Revoked token 'my-application' (sk-a1b2c3d4e5f...).\n"
     after = two.read_bytes()
-    assert asked(tmp_path, "revoke", "my-application")["status"] == "revoked"
+    assert run_json(tmp_path, "revoke", "my-application")["status"] == "revoked"
     assert two.read_bytes() == after
     assert run(tmp_path, "list").count("✗ Revoked") == 2
 
 
 def test_delete_removes_the_record(tmp_path: Path, two: Path) -> None:
     assert run(tmp_path, "delete", "mobile-app") == "Deleted token 'mobile-app' (sk-x9y8z7w6v5u...).\n"
-    assert asked(tmp_path, "delete", "sk-a1b2c3d4e5fghijk", "--yes")["name"] == "my-application"
+    assert run_json(tmp_path, "delete", "sk-a1b2c3d4e5fghijk", "--yes")["name"] == "my-application"
     assert names(two) == []
 
 
 @pytest.mark.parametrize("command", ["show", "revoke", "delete"])
 def test_no_such_token_is_1(tmp_path: Path, two: Path, command: str) -> None:
-    assert complaint(tmp_path, command, "nobody", code=1) == "token_manager.py: no token fits nobody\n"
-    assert asked(tmp_path, command, "nobody", code=1) == {"error": {"message": "no token fits nobody"}}
+    assert run_failing(tmp_path, command, "nobody", code=1) == "token_manager.py: no token fits nobody\n"
+    assert run_json(tmp_path, command, "nobody", code=1) == {"error": {"message": "no token fits nobody"}}
     assert two.read_bytes() == TWO
 
 
@@ -192,11 +161,11 @@ def test_no_such_token_is_1(tmp_path: Path, two: Path, command: str) -> None:
 def test_more_than_one_match_changes_nothing_and_lists_them(tmp_path: Path, path: Path, command: str) -> None:
     same = content(entry("sk-one-of-two-secrets"), entry("sk-two-of-two-secrets"))
     path.write_bytes(same)
-    told = complaint(tmp_path, command, "application", code=1)
+    told = run_failing(tmp_path, command, "application", code=1)
     ids = [entry(text)["id"] for text in ("sk-one-of-two-secrets", "sk-two-of-two-secrets")]
     assert "fits 2 tokens; nothing was changed" in told
     assert all(one in told for one in ids)
-    assert [match["id"] for match in asked(tmp_path, command, "application", code=1)["matches"]] == ids
+    assert [match["id"] for match in run_json(tmp_path, command, "application", code=1)["matches"]] == ids
     assert path.read_bytes() == same
 
 
@@ -205,11 +174,11 @@ def test_verify_reads_a_secret_and_says_whether_it_is_good(tmp_path: Path, two: 
         run(tmp_path, "verify", stdin=b"sk-a1b2c3d4e5fghijklmnop\n")
         == "✓ Valid: 'my-application' (sk-a1b2c3d4e5f...)\n"
     )
-    assert asked(tmp_path, "verify", "-", stdin=b"sk-a1b2c3d4e5fghijklmnop")["valid"] is True
+    assert run_json(tmp_path, "verify", "-", stdin=b"sk-a1b2c3d4e5fghijklmnop")["valid"] is True
     assert run(tmp_path, "verify", stdin=b"sk-x9y8z7w6v5uabcdefghij", code=1) == "✗ Not valid: revoked\n"
     unknown = {"valid": False, "status": "unknown"}
-    assert asked(tmp_path, "verify", stdin=b"sk-" + b"a" * 49, code=1) == unknown
-    assert asked(tmp_path, "verify", stdin=b"sk-unknown", code=1) == unknown
+    assert run_json(tmp_path, "verify", stdin=b"sk-" + b"a" * 49, code=1) == unknown
+    assert run_json(tmp_path, "verify", stdin=b"sk-unknown", code=1) == unknown
     assert two.read_bytes() == TWO, "verifying is not using"
 
 
@@ -233,10 +202,10 @@ def test_import_takes_both_forms(tmp_path: Path, two: Path) -> None:
     assert run(tmp_path, "import", "old.json") == "Imported 1 token(s).\n   sk-old-secret-...  old\n"
     assert run(tmp_path, "import", "old.json") == "Imported 0 token(s).\n"
     given = content(entry("sk-from-standard-input", name="given"))
-    assert [token["name"] for token in asked(tmp_path, "import", "-", stdin=given)["imported"]] == ["given"]
+    assert [token["name"] for token in run_json(tmp_path, "import", "-", stdin=given)["imported"]] == ["given"]
     assert names(two) == ["my-application", "mobile-app", "old", "given"]
-    assert asked(tmp_path, "verify", stdin=b"sk-old-secret-that-freegpt-made")["name"] == "old"
+    assert run_json(tmp_path, "verify", stdin=b"sk-old-secret-that-freegpt-made")["name"] == "old"
 
 
 def test_an_import_that_is_not_there_is_1(tmp_path: Path) -> None:
-    assert "absent.json" in complaint(tmp_path, "import", "absent.json", code=1)
+    assert "absent.json" in run_failing(tmp_path, "import", "absent.json", code=1)

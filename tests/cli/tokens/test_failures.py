@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tokens.test_commands import TWO, asked, complaint, run
+from tests.cli.tokens.command_line import TWO, run, run_failing, run_json
 from tests.support.gateway import environment, token_manager
 from tests.support.tokens import freegpt
 
@@ -33,7 +33,7 @@ COMMANDS = [
 def test_a_damaged_file_is_78_and_never_written_over(tmp_path: Path, path: Path, arguments: list[str]) -> None:
     for damage in DAMAGE:
         path.write_bytes(damage)
-        told = complaint(tmp_path, *arguments, code=78, stdin=TWO)
+        told = run_failing(tmp_path, *arguments, code=78, stdin=TWO)
         assert f"token_manager.py: {path}: " in told
         assert path.read_bytes() == damage
 
@@ -46,10 +46,10 @@ def test_a_wrong_configuration_is_78(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_1_and_no_crash(tmp_path: Path, path: Path) -> None:
     path.mkdir()
-    assert complaint(tmp_path, "list", code=1)
+    assert run_failing(tmp_path, "list", code=1)
     path.rmdir()
     path.symlink_to(path)
-    assert complaint(tmp_path, "list", code=1)
+    assert run_failing(tmp_path, "list", code=1)
 
 
 def test_a_wrong_setting_of_the_server_does_not_hold_up_a_revocation(tmp_path: Path, path: Path) -> None:
@@ -59,19 +59,12 @@ def test_a_wrong_setting_of_the_server_does_not_hold_up_a_revocation(tmp_path: P
 
 def test_the_old_form_is_turned_into_hashes_by_the_first_change(tmp_path: Path, path: Path) -> None:
     path.write_text(json.dumps({**freegpt(), **freegpt("sk-second-old-secret-made-up", name="second", active=False)}))
-    before = [token["id"] for token in asked(tmp_path, "list")["tokens"]]
+    before = [token["id"] for token in run_json(tmp_path, "list")["tokens"]]
     assert "sk-old-secret-that-freegpt-made" in path.read_text(), "reading does not write"
     run(tmp_path, "revoke", "old")
     assert "sk-old-secret-that" not in path.read_text()
-    assert [token["id"] for token in asked(tmp_path, "list")["tokens"]] == before
+    assert [token["id"] for token in run_json(tmp_path, "list")["tokens"]] == before
     assert run(tmp_path, "list").count("✗ Revoked") == 2
-
-
-def test_help_names_every_command(tmp_path: Path) -> None:
-    shown = run(tmp_path, "--help")
-    for command in {arguments[0] for arguments in COMMANDS}:
-        assert f"    {command} " in shown
-        assert run(tmp_path, command, "--help").startswith(f"usage: token_manager.py {command}")
 
 
 def test_nothing_of_the_server_is_imported(tmp_path: Path) -> None:

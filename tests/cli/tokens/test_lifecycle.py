@@ -1,21 +1,12 @@
 """``token_manager.py``: children, rotation, use, the audit log, completion, and what a person on a terminal sees."""
 
-import json
-import os
-import pty
-import select
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.cli.tokens.arguments import parser
-from gateway.cli.tokens.text import plain_table
 from gateway.tokens import secret
-from tests.cli.tokens.test_commands import asked, complaint, run
-from tests.support.gateway import ROOT, environment
+from tests.cli.tokens.command_line import run, run_failing, run_json
 from tests.support.tokens import content, entry, names
 
 
@@ -25,7 +16,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> Any:
-    return asked(folder, "create", *arguments)
+    return run_json(folder, "create", *arguments)
 
 
 def test_limits_are_taken_from_the_line(tmp_path: Path) -> None:
@@ -39,7 +30,7 @@ def test_limits_are_taken_from_the_line(tmp_path: Path) -> None:
     "arguments", [["--rpm", "0"], ["--rpm", "x"], ["--budget", "10/year"], ["--budget", "0"], ["--max-parallel", "-1"]]
 )
 def test_limits_that_are_none_are_wrong_usage(tmp_path: Path, path: Path, arguments: list[str]) -> None:
-    assert complaint(tmp_path, "create", "n", *arguments, code=2)
+    assert run_failing(tmp_path, "create", "n", *arguments, code=2)
     assert not path.exists()
 
 
@@ -51,8 +42,8 @@ def test_a_child_takes_after_its_parent_and_gets_no_more(tmp_path: Path, path: P
     )  # fmt: skip
     before = path.read_bytes()
     for more in (["--models", "o1"], ["--expires", "never"], ["--role", "admin"], ["--owner", "bob@example.com"]):
-        assert "parent" in complaint(tmp_path, "create", "n", "--parent", parent["id"], *more, code=1)
-    assert "no token fits" in complaint(tmp_path, "create", "n", "--parent", "nobody", code=1)
+        assert "parent" in run_failing(tmp_path, "create", "n", "--parent", parent["id"], *more, code=1)
+    assert "no token fits" in run_failing(tmp_path, "create", "n", "--parent", "nobody", code=1)
     assert path.read_bytes() == before
 
 
@@ -62,7 +53,7 @@ def test_the_tree_shows_children_below_their_parents(tmp_path: Path) -> None:
     run(tmp_path, "revoke", "d")
     shown = [line.split("sk-")[0] + line.split("...  ")[1] for line in run(tmp_path, "list", "--tree").splitlines()[2:]]
     assert shown == ["a  ✓ Active", "├── b  ✓ Active", "│   └── c  ✓ Active", "└── d  ✗ Revoked", "e  ✓ Active"]
-    nested = asked(tmp_path, "list", "--tree")["tokens"]
+    nested = run_json(tmp_path, "list", "--tree")["tokens"]
     assert [one["name"] for one in nested] == ["a", "e"]
     assert nested[0]["children"][0]["children"][0]["name"] == "c"
     assert run(tmp_path, "list", "--tree", "--owner", "nobody@example.com") == "Found 0 token(s).\n"
@@ -77,7 +68,7 @@ def test_revoking_and_deleting_take_the_children_along(tmp_path: Path, path: Pat
     make(tmp_path, "q", "--parent", "p")
     run(tmp_path, "delete", "p")
     assert names(path) == ["a", "b", "q"]
-    assert asked(tmp_path, "show", "q")["status"] == "revoked"
+    assert run_json(tmp_path, "show", "q")["status"] == "revoked"
 
 
 def test_rotating_shows_a_new_secret_once_and_both_work(tmp_path: Path) -> None:
@@ -96,8 +87,8 @@ def test_rotating_shows_a_new_secret_once_and_both_work(tmp_path: Path) -> None:
 
 def test_two_replaced_secrets_are_told_apart(tmp_path: Path) -> None:
     first = make(tmp_path, "app")
-    second = asked(tmp_path, "rotate", "app")
-    asked(tmp_path, "rotate", "app")
+    second = run_json(tmp_path, "rotate", "app")
+    run_json(tmp_path, "rotate", "app")
     for one in (second, first):
         assert run(tmp_path, "revoke", one["token"]).startswith(f"Ended the replaced secret {one['prefix']}...")
     assert "had ended already" in run(tmp_path, "revoke", first["token"])
@@ -105,35 +96,35 @@ def test_two_replaced_secrets_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_leaked_secret_ends_at_once(tmp_path: Path) -> None:
     made = make(tmp_path, "app")
-    rotated = asked(tmp_path, "rotate", made["id"], "--grace", "0")
+    rotated = run_json(tmp_path, "rotate", made["id"], "--grace", "0")
     assert rotated["id"] == made["id"]
     assert run(tmp_path, "verify", stdin=made["token"].encode(), code=1) == "✗ Not valid: revoked\n"
-    assert asked(tmp_path, "verify", stdin=rotated["token"].encode())["valid"] is True
+    assert run_json(tmp_path, "verify", stdin=rotated["token"].encode())["valid"] is True
 
 
 def test_revoking_a_replaced_secret_ends_that_one_alone(tmp_path: Path) -> None:
     made = make(tmp_path, "app")
-    new = asked(tmp_path, "rotate", "app", "--grace", "7d")
+    new = run_json(tmp_path, "rotate", "app", "--grace", "7d")
     told = run(tmp_path, "revoke", made["prefix"])
     assert told == (
         f"Ended the replaced secret {made['prefix']}... of token 'app'; its newer secret ({new['prefix']}...) works on.\n"
     )
-    assert asked(tmp_path, "verify", stdin=made["token"].encode(), code=1) == {"valid": False, "status": "revoked"}
-    assert asked(tmp_path, "show", "app")["status"] == "active"
+    assert run_json(tmp_path, "verify", stdin=made["token"].encode(), code=1) == {"valid": False, "status": "revoked"}
+    assert run_json(tmp_path, "show", "app")["status"] == "active"
 
 
 @pytest.mark.parametrize("grace", ["soon", "-1h", "1", "never"])
 def test_a_grace_is_a_span(tmp_path: Path, path: Path, grace: str) -> None:
     make(tmp_path, "app")
     before = path.read_bytes()
-    assert complaint(tmp_path, "rotate", "app", f"--grace={grace}", code=2)
+    assert run_failing(tmp_path, "rotate", "app", f"--grace={grace}", code=2)
     assert path.read_bytes() == before
 
 
 def test_what_has_ended_is_not_rotated(tmp_path: Path) -> None:
     make(tmp_path, "app")
     run(tmp_path, "revoke", "app")
-    assert "revoked" in complaint(tmp_path, "rotate", "app", code=1)
+    assert "revoked" in run_failing(tmp_path, "rotate", "app", code=1)
 
 
 def test_usage_has_the_busiest_first(tmp_path: Path, path: Path) -> None:
@@ -148,14 +139,14 @@ def test_usage_has_the_busiest_first(tmp_path: Path, path: Path) -> None:
     assert [line.split()[1] for line in lines[1:]] == ["busy", "quiet"]
     assert lines[1].index("busy") == lines[2].index("quiet"), "columns are aligned"
     assert run(tmp_path, "usage", "--since", "1h").splitlines()[1:] == []
-    assert [one["usage_count"] for one in asked(tmp_path, "usage", "busy")["usage"]] == [7]
-    assert complaint(tmp_path, "usage", "--since", "yesterday", code=2)
+    assert [one["usage_count"] for one in run_json(tmp_path, "usage", "busy")["usage"]] == [7]
+    assert run_failing(tmp_path, "usage", "--since", "yesterday", code=2)
 
 
 def test_the_audit_log_tells_who_changed_what(tmp_path: Path) -> None:
     made = make(tmp_path, "app", "--models", "a")
     run(tmp_path, "revoke", "app")
-    entries = asked(tmp_path, "audit")["entries"]
+    entries = run_json(tmp_path, "audit")["entries"]
     assert [entry["action"] for entry in entries] == ["token.create", "token.revoke"]
     assert entries[0]["actor"]["kind"] == "command line"
     assert entries[0]["changes"]["models"] == [None, ["a"]]
@@ -172,108 +163,13 @@ def test_a_broken_audit_log_is_named_by_line(tmp_path: Path) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(lines[0] + lines[1].replace(b'"b"', b'"x"') + lines[2])
     assert run(tmp_path, "audit", "--verify", code=1).startswith("✗ Line 2 was changed")
-    assert asked(tmp_path, "audit", "--verify", code=1)["broken"]["line"] == 2
-    assert len(asked(tmp_path, "audit")["entries"]) == 3
+    assert run_json(tmp_path, "audit", "--verify", code=1)["broken"]["line"] == 2
+    assert len(run_json(tmp_path, "audit")["entries"]) == 3
     log.write_bytes(lines[0] + b"rubbish\n")
-    assert "line 2 is not JSON" in complaint(tmp_path, "audit", code=1)
-    assert "move the file away" in complaint(tmp_path, "revoke", "a", code=1)
+    assert "line 2 is not JSON" in run_failing(tmp_path, "audit", code=1)
+    assert "move the file away" in run_failing(tmp_path, "revoke", "a", code=1)
 
 
 def test_without_changes_the_log_is_empty_and_whole(tmp_path: Path) -> None:
-    assert asked(tmp_path, "audit") == {"entries": []}
+    assert run_json(tmp_path, "audit") == {"entries": []}
     assert run(tmp_path, "audit", "--verify").startswith("✓ Whole: 0 line(s)")
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion_knows_every_command(tmp_path: Path, shell: str) -> None:
-    script = run(tmp_path, "completion", shell)
-    for command in ("create", "rotate", "audit", "completion"):
-        assert command in script
-    assert asked(tmp_path, "completion", shell)["script"].strip() == script.strip()
-    assert "token-manager" in script
-
-
-@pytest.mark.parametrize("name", ["token_manager.py", "token-manager"])
-def test_a_shell_completes_under_both_names(tmp_path: Path, name: str) -> None:
-    words = f"source /dev/stdin; COMP_WORDS=({name} ro); COMP_CWORD=1; _shtab_token_manager_py; complete -p {name}"
-    script = run(tmp_path, "completion", "bash")
-    done = subprocess.run(
-        ["bash", "-c", f"{words}; echo ${{COMPREPLY[@]}}"],
-        input=script.encode(),
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
-    assert done.stdout.split()[-1] == b"rotate"
-
-
-def commands() -> list[str]:
-    return next(list(action.choices) for action in parser()._actions if action.dest == "command")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("command", commands())
-def test_every_command_has_help_with_examples(tmp_path: Path, command: str) -> None:
-    text = run(tmp_path, command, "--help")
-    assert f"token_manager.py {command}" in text.partition("examples:")[2]
-    assert "--json" in text
-
-
-def test_columns_are_as_wide_as_their_longest_cell() -> None:
-    assert plain_table(("A", "BB"), [("1", ""), ("123", "4")]) == ["A    BB", "1", "123  4"]
-
-
-def on_terminal(folder: Path, *arguments: str, typed: str = "", **values: str) -> tuple[int, str]:
-    """What a person sees who runs this at a terminal, and the exit code."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "token_manager.py"), *arguments]
-    kept = {**environment(folder, **values), "TERM": "xterm-256color", "COLUMNS": "200"}
-    with subprocess.Popen(command, cwd=folder, env=kept, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        os.write(ours, typed.encode())
-        shown = bytearray()
-        while select.select([ours], [], [], 30)[0]:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:
-                break
-            shown += part
-            if not part:
-                break
-        code = process.wait(30)
-    os.close(ours)
-    return code, shown.decode().replace("\r\n", "\n")
-
-
-def test_a_terminal_gets_colours_and_a_pipe_does_not(tmp_path: Path) -> None:
-    make(tmp_path, "good")
-    make(tmp_path, "bad")
-    run(tmp_path, "revoke", "bad")
-    code, shown = on_terminal(tmp_path, "list")
-    assert code == 0
-    assert "\x1b[32m✓ Active\x1b[0m" in shown
-    assert "\x1b[31m✗ Revoked\x1b[0m" in shown
-    assert "\x1b" not in run(tmp_path, "list") + on_terminal(tmp_path, "list", NO_COLOR="1")[1]
-    assert "\x1b" not in on_terminal(tmp_path, "list", "--json")[1]
-
-
-def test_a_terminal_gets_tables_that_take_a_name_for_what_it_is(tmp_path: Path) -> None:
-    make(tmp_path, "[red]not markup[/red]")
-    for command in ("usage", "audit"):
-        assert "[red]not markup[/red]" in on_terminal(tmp_path, command, NO_COLOR="1")[1]
-
-
-@pytest.mark.parametrize(("typed", "code", "left"), [("y\n", 0, ["b"]), ("\n", 1, ["a", "b"]), ("no\n", 1, ["a", "b"])])
-def test_at_a_terminal_deleting_asks_first(tmp_path: Path, path: Path, typed: str, code: int, left: list[str]) -> None:
-    make(tmp_path, "a")
-    make(tmp_path, "b", "--parent", "a")
-    ended, shown = on_terminal(tmp_path, "delete", "a", typed=typed)
-    assert ended == code
-    assert "Delete 'a' (sk-" in shown
-    assert "Its 1 child token(s) will be revoked. [y/N]" in shown
-    assert names(path) == left
-
-
-def test_output_is_json_at_a_terminal_too(tmp_path: Path) -> None:
-    make(tmp_path, "a")
-    _, shown = on_terminal(tmp_path, "usage", "--json")
-    assert json.loads(shown)["usage"][0]["name"] == "a"

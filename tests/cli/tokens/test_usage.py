@@ -15,9 +15,8 @@ from gateway.core.clock import to_iso
 from gateway.tokens import secret
 from gateway.usage.models import Usage
 from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
-from tests.cli.test_serve import Terminal
-from tests.cli.tokens.test_commands import asked, complaint, run
-from tests.cli.tokens.test_lifecycle import on_terminal
+from tests.cli.tokens.command_line import run, run_at_terminal, run_failing, run_json
+from tests.cli.tokens.test_output import Terminal
 from tests.support.gateway import ROOT, environment
 from tests.support.tokens import content, entry
 from tests.support.usage import ledger_entry
@@ -90,7 +89,7 @@ def test_models_and_owners_have_the_dearest_first(tmp_path: Path, ledger: Path) 
 
 
 def test_json_has_all_that_it_had_and_the_sums(tmp_path: Path, ledger: Path) -> None:
-    told = asked(tmp_path, "usage", "busy", "--since", "7d")
+    told = run_json(tmp_path, "usage", "busy", "--since", "7d")
     assert {name: told["usage"][0][name] for name in ("id", "name", "status", "usage_count", "previous_secrets")} == {
         "id": "tok_2", "name": "busy", "status": "active", "usage_count": 7, "previous_secrets": []
     }  # fmt: skip
@@ -102,10 +101,10 @@ def test_json_has_all_that_it_had_and_the_sums(tmp_path: Path, ledger: Path) -> 
     days = [to_iso(at // 86_400 * 86_400) for at in (NOW - 48 * HOUR, NOW)]
     assert [(row["start"], row["cost_usd"]) for row in told["series"]] == list(zip(days, [2, 0.0015], strict=True))
     assert set(sums) < set(told["series"][0])
-    hours = asked(tmp_path, "usage", "--since", "2d")["series"]
+    hours = run_json(tmp_path, "usage", "--since", "2d")["series"]
     assert hours[-1]["start"] == to_iso(NOW)
     assert hours[-1]["requests"] == 2, "with what was used without a token"
-    by_model = asked(tmp_path, "usage", "--by", "model")["usage"]
+    by_model = run_json(tmp_path, "usage", "--by", "model")["usage"]
     assert [(one["group"], one["cost_usd"]) for one in by_model] == [("o1", 2), ("gpt-4o", 0.001501), (None, 0)]
 
 
@@ -122,7 +121,7 @@ def test_csv_is_for_spreadsheets(tmp_path: Path, ledger: Path) -> None:
     ]
     models = [dict(zip(line, one, strict=True)) for line, *rest in [lines("--by", "model")] for one in rest]
     assert [(one["group"], one["cost_usd"]) for one in models] == [("o1", "2"), ("gpt-4o", "0.001501"), ("", "0")]
-    assert "one of them" in asked(tmp_path, "usage", "--csv", code=2)["error"]["message"]
+    assert "one of them" in run_json(tmp_path, "usage", "--csv", code=2)["error"]["message"]
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -132,7 +131,7 @@ def test_without_a_ledger_everything_is_zero(tmp_path: Path, ledger: Path, is_th
         ledger.touch()
     before = sorted(ledger.parent.iterdir())
     assert {tuple(line[-5:]) for line in table(run(tmp_path, "usage"))[1:]} == {("0", "0", "0", "0", "0")}
-    assert asked(tmp_path, "usage", "--by", "model") == {"usage": [], "series": []}
+    assert run_json(tmp_path, "usage", "--by", "model") == {"usage": [], "series": []}
     assert run(tmp_path, "usage", "--by", "owner") == "GROUP  REQUESTS  PROMPT  COMPLETION  COST USD  ERRORS\n"
     assert sorted(ledger.parent.iterdir()) == before
 
@@ -141,8 +140,8 @@ def test_a_damaged_ledger_is_said(tmp_path: Path, ledger: Path) -> None:
     good = ledger.read_bytes()
     for damage in (b"no database" * 1000, good[:4096] + b"\xff" * 4096 * 8):
         ledger.write_bytes(damage)
-        assert str(ledger.name) in complaint(tmp_path, "usage", code=1)
-        assert "usage.sqlite" in asked(tmp_path, "usage", code=1)["error"]["message"]
+        assert str(ledger.name) in run_failing(tmp_path, "usage", code=1)
+        assert "usage.sqlite" in run_json(tmp_path, "usage", code=1)["error"]["message"]
         assert ledger.read_bytes() == damage
 
 
@@ -154,7 +153,7 @@ def drawn(text: str) -> list[str]:
 
 
 def test_a_terminal_gets_bars_and_a_pipe_does_not(tmp_path: Path, ledger: Path) -> None:
-    _, shown = on_terminal(tmp_path, "usage", "--since", "7d", NO_COLOR="1")
+    _, shown = run_at_terminal(tmp_path, "usage", "--since", "7d", NO_COLOR="1")
     title, *bars = drawn(shown)
     assert title == "Cost in USD per day, UTC"
     assert [line.split()[0] for line in bars] == [
@@ -179,18 +178,18 @@ def test_bars_fit_the_width(tmp_path: Path, ledger: Path, monkeypatch: pytest.Mo
 
 
 def test_bars_by_the_hour_and_of_requests_where_nothing_cost(tmp_path: Path, ledger: Path) -> None:
-    _, shown = on_terminal(tmp_path, "usage", "--since", "12h", NO_COLOR="1")
+    _, shown = run_at_terminal(tmp_path, "usage", "--since", "12h", NO_COLOR="1")
     assert drawn(shown)[0] == "Cost in USD per hour, UTC"
     assert drawn(shown)[1].startswith((to_iso(NOW) or "")[:16].replace("T", " "))
     ledger.unlink()
     SqliteUsageStore(ledger).write([ledger_entry(1, at=NOW * 1000, cost=0)])
-    assert drawn(on_terminal(tmp_path, "usage", NO_COLOR="1")[1])[0] == "Requests per day, UTC"
+    assert drawn(run_at_terminal(tmp_path, "usage", NO_COLOR="1")[1])[0] == "Requests per day, UTC"
 
 
 def test_only_the_latest_bars_are_drawn(tmp_path: Path, ledger: Path) -> None:
     file = SqliteUsageStore(ledger)
     file.write([ledger_entry(9, at=1_000_000_000_000, token_id="tok_1")])
-    _, shown = on_terminal(tmp_path, "usage", NO_COLOR="1")
+    _, shown = run_at_terminal(tmp_path, "usage", NO_COLOR="1")
     assert len(drawn(shown)) == 1 + 50
 
 
