@@ -18,9 +18,8 @@ def test_every_command_has_help_with_examples(tmp_path: Path, command: str) -> N
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
-    text = run(tmp_path, "--help")
-    for command in COMMANDS:
-        assert f"    {command} " in text
+    first_words = [line.split()[0] for line in run(tmp_path, "--help").splitlines() if line.startswith("    ")]
+    assert set(COMMANDS) <= set(first_words)
 
 
 def test_every_shell_has_a_script_for_both_names() -> None:
