@@ -67,6 +67,6 @@ lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 	  --python-version 3.11 pyproject.toml --extra test -c requirements/run.txt -o requirements/test.txt
 
 clean:  ## remove what make made
-	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage mutants
 
 .PHONY: help run test test-fast lint mutate campaign acceptance bench-quick bench-admission prices lock clean
