@@ -1,1 +1,1 @@
-"""Who changed what, when: one line a change, each bound to the one before. ``entry`` is the line, ``journal`` the file."""
+"""The audit log: who changed what, and when. ``hash_chain`` has the form of a line, ``log`` the file."""

@@ -1,8 +1,8 @@
-"""A line of the audit log, and the chain that binds the lines. Pure.
+"""The lines of the audit log, and the chain of hashes that connects them. Pure.
 
-Each line is a JSON object that ends in ``,"hash":"<64 hexadecimal digits>"}``: the SHA-256 of all that stands before it on the
-line, which includes the hash of the line before. So a line that is changed, taken out, put in or moved breaks the chain there.
-Lines cut off at the end leave a whole chain: keep the last hash elsewhere to notice that.
+Each line is a JSON object that ends in ``,"hash":"<64 hexadecimal digits>"}``: the SHA-256 of everything before it on the line,
+which includes the hash of the previous line. A line that is changed, removed, inserted or moved breaks the chain at that place.
+Lines removed at the end leave a valid chain: keep the last hash elsewhere to notice that.
 """
 
 import hashlib
@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 FIRST = "0" * 64
-"""What stands for the hash before the first line."""
+"""The previous hash of the first line."""
 
 _MARK = b',"hash":"'
 _TAIL_LENGTH = len(_MARK) + 64 + len(b'"}')
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who asked for a change. ``kind`` is token, environment, open, secret (who holds one may end it) or command line;
-    ``address`` is the client's, None for the command line."""
+    """Who asked for a change.
+
+    ``kind`` is token, environment, open, secret (a secret revokes itself) or command line. ``address`` is that of the client,
+    None for the command line.
+    """
 
     kind: str
     name: str
@@ -30,7 +33,7 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One change to one token. ``changes`` has, by field, the value before and after; never a secret, nor its hash."""
+    """One change of one token. ``changes`` has the values before and after, by field; never a secret or its hash."""
 
     actor: Actor
     action: str
@@ -40,7 +43,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChainHead(NamedTuple):
-    """The end of a chain: how many lines, and the hash of the last."""
+    """The end of a chain: the number of lines, and the hash of the last line."""
 
     number: int
     hash: str
@@ -50,35 +53,35 @@ START = ChainHead(0, FIRST)
 
 
 class Broken(NamedTuple):
-    """The first line, counted from 1, that does not fit, and why."""
+    """The first invalid line, counted from 1, and the reason."""
 
     line: int
     reason: str
 
 
 class Verdict(NamedTuple):
-    """What a chain is worth: its whole part, and where it breaks."""
+    """The result of ``verify``: the end of the valid part, and the line that breaks the chain, if any."""
 
     end: ChainHead
     broken: Broken | None
 
 
-def encode(entry: AuditEvent, time: str, before: ChainHead) -> tuple[bytes, ChainHead]:
-    """The line with its line end, and the new end of the chain."""
-    head = {"number": before.number + 1, "time": time, **msgspec.to_builtins(entry), "previous": before.hash}
+def encode(event: AuditEvent, time: str, before: ChainHead) -> tuple[bytes, ChainHead]:
+    """Returns the line with its end, and the new end of the chain. ``time`` in ISO 8601; ``before`` is the chain so far."""
+    head = {"number": before.number + 1, "time": time, **msgspec.to_builtins(event), "previous": before.hash}
     open_line = msgspec.json.encode(head)[:-1]
     digest = hashlib.sha256(open_line).hexdigest()
     return open_line + _MARK + digest.encode() + b'"}\n', ChainHead(before.number + 1, digest)
 
 
 def head_after(line: bytes) -> ChainHead:
-    """Where the chain goes on behind this line. Raises ValueError for a line that is none."""
+    """Returns the end of the chain after this line, without checking the hash. Raises ValueError for an invalid line."""
     content = read(line)
     return ChainHead(int(content["number"]), str(content["hash"]))
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """The line's content. Raises ValueError, whose text is the reason."""
+    """Returns the content of a line. Raises ValueError, whose text is the reason."""
     try:
         content = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -91,17 +94,18 @@ def read(line: bytes) -> dict[str, Any]:
 
 
 def verify(lines: Iterable[bytes]) -> Verdict:
-    """Walk the chain as far as it holds. ``lines`` come with their line ends."""
+    """Checks a chain up to the first invalid line. ``lines`` come with their ends."""
     end = START
-    for place, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, 1):
         try:
-            end = _next(line, end)
+            end = _verify_line(line, end)
         except ValueError as error:
-            return Verdict(end, Broken(place, str(error)))
+            return Verdict(end, Broken(number, str(error)))
     return Verdict(end, None)
 
 
-def _next(line: bytes, before: ChainHead) -> ChainHead:
+def _verify_line(line: bytes, before: ChainHead) -> ChainHead:
+    """Returns the end of the chain after this line. Raises ValueError, whose text is the reason."""
     if not line.endswith(b"\n"):
         raise ValueError("ends early: a change was interrupted here, or something was cut off")
     body = line[:-1]

@@ -4,17 +4,20 @@ The order of a write - temporary file in the same folder, fsync, rename, fsync o
 crash on every common file system; without the first fsync a rename may leave an empty file behind.
 """
 
+import asyncio
 import contextlib
 import glob
 import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
+
+from gateway.core.tasks import await_uncancelled
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +72,37 @@ def _hand_over(path: Path, like: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the lock of ``path``: a file beside it, because the file itself is replaced by each write.
+    """Holds the lock of ``path``: a file beside it, because each write replaces the file itself. Blocking.
 
-    Raises LockTimeout after ``timeout`` seconds, OSError where the lock cannot be made.
+    Raises LockTimeout after ``timeout`` seconds, OSError where the lock cannot be created.
     """
-    # Asked for seldom, a lock that another process takes again and again is never found free.
-    lock = FileLock(f"{path}.lock", timeout=timeout, poll_interval=_LOCK_POLL_SECONDS, mode=0o600)
+    # With a long interval, a lock that another process takes again and again is never found free. ``locked_async`` may enter in
+    # one thread and leave in another.
+    lock = FileLock(f"{path}.lock", timeout=timeout, poll_interval=_LOCK_POLL_SECONDS, mode=0o600, thread_local=False)
     try:
         with lock:
             _hand_over(Path(lock.lock_file), path.parent)
             yield
     except Timeout:
         raise LockTimeout(f"{path}.lock is held by another process for more than {timeout:g} s") from None
+
+
+@contextlib.asynccontextmanager
+async def locked_async(path: Path, seconds: float) -> AsyncIterator[None]:
+    """Holds the same lock, from an event loop: threads wait for it, and release it.
+
+    A caller that is cancelled while it waits gets its cancellation when the wait is over; it does not keep the lock then. Raises
+    LockTimeout after as many seconds, OSError as ``locked``.
+    """
+    lock = locked(path, seconds)
+    taking = asyncio.ensure_future(asyncio.to_thread(lock.__enter__))
+    try:
+        await await_uncancelled(taking, asyncio.Future.result)
+        yield
+    finally:
+        if taking.exception() is None:
+            releasing = asyncio.ensure_future(asyncio.to_thread(lock.__exit__, None, None, None))
+            await await_uncancelled(releasing, asyncio.Future.result)
 
 
 def read_regular(path: Path, limit: int) -> bytes:
