@@ -19,8 +19,8 @@ import msgspec
 
 MS_PER_MINUTE = 60_000
 MS_PER_DAY = 86_400_000
-DEBT_PER_UNIT = 60_000
-"""Parts of debt that one request or one model token adds. Equal to MS_PER_MINUTE, so that paying back is exact."""
+DEBT_PER_UNIT = MS_PER_MINUTE
+"""Parts of debt that one request or one model token adds. With any other number paying back would have to be rounded."""
 MAX_DEBT_MINUTES = 60
 """The most debt that a rate keeps, in minutes of its size."""
 MAX_COUNTER_VALUE = 2**61

@@ -195,8 +195,7 @@ class Limiter:
             waiter.limit_exceeded = outcome
             return False
         waiter.outcome.set_result(outcome)
-        if key in self._queues:
-            self._queues.move_to_end(key)
+        self._queues.move_to_end(key)
         return True
 
 

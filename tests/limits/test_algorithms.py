@@ -1,14 +1,18 @@
 """The arithmetic of limits, against exact models of it."""
 
+from datetime import UTC, datetime
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limits.algorithms import (
     MAX_COUNTER_VALUE,
+    Amounts,
     BudgetWindow,
+    CalendarWindow,
     Charge,
     Concurrency,
     Counter,
@@ -24,102 +28,103 @@ STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(1, 50), st.intege
 
 
 @given(st.integers(1, 40), STEPS)
-def test_a_rate_is_what_the_exact_bucket_allows(size: int, steps: list[tuple[int, int, int]]) -> None:
-    """A bucket of fractions that fills continuously: every request that fits is granted, and no other."""
-    limit, level, now = TokensPerMinute("t", None, size), Counter(at=NOW), NOW
-    there = Fraction(size)
+def test_a_rate_admits_exactly_what_a_bucket_of_fractions_admits(size: int, steps: list[tuple[int, int, int]]) -> None:
+    """Every request that fits is granted, and no other."""
+    limit, counter, now = TokensPerMinute("t", None, size), Counter(at=NOW), NOW
+    available = Fraction(size)
     for elapsed, amount, actual in steps:
         now += elapsed
-        limit.refill(level, now)
-        there = min(Fraction(size), there + Fraction(size * elapsed, 60_000))
-        fits = amount <= there
-        assert (reservable_amount(Charge(limit, amount, amount), level) is not None) == fits
+        limit.refill(counter, now)
+        available = min(Fraction(size), available + Fraction(size * elapsed, 60_000))
+        fits = amount <= available
+        assert (reservable_amount(Charge(limit, amount, amount), counter) is not None) == fits
         if fits:
-            limit.reserve(level, amount)
-            limit.settle(level, amount, actual)
-            there = min(Fraction(size), there - actual)
-        assert limit.remaining(level) == there // 1
-        assert level.reserved == 0
+            limit.reserve(counter, amount)
+            limit.settle(counter, amount, actual)
+            available = min(Fraction(size), available - actual)
+        assert limit.remaining(counter) == available // 1
+        assert counter.reserved == 0
 
 
 @given(st.integers(1, 40), st.lists(st.integers(0, 30_000), min_size=1, max_size=200))
-def test_no_minute_sees_more_than_a_full_bucket_and_what_flows_in(size: int, gaps: list[int]) -> None:
-    limit, level, now = RequestsPerMinute("t", None, size), Counter(), NOW
+def test_no_minute_admits_more_than_a_full_bucket_and_what_is_refilled(size: int, gaps: list[int]) -> None:
+    limit, counter, now = RequestsPerMinute("t", None, size), Counter(), NOW
     passed: list[int] = []
     for gap in gaps:
         now += gap
-        limit.refill(level, now)
-        if reservable_amount(Charge(limit, 1, 1), level):
-            limit.reserve(level, 1)
+        limit.refill(counter, now)
+        if reservable_amount(Charge(limit, 1, 1), counter):
+            limit.reserve(counter, 1)
             passed.append(now)
     for start in passed:
         assert sum(start <= at < start + 60_000 for at in passed) <= 2 * size
 
 
 @given(st.integers(1, 10**12), st.integers(0, 10**9), st.integers(1, 10**6))
-def test_whoever_waits_as_told_may_pass(size: int, used: int, minimum: int) -> None:
-    limit, level = TokensPerMinute("t", None, size), Counter(used=used * 60_000, at=NOW)
-    if minimum <= limit.remaining(level):
+def test_a_request_passes_after_the_wait_and_not_before(size: int, used: int, minimum: int) -> None:
+    limit, counter = TokensPerMinute("t", None, size), Counter(used=used * 60_000, at=NOW)
+    if minimum <= limit.remaining(counter):
         return
-    wait = limit.retry_after_ms(level, minimum, NOW)
+    wait = limit.retry_after_ms(counter, minimum, NOW)
     if wait is None:
         assert minimum > size
         return
-    limit.refill(level, NOW + wait)
-    assert minimum <= limit.remaining(level)
+    limit.refill(counter, NOW + wait)
+    assert minimum <= limit.remaining(counter)
     early = Counter(used=used * 60_000, at=NOW)
     limit.refill(early, NOW + wait - 1)
     assert minimum > limit.remaining(early)
 
 
 @given(st.sampled_from([TokensPerMinute, Concurrency, BudgetWindow]), st.integers(0, 10**6), st.integers(0, 10**30))
-def test_no_report_breaks_a_counter(kind: type[Limit], amount: int, actual: int) -> None:
-    level = Counter()
+def test_no_reported_use_breaks_a_counter(kind: type[Limit], amount: int, actual: int) -> None:
+    counter = Counter()
     limit = kind("t", None, 10**12)
-    limit.reserve(level, amount)
-    limit.settle(level, amount, actual)
-    assert 0 <= level.used <= MAX_COUNTER_VALUE
-    assert level.reserved == 0
+    limit.reserve(counter, amount)
+    limit.settle(counter, amount, actual)
+    assert 0 <= counter.used <= MAX_COUNTER_VALUE < 2**63
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(counter), type=Counter) == counter
+    assert counter.reserved == 0
 
 
-def test_a_clock_that_stands_still_or_falls_back_pays_nothing() -> None:
-    """And from where it has fallen back to, it goes on: a restart with the right time does not lock anybody out."""
-    limit, level = RequestsPerMinute("t", None, 1), Counter(used=60_000, at=NOW)
+def test_a_clock_that_stands_still_or_goes_back_refills_nothing() -> None:
+    """From the earlier time it goes on: a restart with the right time locks nobody out."""
+    limit, counter = RequestsPerMinute("t", None, 1), Counter(used=60_000, at=NOW)
     for now in (NOW, NOW - 10**9):
-        limit.refill(level, now)
-        assert level.used == 60_000
-    limit.refill(level, NOW - 10**9 + 60_000)
-    assert level.used == 0
+        limit.refill(counter, now)
+        assert counter.used == 60_000
+    limit.refill(counter, NOW - 10**9 + 60_000)
+    assert counter.used == 0
 
 
-def test_what_is_reserved_is_not_paid_back_before_it_is_known() -> None:
+def test_reserved_tokens_are_not_refilled_before_they_are_settled() -> None:
     """Slow requests that turn out small must not pile up into one large burst."""
-    limit, level, now = TokensPerMinute("t", None, 1000), Counter(at=NOW), NOW
-    held = 0
+    limit, counter, now = TokensPerMinute("t", None, 1000), Counter(at=NOW), NOW
+    reserved = 0
     for _ in range(10):
-        if reservable_amount(Charge(limit, 990, 990), level) is not None:
-            limit.reserve(level, 990)
-            held += 1
+        if reservable_amount(Charge(limit, 990, 990), counter) is not None:
+            limit.reserve(counter, 990)
+            reserved += 1
         now += 60_000
-        limit.refill(level, now)
-    assert held == 1
-    limit.settle(level, 990, 1)
-    assert limit.remaining(level) == 999
+        limit.refill(counter, now)
+    assert reserved == 1
+    limit.settle(counter, 990, 1)
+    assert limit.remaining(counter) == 999
 
 
 def test_one_absurd_report_locks_nobody_out_for_longer_than_an_hour() -> None:
-    limit, level = TokensPerMinute("t", None, 1000), Counter(at=NOW)
-    limit.settle(level, 0, 10**8)
-    wait = limit.retry_after_ms(level, 1, NOW)
+    limit, counter = TokensPerMinute("t", None, 1000), Counter(at=NOW)
+    limit.settle(counter, 0, 10**8)
+    wait = limit.retry_after_ms(counter, 1, NOW)
     assert wait is not None
     assert wait <= 3_600_000
 
 
 def test_a_million_additions_of_money_are_exact() -> None:
-    limit, level = BudgetWindow("t", None, 10**15), Counter()
+    limit, counter = BudgetWindow("t", None, 10**15), Counter()
     for number in range(10**6):
-        limit.settle(level, 0, 100_001 + number % 7)
-    assert level.used == sum(100_001 + number % 7 for number in range(10**6))
+        limit.settle(counter, 0, 100_001 + number % 7)
+    assert counter.used == sum(100_001 + number % 7 for number in range(10**6))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,146 @@ def test_windows_follow_the_calendar(per: str | None, now: str, name: str, ends:
 
 
 def _milliseconds(day: str) -> int:
-    from datetime import UTC, datetime
-
     return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
+
+
+def test_a_window_ends_with_its_last_millisecond() -> None:
+    end = _milliseconds("2026-12-02")
+    assert calendar_window("day", end - 1) == ("2026-12-01", end)
+    assert calendar_window("day", end).name == "2026-12-02"
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [
+        (RequestsPerMinute("t", "m*", 3), "requests"),
+        (TokensPerMinute("t", "m*", 3), "tokens"),
+        (Concurrency("t", "m*", 3), "parallel"),
+    ],
+)
+def test_a_limit_without_a_window_is_named_by_its_models_and_kind(limit: Limit, kind: str) -> None:
+    """The name is written to files."""
+    assert (limit.name, limit.token_id, limit.model, limit.size) == (f"m*|{kind}", "t", "m*", 3)
+    assert (limit.kind, limit.per, limit.ends_at) == (kind, None, None)
+    assert type(limit)("t", None, 3).name == f"|{kind}"
+
+
+def test_a_budget_has_the_name_of_its_window() -> None:
+    daily = BudgetWindow("t", "m*", 5, "day", CalendarWindow("2027-01-15", NOW))
+    assert (daily.name, daily.per, daily.ends_at) == ("m*|budget|day|2027-01-15", "day", NOW)
+    assert (BudgetWindow("t", None, 5).name, BudgetWindow("t", None, 5).ends_at) == ("|budget||all", None)
+
+
+def test_only_tokens_and_money_need_an_estimate() -> None:
+    kinds = (RequestsPerMinute, TokensPerMinute, Concurrency, BudgetWindow)
+    assert [kind.needs_estimate for kind in kinds] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("limit", "amount", "minimum"),
+    [
+        (RequestsPerMinute("t", None, 100), 1, 1),
+        (Concurrency("t", None, 100), 1, 1),
+        (TokensPerMinute("t", None, 100), 100, 20),
+        (TokensPerMinute("t", None, 20), 20, 20),
+        (TokensPerMinute("t", None, 19), 300, 20),
+        (TokensPerMinute("t", None, 1000), 300, 20),
+        (BudgetWindow("t", None, 100), 5000, 40),
+    ],
+)
+def test_what_a_request_is_charged(limit: Limit, amount: int, minimum: int) -> None:
+    """An estimate of tokens is cut to the limit, unless even the least is above it."""
+    assert limit.charge(Amounts(300, 20, 5000, 40)) == Charge(limit, amount, minimum)
+
+
+@pytest.mark.parametrize(
+    "limit", [TokensPerMinute("t", None, 10), Concurrency("t", None, 10), BudgetWindow("t", None, 10)]
+)
+def test_what_fits_exactly_is_reserved_whole(limit: Limit) -> None:
+    counter = Counter()
+    limit.reserve(counter, 4)
+    assert reservable_amount(Charge(limit, 6, 6), counter) == 6
+    assert reservable_amount(Charge(limit, 7, 1), counter) is None
+    limit.reserve(counter, 6)
+    assert (limit.remaining(counter), counter.reserved) == (0, 10)
+
+
+@pytest.mark.parametrize(("minimum", "amount"), [(3, 3), (2, 3), (4, None)])
+def test_an_estimate_is_cut_to_what_remains_where_the_minimum_fits(minimum: int, amount: int | None) -> None:
+    assert reservable_amount(Charge(BudgetWindow("t", None, 10), 9, minimum), Counter(used=7)) == amount
+
+
+def test_an_estimate_is_not_cut_while_something_is_reserved() -> None:
+    assert reservable_amount(Charge(BudgetWindow("t", None, 10), 9, 1), Counter(used=6, reserved=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("used", "reserved", "is_waiting"), [(0, 10, True), (6, 4, True), (7, 3, False), (6, 0, False), (10, 1, False)]
+)
+def test_waiting_helps_where_the_minimum_fits_without_what_others_have_reserved(
+    used: int, reserved: int, is_waiting: bool
+) -> None:
+    limit = BudgetWindow("t", None, 10)
+    assert limit.is_waiting_for_others(Counter(used=used, reserved=reserved), 4) is is_waiting
+
+
+@pytest.mark.parametrize(
+    ("limit", "counter", "minimum", "wait"),
+    [
+        (RequestsPerMinute("t", None, 60), Counter(used=60 * 60_000), 1, 1000),
+        (RequestsPerMinute("t", None, 60), Counter(used=59 * 60_000 + 1), 1, 1),
+        (TokensPerMinute("t", None, 60), Counter(used=0), 1, 1),
+        (TokensPerMinute("t", None, 60), Counter(used=60_000), 60, 1000),
+        (TokensPerMinute("t", None, 60), Counter(used=60_000), 61, None),
+        (Concurrency("t", None, 1), Counter(reserved=1), 1, 1000),
+        (BudgetWindow("t", None, 10), Counter(used=10), 1, None),
+        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW + 7)), Counter(used=10), 1, 7),
+        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW + 7)), Counter(used=10), 10, 7),
+        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW + 7)), Counter(used=10), 11, None),
+        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW)), Counter(used=10), 1, 1),
+    ],
+)
+def test_how_long_to_wait(limit: Limit, counter: Counter, minimum: int, wait: int | None) -> None:
+    assert limit.retry_after_ms(counter, minimum, NOW) == wait
+
+
+def test_a_request_counts_when_it_is_reserved_and_not_again_when_it_is_settled() -> None:
+    limit, counter = RequestsPerMinute("t", None, 3), Counter(at=NOW)
+    limit.reserve(counter, 1)
+    assert (counter, limit.used(counter), limit.remaining(counter)) == (Counter(60_000, 0, NOW), 1, 2)
+    limit.settle(counter, 1, limit.actual(500, 500))
+    assert counter.used == 60_000
+    limit.settle(counter, 1, 0)  # it was never sent
+    assert counter.used == 0
+    limit.settle(counter, 1, 0)
+    assert counter.used == 0
+
+
+def test_concurrency_counts_nothing_as_used() -> None:
+    limit, counter = Concurrency("t", None, 3), Counter()
+    limit.reserve(counter, 1)
+    limit.settle(counter, 1, limit.actual(500, 500))
+    assert (counter, limit.used(counter)) == (Counter(), 0)
+    limit.refill(counter, NOW)
+    assert counter == Counter()
+
+
+def test_settling_more_than_is_reserved_leaves_nothing_reserved() -> None:
+    """After the reservations of a dead worker were released."""
+    for limit in (TokensPerMinute("t", None, 9), Concurrency("t", None, 9), BudgetWindow("t", None, 9)):
+        counter = Counter(reserved=1)
+        limit.settle(counter, 2, 0)
+        assert counter.reserved == 0
+
+
+def test_a_part_of_a_token_counts_as_one_used() -> None:
+    limit = TokensPerMinute("t", None, 10)
+    assert [limit.used(Counter(used=used)) for used in (0, 1, 60_000, 60_001)] == [0, 1, 1, 2]
+    assert [limit.remaining(Counter(used=used)) for used in (0, 1, 60_000, 60_001)] == [10, 9, 9, 8]
+
+
+def test_debt_is_never_above_an_hour_of_the_rate() -> None:
+    for limit in (TokensPerMinute("t", None, 10), RequestsPerMinute("t", None, 10)):
+        counter = Counter()
+        limit.settle(counter, 0, 601)
+        assert counter.used == 600 * 60_000

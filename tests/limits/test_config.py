@@ -1,4 +1,4 @@
-"""Limits are read strictly, written as they were read, and compared so that nobody gets past a tighter one."""
+"""Limits are read strictly, written as they were read, and compared so that nobody gets around a lower one."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -50,14 +50,14 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "field"), BAD)
-def test_what_is_no_limit_is_refused_by_name(value: Any, field: str) -> None:
+def test_an_invalid_limit_is_refused_by_name(value: Any, field: str) -> None:
     with pytest.raises(LimitError) as caught:
         read_limits(value)
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize("value", [None, {}, {"rpm": None, "budget": None}])
-def test_nothing_is_no_limit(value: Any) -> None:
+def test_nothing_limits_nothing(value: Any) -> None:
     assert read_limits(value) is None
 
 
@@ -67,14 +67,14 @@ def test_what_is_written_is_what_is_read(limits: LimitSet) -> None:
 
 
 @given(SETS)
-def test_everything_is_within_itself_and_within_nothing_at_all(limits: LimitSet) -> None:
+def test_a_set_is_within_itself_and_within_the_empty_set(limits: LimitSet) -> None:
     assert limits.is_within(limits)
     assert limits.is_within(LimitSet())
     assert LimitSet().is_within(limits) == (limits == LimitSet())
 
 
 @given(SETS, SETS, SETS)
-def test_within_goes_on(a: LimitSet, b: LimitSet, c: LimitSet) -> None:
+def test_within_is_transitive(a: LimitSet, b: LimitSet, c: LimitSet) -> None:
     if a.is_within(b) and b.is_within(c) and None not in (a.budget, b.budget, c.budget):
         assert a.rpm is None or c.rpm is None or a.rpm <= c.rpm
 
@@ -111,7 +111,9 @@ def window(day: date, per: str | None) -> Any:
 
 
 @given(BUDGETS, BUDGETS, STARTS)
-def test_whoever_keeps_to_a_budget_within_another_keeps_to_both(mine: Budget, theirs: Budget, start: date) -> None:
+def test_spending_within_a_budget_is_within_every_budget_that_it_is_within(
+    mine: Budget, theirs: Budget, start: date
+) -> None:
     """The most that can be spent under the one - all of it at once, in each window anew - never passes the other."""
     if not mine.is_within(theirs):
         return
@@ -134,6 +136,10 @@ def test_whoever_keeps_to_a_budget_within_another_keeps_to_both(mine: Budget, th
         ("1/day", "30/month", False),
         ("7/week", "1/day", False),
         ("1/month", "1/day", True),
+        ("1/week", "6/month", True),
+        ("1/week", "5.999999/month", False),
+        ("1/month", "2/week", True),
+        ("1/month", "1.999999/week", False),
         ("5", "5/day", True),
         ("1/day", "1000", False),
     ],
@@ -166,13 +172,13 @@ BAD_MODELS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("models", "field"), BAD_MODELS)
-def test_what_limits_no_model_is_refused_by_name(models: Any, field: str) -> None:
+def test_an_invalid_limit_on_models_is_refused_by_name(models: Any, field: str) -> None:
     with pytest.raises(LimitError) as caught:
         read_limits({"models": models})
     assert caught.value.field == field
 
 
-def test_limits_of_nothing_on_a_model_are_none() -> None:
+def test_a_model_without_limits_is_left_out() -> None:
     assert read_limits({"models": {"m": {}, "n": {"rpm": None}}}) is None
 
 
@@ -188,6 +194,78 @@ def test_limits_of_nothing_on_a_model_are_none() -> None:
         ({"rpm": 9, "models": {"gpt*": {"budget": "1"}}}, {"models": {"gpt-4*": {"rpm": 9, "budget": "2"}}}, True),
     ],
 )
-def test_a_childs_limits_on_models_keep_to_its_parents(mine: Any, theirs: Any, is_within: bool) -> None:
+def test_limits_on_models_are_compared_by_pattern(mine: Any, theirs: Any, is_within: bool) -> None:
     """A pattern covers another that it fits, and the limits on everything cover every pattern."""
     assert (read_limits(mine) or LimitSet()).is_within(read_limits(theirs) or LimitSet()) == is_within
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "`limits` must be an object or null"),
+        ({"rps": 1}, "`limits.rps` is not one of rpm, tpm, max_parallel, budget, models"),
+        ({"rpm": 0}, "`limits.rpm` must be a whole number, 1 to 1000000000000"),
+        ({"budget": 5}, "`limits.budget` must be a string such as 10, 2.50/day, 20/week or 100/month, in USD"),
+        ({"models": []}, "`limits.models` must be an object of at most 100 model names or patterns"),
+        ({"models": {"m": 1}}, "`limits.models.m` must be an object"),
+        ({"models": {"m": {"models": {}}}}, "`limits.models.m.models` is not one of rpm, tpm, max_parallel, budget"),
+        (
+            {"models": {"": {}}},
+            "`limits.models` has an invalid model name: it must be a printable string of 1 to 256 characters",
+        ),
+    ],
+)
+def test_the_message_says_what_is_allowed(value: Any, message: str) -> None:
+    with pytest.raises(LimitError) as caught:
+        read_limits(value)
+    assert str(caught.value) == message
+    assert f"`{caught.value.field}` {caught.value.rule}" == message
+
+
+@pytest.mark.parametrize("value", [1, 10**12])
+def test_the_lowest_and_the_highest_count_are_read(value: int) -> None:
+    found = read_limits({"rpm": value, "tpm": value, "max_parallel": value})
+    assert found == LimitSet(rpm=value, tpm=value, max_parallel=value)
+
+
+def test_as_many_patterns_as_allowed_are_read() -> None:
+    found = read_limits({"models": {f"{number:0256}": {"rpm": 1} for number in range(100)}})
+    assert found is not None
+    assert len(found.models) == 100
+
+
+def test_a_month_overlaps_at_most_six_weeks_and_a_week_two_months() -> None:
+    """By the calendar of 400 years, after which it repeats."""
+    weeks: dict[Any, set[Any]] = {}
+    months: dict[Any, set[Any]] = {}
+    for day in (date(2000, 1, 1) + timedelta(days=number) for number in range(146_097)):
+        week, month = window(day, "week"), window(day, "month")
+        weeks.setdefault(month, set()).add(week)
+        months.setdefault(week, set()).add(month)
+    overlaps = {"week": max(map(len, weeks.values())), "month": max(map(len, months.values()))}
+    assert overlaps == {"week": 6, "month": 2}
+    for short, long in (("week", "month"), ("month", "week")):
+        most = Budget(overlaps[short] * 100, long)
+        assert Budget(100, short).is_within(most)
+        assert not Budget(101, short).is_within(most)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ({"rpm": 5, "tpm": 9}, {"rpm": 7, "max_parallel": 1}, {"rpm": 5, "tpm": 9, "max_parallel": 1}),
+        ({"models": {"a": {"rpm": 5}}}, {"models": {"b": {"rpm": 1}}}, {"models": {"a": {"rpm": 5}, "b": {"rpm": 1}}}),
+        ({"models": {"a": {"rpm": 5}}}, {"models": {"a": {"tpm": 1}}}, {"models": {"a": {"rpm": 5, "tpm": 1}}}),
+        ({"budget": "5"}, {"rpm": 1}, {"rpm": 1, "budget": "5"}),
+        ({"budget": "0.000005/week"}, {"budget": "0.000003/day"}, {"budget": "0.000003"}),
+        ({"budget": "0.000001/month"}, {"budget": "0.000001/week"}, {"budget": "0.000001"}),
+    ],
+)
+def test_two_sets_together_have_the_lower_of_each_limit(one: Any, other: Any, both: Any) -> None:
+    found = (read_limits(one) or LimitSet()).and_also(read_limits(other) or LimitSet())
+    assert found.as_json() == both
+
+
+@pytest.mark.parametrize(("micro_usd", "text"), [(10_000_000, "10"), (2_500_000, "2.5"), (1, "0.000001")])
+def test_a_budget_is_written_as_it_is_read(micro_usd: int, text: str) -> None:
+    assert [str(Budget(micro_usd, per)) for per in (None, "day")] == [text, f"{text}/day"]

@@ -1,14 +1,20 @@
 """Builds charges and capacity requests to test limits with."""
 
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from gateway.limits.algorithms import Amounts, Charge
 from gateway.limits.config import read_limits
 from gateway.limits.matching import CapacityRequest, LimitChain
-from gateway.limits.store import LimitExceeded, Reservation
+from gateway.limits.store import CounterStore, LimitExceeded, Reservation
 
 NOW = 1_800_000_000_000
 """A Friday morning, in milliseconds since the epoch."""
+BUDGET = {"budget": "0.0001"}
 
 
 def capacity_request(
@@ -44,3 +50,30 @@ def granted(outcome: Reservation | LimitExceeded) -> Reservation:
 def refused(outcome: Reservation | LimitExceeded) -> LimitExceeded:
     assert isinstance(outcome, LimitExceeded), outcome
     return outcome
+
+
+@contextmanager
+def locked_database(path: Path) -> Iterator[None]:
+    """Another program writes to the database."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@asynccontextmanager
+async def running(counters: CounterStore) -> AsyncIterator[None]:
+    task = asyncio.create_task(counters.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def used_and_reserved(counters: CounterStore) -> tuple[int, int]:
+    [budget] = await counters.read(charges_for(BUDGET), NOW)
+    return budget.used, budget.reserved

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.limits.store import CounterStoreUnavailable
+from gateway.limits.algorithms import Counter
+from gateway.limits.store import CounterStoreUnavailable, TokenCounters
 from gateway.limits.stores import memory, sqlite_file
 from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.limits.stores.sqlite_file import COUNTERS_FILE, TokenCounters
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from tests.support.limits import NOW, charges_for, granted
 
 BUDGET = {"budget": "0.0001"}
@@ -112,7 +113,7 @@ async def test_a_file_that_was_never_read_is_never_written(tmp_path: Path) -> No
 async def test_what_workers_of_another_store_had_reserved_is_void(tmp_path: Path) -> None:
     path = tmp_path / COUNTERS_FILE
     connection = sqlite_file.connect(path, 1.0)
-    counter = sqlite_file.Counter(used=10, reserved=50, reserved_by_worker={7: 50})
+    counter = Counter(used=10, reserved=50, reserved_by_worker={7: 50})
     sqlite_file.write_token(connection, "tok_a", {"|budget||all": counter})
     connection.close()
     counters = MemoryCounterStore(path)

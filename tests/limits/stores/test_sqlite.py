@@ -1,11 +1,8 @@
-"""Several workers on one file: sums are exact, and what dead workers have reserved is released."""
+"""Counters in the shared file: written soon, never lost, and refused while the file cannot be used."""
 
 import asyncio
-import multiprocessing
-import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,15 +11,11 @@ from gateway.limits.store import CounterStoreUnavailable
 from gateway.limits.stores import sqlite as sqlite_store
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.limits.stores.sqlite import DEAD_AFTER_SECONDS, MAX_CLOCK_SKEW_MS, SqliteCounterStore
+from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.limits.stores.sqlite_transactions import SqliteTransactions
-from tests.support.limits import NOW, charges_for, granted, refused
+from tests.support.limits import BUDGET, NOW, charges_for, granted, locked_database, refused, running, used_and_reserved
 from tests.support.tokens import Clock
-
-PROCESSES = 8
-INCREMENTS = 10_000
-BUDGET = {"budget": "0.0001"}
 
 
 @pytest.fixture
@@ -38,18 +31,6 @@ async def counters(path: Path) -> AsyncIterator[SqliteCounterStore]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another program writes to the database."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
-
-
-@contextmanager
 def unreachable(path: Path) -> Iterator[None]:
     """A file is in the way of the folder."""
     away = path.parent.with_name("away")
@@ -60,112 +41,6 @@ def unreachable(path: Path) -> Iterator[None]:
     finally:
         path.parent.unlink()
         away.rename(path.parent)
-
-
-@asynccontextmanager
-async def running(counters: SqliteCounterStore) -> AsyncIterator[None]:
-    task = asyncio.create_task(counters.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def used_and_reserved(counters: SqliteCounterStore) -> tuple[int, int]:
-    [budget] = await counters.read(charges_for(BUDGET), NOW)
-    return budget.used, budget.reserved
-
-
-def _add(path: Path) -> None:
-    async def work() -> None:
-        counters = SqliteCounterStore(path, time.time)
-        charges = charges_for({"rpm": 10**9, "budget": "999999999"}, cost=5)
-        async with running(counters):
-            for _ in range(INCREMENTS):
-                counters.settle(granted(await counters.reserve(charges, NOW)), [1, 3])
-        await counters.aclose()
-
-    asyncio.run(work())
-
-
-async def test_eight_processes_add_up(path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_add, args=(path,)) for _ in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        await asyncio.to_thread(process.join, 110)
-    assert [process.exitcode for process in processes] == [0] * PROCESSES
-    counters = SqliteCounterStore(path, Clock())
-    rpm, budget = await counters.read(charges_for({"rpm": 10**9, "budget": "999999999"}), NOW)
-    assert rpm.used == PROCESSES * INCREMENTS * 60_000
-    assert (budget.used, budget.reserved, budget.reserved_by_worker) == (PROCESSES * INCREMENTS * 3, 0, None)
-    await counters.aclose()
-
-
-async def test_what_a_dead_worker_has_reserved_is_released(path: Path) -> None:
-    clock = Clock()
-    dead, alive = SqliteCounterStore(path, clock), SqliteCounterStore(path, clock)
-    charges = charges_for({"tpm": 100, "max_parallel": 1, "budget": "1"}, tokens=80, cost=900_000)
-    reservation = granted(await dead.reserve(charges, NOW))
-    assert refused(await alive.reserve(charges, NOW)).is_waiting_for_others
-    clock.now += DEAD_AFTER_SECONDS
-    await alive.heartbeat()
-    refused(await alive.reserve(charges, NOW))
-    clock.now += 1
-    await alive.heartbeat()
-    again = granted(await alive.reserve(charges, NOW))
-    dead.settle(
-        reservation, [50, 0, 400_000]
-    )  # it was only stopped: what it used counts, and nothing is released twice
-    await dead.flush()
-    found = await alive.read(charges, NOW)
-    assert [counter.reserved for counter in found] == [80, 1, 900_000]
-    assert [found[0].used, found[2].used] == [50 * 60_000, 400_000]
-    await dead.heartbeat()
-    alive.settle(again, [80, 0, 1])
-    await alive.aclose()
-    granted(await dead.reserve(charges_for({"max_parallel": 1}), NOW))
-    await dead.aclose()
-
-
-async def test_a_worker_that_was_stopped_goes_on_as_another(path: Path) -> None:
-    """What it reserves from then on is not released."""
-    clock = Clock()
-    store = SqliteCounterStore(path, clock)
-    granted(await store.reserve(charges_for(BUDGET, cost=10), NOW))
-    clock.now += DEAD_AFTER_SECONDS + 1
-    await store.heartbeat()
-    assert await used_and_reserved(store) == (0, 0)
-    granted(await store.reserve(charges_for(BUDGET, cost=20), NOW))
-    other = SqliteCounterStore(path, clock)
-    await other.heartbeat()
-    assert await used_and_reserved(store) == (0, 20)
-    await other.aclose()
-    await store.aclose()
-
-
-@pytest.mark.parametrize(("skew_ms", "is_alive"), [(MAX_CLOCK_SKEW_MS, True), (MAX_CLOCK_SKEW_MS + 1, False)])
-async def test_a_heartbeat_from_the_future_counts_for_a_minute(path: Path, skew_ms: int, is_alive: bool) -> None:
-    clock = Clock()
-    ahead = SqliteCounterStore(path, Clock(clock.now + skew_ms / 1000))
-    granted(await ahead.reserve(charges_for(BUDGET, cost=10), NOW))
-    store = SqliteCounterStore(path, clock)
-    await store.heartbeat()
-    assert await used_and_reserved(store) == (0, 10 if is_alive else 0)
-    await ahead.aclose()
-    await store.aclose()
-
-
-async def test_a_new_worker_releases_what_was_reserved_before_the_last_start(path: Path) -> None:
-    before = SqliteCounterStore(path, Clock())
-    granted(await before.reserve(charges_for(BUDGET, cost=10), NOW))
-    await before.aclose()
-    store = SqliteCounterStore(path, Clock())
-    assert refused(await store.reserve(charges_for(BUDGET, cost=101), NOW)).counter.reserved == 0
-    assert await used_and_reserved(store) == (0, 0)
-    await store.aclose()
 
 
 async def test_settlements_are_written_with_the_next_reservation(path: Path, counters: SqliteCounterStore) -> None:
@@ -216,7 +91,7 @@ async def test_a_reservation_waits_in_the_thread_while_the_database_is_locked(
 ) -> None:
     reservation = granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW))
     async with running(counters):
-        with locked(path):
+        with locked_database(path):
             counters.settle(reservation, [7])
             waiting = asyncio.create_task(counters.reserve(charges_for(BUDGET, cost=10), NOW))
             await asyncio.sleep(0)
@@ -232,7 +107,7 @@ async def test_a_settlement_waits_in_the_thread_while_the_database_is_locked(
     monkeypatch.setattr(sqlite_store, "FLUSH_SECONDS", 0)
     async with running(counters):
         reservation = granted(await counters.reserve(charges_for(BUDGET, cost=10), NOW))
-        with locked(path):
+        with locked_database(path):
             counters.settle(reservation, [7])
             for _ in range(100):
                 await asyncio.sleep(0)
@@ -246,7 +121,7 @@ async def test_a_reservation_that_is_cancelled_reserves_nothing(path: Path, coun
     charges = charges_for({"max_parallel": 1})
     await counters.heartbeat()
     for steps in range(40):
-        with locked(path):
+        with locked_database(path):
             request = asyncio.create_task(counters.reserve(charges, NOW))
             await asyncio.sleep(0)
         for _ in range(steps * 10):
@@ -263,19 +138,33 @@ async def test_a_reservation_that_is_cancelled_reserves_nothing(path: Path, coun
         assert (counter.reserved, counter.reserved_by_worker) == (0, None)
 
 
+async def test_a_refused_reservation_that_is_cancelled_releases_nothing(
+    path: Path, counters: SqliteCounterStore
+) -> None:
+    granted(await counters.reserve(charges_for(BUDGET, cost=100), NOW))
+    with locked_database(path):
+        request = asyncio.create_task(counters.reserve(charges_for(BUDGET, cost=1), NOW))
+        await asyncio.sleep(0)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    await counters.heartbeat()
+    await asyncio.sleep(0)
+    assert (counters.pending, await used_and_reserved(counters)) == (0, (0, 100))
+
+
 async def test_a_reservation_is_extended_as_soon_as_the_database_is_free(
     path: Path, counters: SqliteCounterStore
 ) -> None:
     reservation = granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW))
     outcomes = []
     for amount in (50, 50):
-        with locked(path):
+        with locked_database(path):
             task = asyncio.create_task(counters.extend(reservation, 0, amount, NOW))
             await asyncio.sleep(0)
         outcomes.append(await task)
     assert (outcomes, reservation.amounts) == ([True, False], [80])
     for amount in (20, 21):
-        with locked(path):
+        with locked_database(path):
             task = asyncio.create_task(counters.extend(reservation, 0, amount, NOW))
             await asyncio.sleep(0)
         task.cancel()
@@ -310,6 +199,7 @@ async def test_without_the_file_no_request_passes_and_nothing_is_lost(
     assert new.is_up
     await new.aclose()
     await counters.flush()
+    await counters.heartbeat()
     assert (await used_and_reserved(counters), counters.pending, counters.is_up) == ((20, 0), 0, True)
 
 
@@ -358,7 +248,7 @@ async def test_settlements_that_the_loop_cannot_write_are_left_to_the_thread(
 async def test_a_database_that_stays_locked_makes_the_store_unavailable(path: Path) -> None:
     counters = SqliteCounterStore(path, Clock(), SqliteTransactions(path, max_wait=0.02))
     reservation = granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW))
-    with locked(path):
+    with locked_database(path):
         with pytest.raises(CounterStoreUnavailable, match="held by another process for too long"):
             await counters.reserve(charges_for(BUDGET, cost=30), NOW)
         counters.settle(reservation, [10])
@@ -374,22 +264,7 @@ async def test_a_database_that_stays_locked_makes_the_store_unavailable(path: Pa
 async def test_settlements_that_are_lost_at_the_end_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counters = SqliteCounterStore(path, Clock(), SqliteTransactions(path, max_wait=0.02))
     counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW)), [10])
-    with locked(path):
+    with locked_database(path):
         await counters.aclose()
     [lost] = [record for record in caplog.records if record.message == "settlements lost at shutdown"]
-    assert lost.count == 1
-
-
-async def test_workers_go_on_with_the_same_new_file(path: Path) -> None:
-    """Its counts are gone with the old one."""
-    counters, other = SqliteCounterStore(path, Clock()), SqliteCounterStore(path, Clock())
-    counters.settle(granted(await counters.reserve(charges_for(BUDGET, cost=60), NOW)), [60])
-    await counters.flush()
-    for each in path.parent.iterdir():
-        each.unlink()
-    await counters.heartbeat()  # the thread notices it
-    other.settle(granted(await other.reserve(charges_for(BUDGET, cost=70), NOW)), [70])
-    await other.flush()
-    assert await used_and_reserved(counters) == (70, 0)
-    await counters.aclose()
-    await other.aclose()
+    assert vars(lost)["count"] == 1

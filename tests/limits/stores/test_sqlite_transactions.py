@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.limits.stores.sqlite_transactions import DatabaseBusy, SqliteTransactions
+from tests.support.limits import locked_database
 
 
 @pytest.fixture
@@ -42,18 +42,6 @@ def workers(path: Path) -> list[int]:
         return [number for (number,) in connection.execute("SELECT id FROM workers ORDER BY id")]
     finally:
         connection.close()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another program writes to the database."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        other.execute("ROLLBACK")
-        other.close()
 
 
 def ignore(done: "Future[int]") -> None:
@@ -108,7 +96,7 @@ def test_an_error_of_the_database_is_not_taken_for_a_lock(transactions: SqliteTr
 
 def test_a_locked_database_is_not_waited_for_on_the_loop(transactions: SqliteTransactions, path: Path) -> None:
     transactions.run_on_loop(add(1))
-    with locked(path), pytest.raises(DatabaseBusy):
+    with locked_database(path), pytest.raises(DatabaseBusy):
         transactions.run_on_loop(add(2))
     transactions.run_on_loop(add(3))
     assert workers(path) == [1, 3]
@@ -144,7 +132,7 @@ async def test_a_transaction_of_another_process_is_waited_for_in_the_thread(
 async def test_a_lock_that_is_never_released_is_an_error(path: Path) -> None:
     transactions = SqliteTransactions(path, max_wait=0.02)
     transactions.run_on_loop(add(1))
-    with locked(path):
+    with locked_database(path):
         with pytest.raises(OSError, match="held by another process for too long"):
             await transactions.run_in_thread(add(2), ignore)
         assert isinstance(await transactions.run_to_completion(add(3)), OSError)
@@ -157,7 +145,7 @@ async def test_work_that_is_cancelled_before_it_begins_is_not_done(
 ) -> None:
     undone: list[int] = []
     transactions.run_on_loop(add(1))
-    with locked(path):
+    with locked_database(path):
         first = asyncio.create_task(transactions.run_to_completion(add(2)))
         second = asyncio.create_task(transactions.run_in_thread(add(3), lambda done: undone.append(done.result())))
         await asyncio.sleep(0)
