@@ -1,166 +1,80 @@
-"""The door to the network: every way in which it may fail has a name, and nothing of the library comes through."""
+"""What the transport that is built on aiohttp does beyond the contract: it sends unread requests again, and cuts floods."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 
 import pytest
 
-from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.errors import UpstreamFailed, UpstreamUnreachable
 from gateway.providers.transport import aiohttp_client
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, TransportRequest
-from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer, running_upstream
-from tests.support.wire import never
+from tests.support.upstream import Connection, Received, answer, running_upstream
 
-SHORT = Timeouts(connect=0.2, first_byte=0.2, chunk=0.2)
-LONG = Timeouts(connect=30, first_byte=30, chunk=30)  # for what is not about time: a busy machine may be slow
+TIMEOUTS = Timeouts(connect=30, first_byte=30, chunk=30)
 
 
-def get(url: str) -> TransportRequest:
-    return TransportRequest("GET", url, {})
+class ClosesIdleConnections:
+    """Answers the first request of each connection, and resets the connection when the second one arrives."""
 
+    def __init__(self) -> None:
+        self.served: set[int] = set()
 
-@asynccontextmanager
-async def door(timeouts: Timeouts = LONG) -> AsyncIterator[AiohttpTransport]:
-    upstream = AiohttpTransport(timeouts)
-    try:
-        yield upstream
-    finally:
-        await upstream.aclose()
-
-
-@asynccontextmanager
-async def door_to(behave: Behaviour, timeouts: Timeouts = LONG) -> AsyncIterator[tuple[AiohttpTransport, Upstream]]:
-    async with running_upstream(behave) as upstream, door(timeouts) as client:
-        yield client, upstream
-
-
-async def test_nobody_is_there() -> None:
-    async with door() as client:
-        for url in ("http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1"):
-            with pytest.raises(UpstreamUnreachable) as caught:
-                await client.send(get(url))
-            assert caught.value.status == 502
-            assert "no-such-host" not in caught.value.message
-
-
-async def test_a_connection_that_is_never_accepted() -> None:
-    """A full backlog drops what comes, as a firewall does."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        waiting = [socket.socket() for _ in range(3)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(address)
-        async with door(SHORT) as client:
-            with pytest.raises(UpstreamTimeout) as caught:
-                await client.send(get(f"http://127.0.0.1:{address[1]}/v1"))
-        assert caught.value.status == 504
-        for one in waiting:
-            one.close()
-
-
-async def test_the_first_byte_takes_too_long() -> None:
-    async with door_to(never, SHORT) as (client, upstream):
-        with pytest.raises(UpstreamTimeout):
-            await client.send(get(upstream.url))
-        async with asyncio.timeout(10):
-            await upstream.connections[0].closed.wait()
-
-
-async def test_a_chunk_takes_too_long() -> None:
-    async def stalls(_received: Received, connection: Connection) -> None:
-        await connection.start_stream()
-        await connection.chunk(b"one")
-        await connection.wait_closed()
-
-    async with door_to(stalls, Timeouts(connect=30, first_byte=30, chunk=0.2)) as (client, upstream):
-        response = await client.send(get(upstream.url))
-        pieces = response.chunks()
-        assert await anext(pieces) == b"one"
-        with pytest.raises(UpstreamTimeout):
-            await anext(pieces)
-        response.close()
-        async with asyncio.timeout(10):
-            await upstream.connections[0].closed.wait()
-
-
-async def test_a_long_answer_is_not_a_slow_one() -> None:
-    """Longer in all than the limit for one piece; the moments between pieces are short."""
-
-    async def drips(_received: Received, connection: Connection) -> None:
-        await connection.start_stream()
-        for _ in range(30):
-            await connection.chunk(b"x")
-            await asyncio.sleep(0.05)
-        await connection.end_stream()
-
-    async with door_to(drips, Timeouts(connect=30, first_byte=30, chunk=1)) as (client, upstream):
-        response = await client.send(get(upstream.url))
-        assert await response.read(100) == b"x" * 30
-        response.close()
-
-
-GARBAGE = [
-    b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"\x00\x01\x02\r\n\r\n", b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("said", GARBAGE)
-async def test_invalid_http(said: bytes) -> None:
-    async with door_to(always(said)) as (client, upstream):
-        with pytest.raises(UpstreamInvalid) as caught:
-            await client.send(get(upstream.url))
-        assert "OpenSSH" not in caught.value.message
-
-
-BROKEN = [
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Encoding: gzip\r\n\r\nnot zipped",
-]
-
-
-@pytest.mark.parametrize("said", BROKEN)
-@pytest.mark.parametrize("how", ["fin", "reset"])
-async def test_a_body_that_breaks(said: bytes, how: str) -> None:
-    await check_broken(said, how)
-
-
-async def test_a_body_without_a_length_that_is_reset() -> None:
-    """Its end is the connection's end; a reset is not that end."""
-    await check_broken(b"HTTP/1.1 200 OK\r\n\r\nabc", "reset")
-
-
-async def check_broken(said: bytes, how: str) -> None:
-    head_is_there = asyncio.Event()
-
-    async def breaks(_received: Received, connection: Connection) -> None:
-        await connection.send(said)
-        if b"zz" not in said and b"zipped" not in said:
-            await head_is_there.wait()
-        if how == "reset":
+    async def __call__(self, _received: Received, connection: Connection) -> None:
+        if id(connection) in self.served:
             connection.reset()
-        else:
-            connection.writer.close()
-
-    async with door_to(breaks) as (client, upstream):
-        with pytest.raises(UpstreamFailed):
-            response = await client.send(get(upstream.url))
-            head_is_there.set()
-            try:
-                await response.read(1000)
-            finally:
-                response.close()
+            return
+        self.served.add(id(connection))
+        await connection.send(answer(b"{}"))
 
 
-async def test_a_flood_of_interim_answers_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def read(transport: AiohttpTransport, request: TransportRequest) -> bytes:
+    response = await transport.send(request)
+    try:
+        return await response.read(100)
+    finally:
+        response.close()
+
+
+async def test_a_request_on_a_kept_connection_that_was_dead_is_sent_again() -> None:
+    async with running_upstream(ClosesIdleConnections()) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+        for _ in range(3):
+            assert await read(transport, TransportRequest("POST", upstream.url, {}, b"body")) == b"{}"
+        assert [received.body for received in upstream.requests] == [b"body"] * 5
+        assert len(upstream.connections) == 3
+
+
+async def test_a_body_that_is_a_stream_is_not_sent_again() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    async with running_upstream(ClosesIdleConnections()) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+        await read(transport, TransportRequest("POST", upstream.url, {}, b"x"))
+        with pytest.raises(UpstreamUnreachable):
+            await read(transport, TransportRequest("POST", upstream.url, {}, body()))
+        assert len(upstream.requests) == 2
+
+
+async def test_a_new_connection_that_dies_is_not_tried_again() -> None:
+    async def dies(_received: Received, connection: Connection) -> None:
+        connection.reset()
+
+    async with running_upstream(dies) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+        with pytest.raises(UpstreamUnreachable):
+            await read(transport, TransportRequest("POST", upstream.url, {}, b"body"))
+        assert len(upstream.requests) == 1
+
+
+async def test_a_request_that_the_upstream_had_for_long_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aiohttp_client, "RESEND_SECONDS", 0.0)
+    async with running_upstream(ClosesIdleConnections()) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+        await read(transport, TransportRequest("POST", upstream.url, {}, b"body"))
+        with pytest.raises(UpstreamUnreachable):
+            await read(transport, TransportRequest("POST", upstream.url, {}, b"body"))
+        assert len(upstream.requests) == 2
+
+
+async def test_a_flood_of_interim_responses_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep the event loop busy, and everybody else waiting, for as long as it lasts."""
     monkeypatch.setattr(aiohttp_client, "MAX_HEAD_BYTES", 100_000)
 
@@ -168,69 +82,6 @@ async def test_a_flood_of_interim_answers_is_cut(monkeypatch: pytest.MonkeyPatch
         while not connection.writer.is_closing():
             await connection.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)
 
-    async with door_to(flood) as (client, upstream):
+    async with running_upstream(flood) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
         with pytest.raises(UpstreamFailed):
-            await client.send(get(upstream.url))
-
-
-async def test_an_answer_that_is_too_large() -> None:
-    async with door_to(always(answer(b"x" * 1000))) as (client, upstream):
-        response = await client.send(get(upstream.url))
-        with pytest.raises(UpstreamInvalid):
-            await response.read(999)
-        response.close()
-        response = await client.send(get(upstream.url))
-        assert len(await response.read(1000)) == 1000
-        response.close()
-
-
-async def test_cancelling_closes_the_connection() -> None:
-    async with door_to(never) as (client, upstream):
-        waiting = asyncio.create_task(client.send(get(upstream.url)))
-        async with asyncio.timeout(5):  # the bound is one second; a busy machine may be late itself
-            while not upstream.requests:
-                await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        async with asyncio.timeout(10):
-            await upstream.connections[0].closed.wait()
-
-
-async def test_closing_early_closes_the_connection() -> None:
-    async def goes_on(_received: Received, connection: Connection) -> None:
-        await connection.start_stream()
-        await connection.chunk(b"one")
-        await connection.wait_closed()
-
-    async with door_to(goes_on) as (client, upstream):
-        response = await client.send(get(upstream.url))
-        response.close()
-        async with asyncio.timeout(10):
-            await upstream.connections[0].closed.wait()
-
-
-async def test_closing_at_the_end_keeps_it() -> None:
-    async with door_to(always(answer(b"{}"))) as (client, upstream):
-        for _ in range(3):
-            response = await client.send(get(upstream.url))
-            await response.read(10)
-            response.close()
-        assert len(upstream.connections) == 1
-
-
-async def test_redirects_and_cookies_are_not_followed() -> None:
-    extra = b"Location: http://127.0.0.1:1/evil\r\nSet-Cookie: a=b\r\n"
-    async with door_to(always(answer(b"", "302 Found", extra=extra))) as (client, upstream):
-        for _ in range(2):
-            response = await client.send(get(upstream.url))
-            assert response.status == 302
-            response.close()
-        assert all(received.header("Cookie") is None for received in upstream.requests)
-
-
-async def test_urls_are_sent_as_they_are() -> None:
-    async with door_to(always(answer(b"{}"))) as (client, upstream):
-        for path in ("/a%2Fb?x=%20&y=+", "/a/b?%F0%9F=1", "/'quotes'?\"=1"):
-            (await client.send(get(upstream.url + path))).close()
-            assert upstream.requests[-1].target == f"/v1{path}"
+            await transport.send(TransportRequest("GET", upstream.url, {}))
