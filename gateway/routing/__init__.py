@@ -1,0 +1,1 @@
+"""Which provider serves a request, under which name, and for which price."""

@@ -1,0 +1,73 @@
+"""The models that clients may ask for: their names upstream, their provider and their price."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gateway.auth.principal import Principal
+from gateway.core.errors import ModelNotFound
+from gateway.providers.base import Provider
+from gateway.usage.pricing.prices import Price, PriceList
+
+
+class Target(NamedTuple):
+    """Where a request goes. Without a model it is a request that names none."""
+
+    provider: Provider
+    model: str | None
+    """The name that the provider has for the model."""
+    names: tuple[str, ...]
+    """Every name of the model: the client's, and the provider's where that is another one. Limits match any of them."""
+    price: Price | None
+    """None where nobody knows it."""
+    is_test: bool
+    """Whether the offline provider answers for a test token: then it costs nothing."""
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether the provider has another name for the model than the client."""
+        return len(self.names) > 1 and not self.is_test
+
+
+class Catalog:
+    """One provider with every model it has, the aliases that the operator gave them, and the offline provider for tests."""
+
+    def __init__(
+        self, provider: Provider, test_provider: Provider, aliases: Mapping[str, str], prices: PriceList
+    ) -> None:
+        """``aliases`` are from the names that clients use to those of the provider."""
+        self._provider = provider
+        self._test_provider = test_provider
+        self._aliases = aliases
+        self._prices = prices
+
+    def provider_for(self, principal: Principal) -> Provider:
+        """Returns the provider that answers this caller: test tokens never reach a model."""
+        return self._test_provider if principal.is_test else self._provider
+
+    def resolve(self, principal: Principal, model: str | None) -> Target:
+        """Returns where a request for ``model`` goes. Any name resolves: the provider knows which of them it has."""
+        provider = self.provider_for(principal)
+        if model is None:
+            return Target(provider, None, (), None, principal.is_test)
+        real = self._aliases.get(model, model)
+        # The model's own name goes before the client's name for it.
+        price = self._prices.find(real)
+        if real == model:
+            return Target(provider, model, (model,), price, principal.is_test)
+        return Target(provider, real, (model, real), price or self._prices.find(model), principal.is_test)
+
+    async def models(self, principal: Principal) -> list[dict[str, Any]]:
+        """Returns OpenAI's objects of the models that this caller may use, aliases among them."""
+        found = await self.provider_for(principal).models()
+        known = {model["id"]: model for model in found}
+        for alias, real in self._aliases.items():
+            created = known.get(real, {}).get("created", 0)
+            known[alias] = {"id": alias, "object": "model", "created": created, "owned_by": "gateway"}
+        return [model for name, model in known.items() if principal.may_use(name)]
+
+    async def model(self, principal: Principal, name: str) -> dict[str, Any]:
+        """Returns the object of one model. Raises ModelNotFound."""
+        for model in await self.models(principal):
+            if model["id"] == name:
+                return model
+        raise ModelNotFound(name)
