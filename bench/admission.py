@@ -20,13 +20,15 @@ from gateway.auth.principal import Principal
 from gateway.core.clock import SteadyClock
 from gateway.core.json_body import parse_object, read_model, read_stream
 from gateway.inference.admission import Admission, AdmissionRules
-from gateway.inference.service import Backends, Inference, MeteringRules, Origin
+from gateway.inference.models import InferenceRequest
+from gateway.inference.service import Inference, UsageRules
 from gateway.limits.config import read_limits
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.observability.metrics import Metrics
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
+from gateway.routing.catalog import Catalog
 from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.models import Role, TokenRecord
 from gateway.usage.ledger import Ledger
@@ -152,11 +154,11 @@ class Bench:
         number = next(self._numbers)
         counters = self._counters_in(store, self._folder / f"counters-{number}.sqlite")
         limiter = Limiter(counters, self._clock, QUEUE_SIZE)
-        rules = AdmissionRules({}, COMPLETION_TOKENS, 0)
-        admission = Admission(limiter, counters, self._prices, rules, lambda reason: None)
+        admission = Admission(limiter, counters, AdmissionRules(COMPLETION_TOKENS, 0), lambda reason: None)
         ledger = Ledger(SqliteUsageStore(self._folder / f"usage-{number}.sqlite"), Metrics(), 0, self._clock)
         stub = Stub(chunks or 0)
-        inference = Inference(Backends(stub, stub), {}, admission, ledger, MeteringRules(self._clock, True, str))
+        catalog = Catalog(stub, stub, {}, self._prices)
+        inference = Inference(catalog, admission, ledger, UsageRules(self._clock, True, str))
         self._ledgers.append(ledger)
         self._counters.append(counters)
         body = (payloads.chat_request() if chunks is None else payloads.stream_request()).encode()
@@ -207,8 +209,8 @@ def _principal(line: tuple[TokenRecord, ...]) -> Principal:
 async def _bare(stub: Stub, body: bytes, line: tuple[TokenRecord, ...], count: int) -> None:
     for _ in range(count):
         _principal(line)
-        Origin(_request_id(0))
-        await _read(await stub.send(_request(body)))
+        request = InferenceRequest(_request_id(0), _request(body))
+        await _read(await stub.send(request.request))
         await asyncio.sleep(0)
 
 
@@ -219,13 +221,11 @@ async def _metered(
     start = time.monotonic_ns()
     for number in range(start, start + count):
         principal = _principal(line)
-        request = _request(body)
-        usage_tracker = await inference.admit(principal, request, Origin(_request_id(number)))
-        with usage_tracker:
-            answer = await inference.run(principal, request, usage_tracker)
-            if has_headers:
-                usage_tracker.headers()
-            await _read(answer)
+        request = InferenceRequest(_request_id(number), _request(body))
+        async with inference.open(principal, request) as response:
+            if has_headers and request.usage is not None:
+                request.usage.headers()
+            await _read(response)
         await asyncio.sleep(0)
 
 

@@ -1,7 +1,7 @@
-"""Everything that can be answered to a client instead of what it asked for.
+"""Errors that are answered to clients. They carry facts: ``http/error_formats`` renders them in the client's dialect.
 
-Code below the HTTP floor raises one of these; ``http/pipeline`` alone turns them into bytes. The texts and codes follow
-OpenAI's, because clients branch on them::
+Every package may raise them; ``http/pipeline`` alone turns them into responses. The messages and codes follow OpenAI's,
+because clients branch on them::
 
     GatewayError
     ├── BadRequest 400          ├── RequestTimeout 408       ├── UpstreamFailed (type upstream_error)
@@ -17,17 +17,18 @@ OpenAI's, because clients branch on them::
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
-
-import msgspec
 
 
 class GatewayError(Exception):
-    """An answer with a status, in OpenAI's error shape."""
+    """An error with a status. ``kind`` is what OpenAI calls its type; ``headers`` go with the response.
+
+    ``code`` is for programs, ``param`` names the field of the request that is wrong.
+    """
 
     status: int = 500
-    type: ClassVar[str] = "server_error"
+    kind: ClassVar[str] = "server_error"
 
     def __init__(
         self,
@@ -43,36 +44,27 @@ class GatewayError(Exception):
         self.param = param
         self.headers: Mapping[str, str] = headers or {}
 
-    def body(self, mask: Callable[[str], str] = str) -> bytes:
-        """The JSON object that every error answer consists of: all four keys, always.
-
-        ``mask`` makes secrets unreadable: errors quote what the client wrote, and that may be a secret in the wrong place.
-        """
-        param = None if self.param is None else mask(self.param)
-        error = {"message": mask(self.message), "type": self.type, "param": param, "code": self.code}
-        return msgspec.json.encode({"error": error})
-
 
 class BadRequest(GatewayError):
     status = 400
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
 
 class Unauthenticated(GatewayError):
     status = 401
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
 class UnknownCredential(Unauthenticated):
-    """Nobody's, as far as this worker knows: another one may have made it a moment ago."""
+    """No token has this secret, as far as this worker knows. Another worker may have created one a moment ago."""
 
 
 class Forbidden(GatewayError):
     status = 403
-    type = "permission_error"
+    kind = "permission_error"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message, code="insufficient_permissions", param=param)
@@ -80,11 +72,11 @@ class Forbidden(GatewayError):
 
 class NotFound(GatewayError):
     status = 404
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
 
 class ModelNotFound(NotFound):
-    """Unknown and forbidden models answer alike, so that a token cannot probe for names."""
+    """A model is unknown or not allowed. Both look alike, so that a token cannot probe for names."""
 
     def __init__(self, model: str) -> None:
         message = f"The model `{model}` does not exist or you do not have access to it."
@@ -93,7 +85,7 @@ class ModelNotFound(NotFound):
 
 class MethodNotAllowed(GatewayError):
     status = 405
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
     def __init__(self, method: str, path: str, allowed: tuple[str, ...]) -> None:
         super().__init__(
@@ -104,15 +96,15 @@ class MethodNotAllowed(GatewayError):
 
 
 class Conflict(GatewayError):
-    """What was asked for does not go with the state of things."""
+    """The request does not fit the present state of the thing that it is about."""
 
     status = 409
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
 
 class RequestTimeout(GatewayError):
     status = 408
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="request_timeout", headers={"Connection": "close"})
@@ -120,7 +112,7 @@ class RequestTimeout(GatewayError):
 
 class RequestTooLarge(GatewayError):
     status = 413
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
     def __init__(self, limit_bytes: int) -> None:
         message = f"The request body is larger than the {limit_bytes} bytes that this gateway accepts."
@@ -129,7 +121,7 @@ class RequestTooLarge(GatewayError):
 
 class UnsupportedEncoding(GatewayError):
     status = 415
-    type = "invalid_request_error"
+    kind = "invalid_request_error"
 
     def __init__(self, encoding: str) -> None:
         message = f"Compressed request bodies are not accepted ({encoding[:40]!r}). Send it plain."
@@ -137,26 +129,26 @@ class UnsupportedEncoding(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Too much for now. ``wait_seconds`` is None where waiting is no use: OpenAI's clients then do not try again."""
+    """Too many requests. ``wait_seconds`` is None where waiting does not help: OpenAI's clients then do not retry."""
 
     status = 429
-    type = "requests"
+    kind = "requests"
 
     def __init__(self, message: str, wait_seconds: float | None) -> None:
         super().__init__(message, code="rate_limit_exceeded", headers=_when_to_retry(wait_seconds))
 
 
 class TokensLimited(RateLimited):
-    """Too many model tokens."""
+    """Too many language-model tokens."""
 
-    type = "tokens"
+    kind = "tokens"
 
 
 class QuotaExceeded(GatewayError):
-    """There is no money for it. ``wait_seconds`` until there is new money, None where only a person can mend it."""
+    """The budget does not allow it. ``wait_seconds`` until the next window, None where only a person can raise the budget."""
 
     status = 429
-    type = "insufficient_quota"
+    kind = "insufficient_quota"
 
     def __init__(self, message: str, wait_seconds: float | None = None, *, param: str | None = None) -> None:
         headers = {**_when_to_retry(wait_seconds), "x-should-retry": "false"}
@@ -164,7 +156,7 @@ class QuotaExceeded(GatewayError):
 
 
 _LONGEST_WAIT_THAT_CLIENTS_KEEP = 60.0
-"""Seconds. Most versions of OpenAI's clients take a longer one for none and come back at once."""
+"""In seconds. Most versions of OpenAI's clients ignore a longer wait and retry at once."""
 
 
 def _when_to_retry(wait_seconds: float | None) -> dict[str, str]:
@@ -183,10 +175,10 @@ class InternalError(GatewayError):
 
 
 class UpstreamFailed(GatewayError):
-    """The upstream is at fault and gave no answer of its own."""
+    """The upstream failed, and sent no error of its own."""
 
     status = 502
-    type = "upstream_error"
+    kind = "upstream_error"
 
 
 class UpstreamUnreachable(UpstreamFailed):
@@ -207,29 +199,27 @@ class UpstreamTimeout(UpstreamFailed):
 
 
 class UpstreamReported(UpstreamFailed):
-    """The upstream has told the client of its failure, in the stream itself. Only the connection is left to be broken.
+    """The upstream has reported its failure to the client in the stream itself, so that only the connection is left to break.
 
-    A backend raises it from an event stream, behind the event that reports the error."""
+    A provider raises it from an event stream, after the event that reports the error.
+    """
 
     def __init__(self) -> None:
         super().__init__("The upstream reported an error in its stream.", code="upstream_error")
 
 
 class UpstreamRefused(UpstreamFailed):
-    """The upstream's own error: its status, and its body when that is already OpenAI-shaped."""
+    """The upstream's own error, with its status. ``openai_body`` is its body where that has OpenAI's shape already."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str], body: bytes | None = None) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str], openai_body: bytes | None = None) -> None:
         super().__init__(message, code="upstream_error", headers=headers)
         self.status = status
-        self._body = body
-
-    def body(self, mask: Callable[[str], str] = str) -> bytes:
-        return super().body(mask) if self._body is None else self._body
+        self.openai_body = openai_body
 
 
 class Unavailable(GatewayError):
     status = 503
-    type = "server_error"
+    kind = "server_error"
 
 
 class StoreUnavailable(Unavailable):

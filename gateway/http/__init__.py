@@ -1,2 +1,5 @@
-"""The HTTP floor. ``protocol`` meets the socket, ``pipeline`` is one request's way, ``gate`` decides who and whether,
-``table`` lists every route, ``routes/`` answers them, ``relay`` sends answers back. Only this floor imports aiohttp's server."""
+"""The HTTP layer, independent of the server that parses requests.
+
+``pipeline`` is the way of a request through the ``middleware``; ``routes`` lists every route and ``routing`` finds it;
+``endpoints`` answer; ``context`` is what is known of one request, and sends its response; ``error_formats`` renders errors.
+"""

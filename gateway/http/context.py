@@ -1,118 +1,177 @@
-"""One request on its way: what each step has learned of it."""
+"""One request on its way: what each step has learned of it, the route it takes, and the sending of its response."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from random import getrandbits
-from typing import TYPE_CHECKING
+from typing import NamedTuple, TypeAlias
 
-from aiohttp import web
-
-from gateway.admin.tokens import Requester
-from gateway.audit.hash_chain import Actor
+from gateway.auth import client_address
 from gateway.auth.client_address import Client
-from gateway.auth.principal import ANONYMOUS, Principal
-from gateway.core.errors import GatewayError
-from gateway.inference.usage_tracker import UsageTracker
-
-if TYPE_CHECKING:
-    from gateway.http.routes import Route
+from gateway.auth.principal import Principal
+from gateway.auth.roles import Access
+from gateway.config.parsers import Network
+from gateway.core import sse
+from gateway.core.errors import GatewayError, UpstreamReported
+from gateway.http.error_formats import ErrorFormat, openai_error
+from gateway.http.request import Request
+from gateway.http.response import Response
+from gateway.inference.models import InferenceRequest
 
 OPENAI_VERSION = "2020-10-01"
-UNKNOWN_CLIENT = Client(None, False)
+_STREAM_HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 def new_request_id() -> str:
-    return f"req_{getrandbits(128):032x}"  # a name, not a secret
+    """Returns ``req_`` and 32 hexadecimal digits. It is a name, not a secret."""
+    return f"req_{getrandbits(128):032x}"
 
 
-def _milliseconds(microseconds: int) -> str:
-    """Whole-number arithmetic: formatting floats took as long as checking the credential."""
-    return f"{microseconds // 1000}.{microseconds % 1000:03d}"
+Endpoint: TypeAlias = "Callable[[RequestContext], Awaitable[Response]]"
+"""Answers a request. Raises GatewayError for anything that is not an answer."""
+
+
+class Route(NamedTuple):
+    """A row of the route table.
+
+    ``{name}`` in a pattern is one segment, ``{name...}`` one or more; both arrive percent-decoded. ``access`` has no default:
+    it cannot be forgotten.
+    """
+
+    methods: tuple[str, ...]
+    pattern: str
+    access: Access
+    endpoint: Endpoint
+    error_format: ErrorFormat = openai_error
 
 
 class RequestContext:
-    """A request, its id and clock, and who and what it turned out to be. Times in seconds of a monotonic clock."""
+    """A request, its id, and who and what it turned out to be."""
 
     __slots__ = (
-        "backend",
-        "began",
-        "bytes_sent",
-        "client",
-        "cors_headers",
-        "cut",
-        "id",
-        "method",
-        "model",
-        "params",
-        "path",
-        "principal",
-        "query",
-        "query_tokens",
-        "request",
-        "route",
-        "started",
-        "upstream_seconds",
-        "usage_tracker",
+        "_client", "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "extra_headers", "id", "inference",
+        "method", "params", "path", "principal", "query", "request", "route", "routing_error", "started_response",
     )  # fmt: skip
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: Request, trusted_proxies: Sequence[Network] = ()) -> None:
+        """``trusted_proxies`` are those whose ``X-Forwarded-For`` is believed."""
         self.request = request
+        self._trusted_proxies = trusted_proxies
+        self._client: Client | None = None
         self.began = time.perf_counter()
+        """In seconds of the performance counter."""
         self.id = new_request_id()
         self.method = request.method
         self.path, _, self.query = request.raw_path.partition("?")
-        self.query_tokens: tuple[str, ...] = ()
-        """What the query held of credentials; it holds them no longer."""
-        self.client = UNKNOWN_CLIENT
+        """``query`` has no credential in it any more once the request is authenticated."""
         self.route: Route | None = None
-        self.params: Mapping[str, str] = {}
+        self.access = Access.ANY
+        """What the path requires of the caller. A path without a route requires some valid credential."""
+        self.routing_error: GatewayError | None = None
+        """Why there is no route. It is only told to callers who have authenticated."""
+        self.params: Mapping[str, str] = _NO_HEADERS
+        """The parameters of the route's pattern."""
         self.principal: Principal | None = None
-        self.model: str | None = None
-        self.backend: str | None = None
-        self.usage_tracker: UsageTracker | None = None
-        """What was reserved and used, once it is admitted."""
-        self.upstream_seconds = 0.0
+        self.inference: InferenceRequest | None = None
+        """Model, deployment and usage, once it is known to be a request for inference."""
         self.bytes_sent = 0
-        self.cors_headers: Mapping[str, str] = _NO_HEADERS
-        self.started: web.StreamResponse | None = None
-        """The answer, once its head has been sent: then an error has no status of its own any more."""
-        self.cut: GatewayError | None = None
-        """Why the gateway itself ends this call before its time: set just before its task is cancelled."""
+        self.extra_headers: Mapping[str, str] = _NO_HEADERS
+        """Headers that a middleware adds to the response, whatever it will be."""
+        self.started_response: Response | None = None
+        """The response, once its head has been sent: then an error has no status of its own any more."""
+        self.abort_error: GatewayError | None = None
+        """Why the gateway itself ends this request early. It is set just before the request's task is cancelled."""
 
     @property
     def caller(self) -> Principal:
-        """Who is calling; the gate has let nobody through without one."""
+        """The principal of a request that had to authenticate."""
         if self.principal is None:
             raise RuntimeError("this route is public: it has no caller")
         return self.principal
 
-    def requester(self) -> Requester:
-        """Who asks for a change, and how that is logged."""
-        principal = self.caller
-        kind = "token" if principal.secret_match else "open" if principal is ANONYMOUS else "environment"
-        actor = Actor(kind, principal.name, principal.token_id, self.client.address, self.id)
-        return Requester(principal, actor)
-
-    def anonymous_actor(self) -> Actor:
-        """Somebody who shows a secret and asks to end it, and is not otherwise known."""
-        return Actor("secret", "whoever holds the secret", None, self.client.address, self.id)
+    @property
+    def client(self) -> Client:
+        """The client's address, seen through trusted proxies only. It is found when it is first asked for."""
+        if self._client is None:
+            headers = self.request.headers
+            is_forwarded = client_address.was_forwarded(headers)
+            forwarded_for = headers.getall("X-Forwarded-For", ()) if is_forwarded else ()
+            peer = self.request.connection.peer_address
+            self._client = client_address.client_of(peer, forwarded_for, is_forwarded, self._trusted_proxies)
+        return self._client
 
     @property
     def client_is_gone(self) -> bool:
-        transport = self.request.transport
-        return transport is None or transport.is_closing()
+        return self.request.connection.is_closing
 
-    def headers(self) -> dict[str, str]:
-        """The headers that every answer has."""
+    def common_headers(self) -> dict[str, str]:
+        """Returns the headers that every response has."""
+        inference = self.inference
         elapsed = int((time.perf_counter() - self.began) * 1_000_000)
-        upstream = int(self.upstream_seconds * 1_000_000)
+        upstream = int(inference.upstream_seconds * 1_000_000) if inference is not None else 0
         return {
             "server": "gateway",
             "x-request-id": self.id,
             "openai-processing-ms": str(elapsed // 1000),
             "openai-version": OPENAI_VERSION,
             "server-timing": f"gateway;dur={_milliseconds(elapsed - upstream)}, upstream;dur={_milliseconds(upstream)}",
-            **(self.usage_tracker.headers() if self.usage_tracker is not None else {}),
-            **self.cors_headers,
+            **(inference.usage.headers() if inference is not None and inference.usage is not None else _NO_HEADERS),
+            **self.extra_headers,
         }
+
+    async def send(self, response: Response) -> Response:
+        """Sends the response, with the headers that every response has, and returns it.
+
+        Raises ConnectionError where the client has gone, and whatever the iterator of a streamed body raises: after
+        ``started_response`` is set, only ``abort`` is left to do.
+        """
+        body = response.body
+        if not isinstance(body, bytes):
+            try:
+                await self._stream(response, body)
+            finally:
+                if isinstance(body, AsyncGenerator):
+                    await body.aclose()
+            return response
+        self.bytes_sent = len(body)
+        headers = {**response.headers, **self.common_headers()}
+        self.started_response = response
+        await self.request.connection.send(response.status, headers, body, closes=response.closes_connection)
+        return response
+
+    async def _stream(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
+        waited = time.perf_counter()
+        first = await anext(chunks, b"")  # an error up to here still has a status of its own
+        if self.inference is not None:
+            self.inference.upstream_seconds += time.perf_counter() - waited
+        content_type = response.headers["Content-Type"]
+        rest = {name: value for name, value in response.headers.items() if name != "Content-Type"}
+        headers = {**rest, **self.common_headers(), "Content-Type": content_type}
+        if response.is_event_stream:
+            headers |= _STREAM_HEADERS
+        connection = self.request.connection
+        await connection.start(response.status, headers)
+        self.started_response = response
+        if first:
+            self.bytes_sent += len(first)
+            await connection.write(first)
+        async for chunk in chunks:
+            self.bytes_sent += len(chunk)
+            await connection.write(chunk)
+        await connection.finish()
+
+    async def abort(self, error: GatewayError, body: bytes) -> None:
+        """Ends a response that has begun, so that no client takes it for a whole one.
+
+        An event stream first gets an event with ``body``, the error as the client's dialect writes it; it does not, where
+        the upstream has reported the error in the stream itself. Raises ConnectionError where the client has gone.
+        """
+        started, connection = self.started_response, self.request.connection
+        if started is not None and started.is_event_stream and not isinstance(error, UpstreamReported):
+            await connection.write(sse.encode_event(body))
+        connection.break_off()
+
+
+def _milliseconds(microseconds: int) -> str:
+    """Formats by whole-number arithmetic: formatting floats took as long as checking the credential."""
+    return f"{microseconds // 1000}.{microseconds % 1000:03d}"

@@ -1,49 +1,53 @@
-"""The calls that are being answered now: counted for the drain, and ended early when their token dies."""
+"""The requests that are being answered now: counted for the drain, aborted when their token is revoked, and closed when
+their client has disconnected without the event loop noticing."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import select
+from collections.abc import Callable
 
 from gateway.core.errors import GatewayError
 from gateway.http.context import RequestContext
+from gateway.http.middleware.base import Middleware
+
+DISCONNECT_CHECK_SECONDS = 0.25
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
+"""On systems without this flag a reset is still reported, a mere end of sending is not."""
 
 
-class InFlightRequests:
-    """Each call with the task that answers it."""
+class InFlightRequests(Middleware):
+    """Each request with the task that answers it."""
 
-    def __init__(self, count: Callable[[int], None] | None = None) -> None:
-        """``count`` is told how many there are whenever that changes."""
-        self._count = count or _nobody
+    def __init__(self, on_count: Callable[[int], None] = lambda count: None) -> None:
+        """``on_count`` is told the number of requests whenever it changes."""
+        self._on_count = on_count
         self._tasks: dict[RequestContext, asyncio.Task[object]] = {}
         self._idle: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def __iter__(self) -> Iterator[RequestContext]:
-        return iter(list(self._tasks))
-
-    def enter(self, ctx: RequestContext) -> None:
+    async def before(self, ctx: RequestContext) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._tasks[ctx] = task
-            self._count(len(self._tasks))
+            self._on_count(len(self._tasks))
 
-    def leave(self, ctx: RequestContext) -> None:
+    def after(self, ctx: RequestContext, status: int) -> None:
         self._tasks.pop(ctx, None)
-        self._count(len(self._tasks))
+        self._on_count(len(self._tasks))
         if self._idle is not None and not self._tasks:
             self._idle.set()
 
-    def cut(self, error: GatewayError, concerns: Callable[[RequestContext], bool]) -> int:
-        """End every call that it concerns with ``error``. Answers how many."""
-        concerned = [ctx for ctx in self._tasks if ctx.cut is None and concerns(ctx)]
+    def abort_where(self, error: GatewayError, is_concerned: Callable[[RequestContext], bool]) -> int:
+        """Ends every request that is concerned with ``error``. Returns how many."""
+        concerned = [ctx for ctx in self._tasks if ctx.abort_error is None and is_concerned(ctx)]
         for ctx in concerned:
-            ctx.cut = error
+            ctx.abort_error = error
             self._tasks[ctx].cancel()
         return len(concerned)
 
     async def wait_idle(self, seconds: float) -> bool:
-        """Whether everything ended within that many seconds."""
+        """Waits until no request is left, ``seconds`` at most. Returns whether none is left."""
         self._idle = asyncio.Event()
         if not self._tasks:
             return True
@@ -54,6 +58,24 @@ class InFlightRequests:
             return False
         return True
 
+    async def watch_disconnects(self) -> None:
+        """Closes the connections of clients that have disconnected, until cancelled."""
+        while True:
+            await asyncio.sleep(DISCONNECT_CHECK_SECONDS)
+            self.close_disconnected()
 
-def _nobody(count: int) -> None:
-    """For those who do not count."""
+    def close_disconnected(self) -> None:
+        """Closes the connections of clients that have disconnected, which cancels their requests.
+
+        While a client's bytes are held back - an upload that the upstream does not take, too many pipelined requests - the
+        event loop does not read from its socket, and so does not see it disconnect. The kernel knows all the same.
+        """
+        poll = select.poll()
+        connections = {}
+        for ctx in self._tasks:
+            connection = ctx.request.connection
+            if (descriptor := connection.file_descriptor) is not None:
+                connections[descriptor] = connection
+                poll.register(descriptor, _PEER_CLOSED)
+        for descriptor, _ in poll.poll(0):
+            connections[descriptor].abort()

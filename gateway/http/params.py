@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl
 from gateway.core.errors import BadRequest
 from gateway.core.json_body import parse_object
 from gateway.core.validators import parse_whole_number
-from gateway.http import request_body
 from gateway.http.context import RequestContext
 from gateway.tokens.validation import FieldError
 
@@ -25,7 +24,7 @@ async def parse_json_params(ctx: RequestContext, readers: Readers, required: tup
     """The fields of a JSON body that were sent, each read by its reader. An absent body is an empty one, and there is no
     query."""
     parse_query(ctx, {})
-    body = await request_body.read(ctx.request, MAX_FORM_BYTES)
+    body = await ctx.request.read(MAX_FORM_BYTES)
     given = parse_object(body) if body.strip() or required else {}
     for name in given:
         if name not in readers:

@@ -1,107 +1,88 @@
-"""One request's way through the house, on one screen. Everything below simply raises; here it becomes an answer."""
+"""The way of every request: the middleware in order, the endpoint, and whatever is raised becomes a response."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-from aiohttp import web
-
-from gateway.core.errors import Draining, GatewayError, InternalError, UnknownCredential
-from gateway.http import response as relay
+from gateway.config.parsers import Network
+from gateway.core.errors import GatewayError, InternalError
 from gateway.http.context import RequestContext
-from gateway.http.in_flight import InFlightRequests
-from gateway.http.middleware import cors
-from gateway.http.middleware.access_log import CLIENT_GONE, AccessLog
-from gateway.http.middleware.authentication import Gate
-from gateway.http.routes import Route
-from gateway.observability.redaction import Redactor
+from gateway.http.error_formats import openai_error
+from gateway.http.middleware.base import Middleware
+from gateway.http.request import Request
+from gateway.http.response import Response
 
 log = logging.getLogger(__name__)
 
-Look = Callable[[], Awaitable[None]]
-
-_DURING_DRAIN = frozenset({"/healthz", "/readyz", "/metrics"})
-
-
-class PipelineRules(NamedTuple):
-    """Which origins browsers may call from, and what makes secrets unreadable in errors."""
-
-    origins: frozenset[str]
-    redactor: Redactor
+CLIENT_GONE = 499
+"""The status that is logged, never sent, for a client that left (nginx's number for it)."""
 
 
 class Pipeline:
-    """The handler that the server calls for every request."""
+    """The handler that a server calls for every request.
+
+    ``middleware`` is in the order in which a request meets it. The last one has to leave a route in the context, or raise.
+    """
 
     def __init__(
-        self, gate: Gate, look_at_tokens: Look, observer: AccessLog, active: InFlightRequests, rules: PipelineRules
+        self,
+        middleware: Sequence[Middleware],
+        redact: Callable[[str], str] = str,
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
-        self._gate = gate
-        self._look_at_tokens = look_at_tokens
-        self._observer = observer
-        self._in_flight = active
-        self._origins, self._redactor = rules
-        self.draining = False
+        """``redact`` makes secrets unreadable in errors; ``trusted_proxies`` are those that may name a client's address."""
+        self._trusted_proxies = trusted_proxies
+        self.middleware = tuple(middleware)
+        self._before = [step.before for step in middleware if type(step).before is not Middleware.before]
+        self._after = [step.after for step in reversed(middleware) if type(step).after is not Middleware.after]
+        self._redact = redact
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        ctx = RequestContext(request)
-        self._in_flight.enter(ctx)
+    async def handle(self, request: Request) -> None:
+        """Answers the request on its connection. Raises ConnectionError and CancelledError where the client has gone."""
+        ctx = RequestContext(request, self._trusted_proxies)
         status = CLIENT_GONE
         try:
-            response = await self._answer(ctx)
+            response = await self._respond(ctx)
             status = response.status
-            return response
         finally:
-            self._in_flight.leave(ctx)
-            self._observer.ended(ctx, status)
+            for after in self._after:
+                after(ctx, status)
 
-    async def _answer(self, ctx: RequestContext) -> web.StreamResponse:
+    async def _respond(self, ctx: RequestContext) -> Response:
+        """Returns the response that was sent."""
         try:
-            return await self._served(ctx)
+            response = await self._run(ctx)
+            return response if ctx.started_response is not None else await ctx.send(response)
         except GatewayError as error:
-            return await self._failed(ctx, error)
+            return await self._send_error(ctx, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if ctx.cut is None and (task is None or task.cancelling()):
+            if ctx.abort_error is None and (task is None or task.cancelling()):
                 raise  # the client has gone: there is nobody to answer
-            if ctx.cut is not None and task is not None:
-                task.uncancel()  # it was our own doing, and the task goes on to its end
-            return await self._failed(ctx, ctx.cut or InternalError(ctx.id))
+            if ctx.abort_error is not None and task is not None:
+                task.uncancel()  # the gateway cancelled it itself, and the task goes on to its end
+            return await self._send_error(ctx, ctx.abort_error or InternalError(ctx.id))
         except Exception as error:
             if isinstance(error, ConnectionError) and ctx.client_is_gone:
                 raise
-            log.exception("a bug", extra={"request_id": ctx.id})
-            return await self._failed(ctx, InternalError(ctx.id))
+            log.exception("unhandled exception", extra={"request_id": ctx.id})
+            return await self._send_error(ctx, InternalError(ctx.id))
 
-    async def _admitted(self, ctx: RequestContext) -> Route:
-        """A token that another process has just made is known here with the next look: that one look is taken at once."""
-        try:
-            return self._gate.admit(ctx)
-        except UnknownCredential:
-            await self._look_at_tokens()
-            return self._gate.admit(ctx)
+    async def _run(self, ctx: RequestContext) -> Response:
+        for before in self._before:
+            if (response := await before(ctx)) is not None:
+                return response
+        if ctx.route is None:
+            raise RuntimeError("no middleware has found a route")
+        return await ctx.route.endpoint(ctx)
 
-    async def _served(self, ctx: RequestContext) -> web.StreamResponse:
-        if self._origins:
-            headers = ctx.request.headers
-            ctx.cors_headers = cors.answer_headers(headers.get("Origin"), self._origins)
-            preflight = cors.preflight_headers(ctx.method, headers, self._origins)
-            if preflight is not None:
-                return web.Response(status=204, headers={**ctx.headers(), **preflight})
-        route = await self._admitted(ctx)
-        if self.draining and route.pattern not in _DURING_DRAIN:
-            raise Draining
-        return await route.handler(ctx)
-
-    async def _failed(self, ctx: RequestContext, error: GatewayError) -> web.StreamResponse:
-        """A status of its own while nothing has been sent; after that the answer is broken off."""
-        body = error.body(self._redactor)
-        if ctx.started is not None:
-            await relay.break_off(ctx, ctx.started, error, body)
-            return ctx.started
+    async def _send_error(self, ctx: RequestContext, error: GatewayError) -> Response:
+        """Sends an error: with a status of its own while nothing has been sent; after that the response is aborted."""
+        render = ctx.route.error_format if ctx.route is not None else openai_error
+        body = render(error, self._redact)
+        if ctx.started_response is not None:
+            await ctx.abort(error, body)
+            return ctx.started_response
         headers = {name: value for name, value in error.headers.items() if name != "Connection"}
-        response = relay.whole(ctx, error.status, body, {**headers, "Content-Type": "application/json"})
-        if "Connection" in error.headers:
-            response.force_close()
-        return response
+        closes = "Connection" in error.headers
+        return await ctx.send(Response(error.status, {**headers, "Content-Type": "application/json"}, body, closes))

@@ -1,5 +1,7 @@
-"""The use case of admission: what a request would use at most, and whether the limits of its token and of the token's parents
-allow it. Everything that goes to an upstream passes here; a request without limits passes without any work."""
+"""Admission: what a request may use at most, and whether the limits of its token and of the token's parents allow it.
+
+Every request that goes to a provider passes here. A request without limits passes without any work.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -8,19 +10,18 @@ from typing import NamedTuple
 from gateway.auth.principal import Principal
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
-from gateway.inference.usage_tracker import Granted
 from gateway.limits import presentation
 from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind
 from gateway.limits.limiter import Limiter, ReservationRefused
-from gateway.limits.matching import CapacityRequest, LimitChain, ModelNames, applicable_limits, charges
+from gateway.limits.matching import CapacityRequest, LimitChain, applicable_limits, charges
 from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest
-from gateway.usage.estimate import estimate
+from gateway.routing.catalog import Target
+from gateway.usage.estimate import Estimate, estimate
 from gateway.usage.models import Usage
-from gateway.usage.pricing.prices import FREE, Price, PriceList
+from gateway.usage.pricing.prices import FREE, Price
 
-NoteRefusal = Callable[[RefusalReason], None]
 _REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
     {
         LimitKind.REQUESTS: "requests",
@@ -33,179 +34,183 @@ _REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
 _FREE_ENDPOINTS = frozenset({"files", "uploads", "moderations"})
 """What providers take no money for, although it is sent to them."""
 _PAID_AT_ONCE = frozenset({"chat", "completions", "embeddings", "responses", "rerank", "images", "audio", "messages"})
-"""Where the answer to a request is what it costs. Of batches, runs and jobs the cost comes later, and nobody would see it."""
+"""Endpoints whose response says all that a request costs. Batches, runs and jobs cost something later, unseen by the gateway."""
 
 
 class AdmissionRules(NamedTuple):
-    """``aliases`` of models; ``completion_tokens`` is the guess for an answer that the request does not bound;
-    ``queue_seconds`` the longest wait for what other requests hold."""
+    """``completion_tokens`` is the estimate for a response that the request does not bound; ``queue_seconds`` the longest
+    wait for capacity that other requests have reserved."""
 
-    aliases: Mapping[str, str]
     completion_tokens: int
     queue_seconds: float
 
 
-class DryRun(NamedTuple):
-    """Whether a request would pass: ``refusal`` is None if so. ``tightest`` is the limit of which the smallest part is left."""
+class Admitted(NamedTuple):
+    """What a request was admitted with."""
 
-    refusal: LimitExceeded | None
+    price: Price | None
+    """None where nobody knows it."""
+    reservation: Reservation | None
+    """None where no limit applies."""
+    estimate: Estimate | None
+    """None where no limit depends on it."""
+
+
+class DryRun(NamedTuple):
+    """Whether a request would pass: ``exceeded`` is None if so. ``tightest`` is the limit of which the smallest part remains."""
+
+    exceeded: LimitExceeded | None
     tightest: tuple[Limit, Counter] | None
 
 
 class Admission:
-    """Decides by prices, estimates and counters."""
+    """Reserves capacity by prices, estimates and counters."""
 
     def __init__(
         self,
         limiter: Limiter,
         counters: CounterStore,
-        prices: PriceList,
         rules: AdmissionRules,
-        note_refusal: NoteRefusal,
+        on_refused: Callable[[RefusalReason], None],
     ) -> None:
         self.limiter = limiter
         self._counters = counters
-        self._prices = prices
         self._rules = rules
-        self._note_refusal = note_refusal
+        self._on_refused = on_refused
 
-    def price(self, principal: Principal, request: ProviderRequest) -> Price | None:
-        """None where nobody knows it. Test tokens cost nothing. The model's own name goes before the client's name for it."""
-        if principal.is_test or request.method != "POST":
-            return FREE
-        endpoint = request.path.partition("/")[0]
-        if request.model is None:
-            return FREE if endpoint in _FREE_ENDPOINTS else None
-        if endpoint not in _PAID_AT_ONCE and endpoint not in _FREE_ENDPOINTS:
-            return None
-        real = self._rules.aliases.get(request.model)
-        return (real and self._prices.find(real)) or self._prices.find(request.model)
+    async def reserve(
+        self, principal: Principal, request: ProviderRequest, target: Target, max_wait: float | None
+    ) -> Admitted:
+        """Reserves what the request may use, waiting for its turn if the limits allow that.
 
-    async def admit(self, principal: Principal, request: ProviderRequest, max_wait: float | None) -> Granted:
-        """``max_wait`` in seconds is how long the client will wait, if it says so.
-
-        Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
+        ``max_wait`` in seconds is how long the client will wait, None where it does not say. Raises RateLimited,
+        TokensLimited, QuotaExceeded, StoreUnavailable.
         """
-        price = self.price(principal, request)
-        return Granted(price, await self._reserve(principal, request, price, max_wait))
-
-    async def _reserve(
-        self, principal: Principal, request: ProviderRequest, price: Price | None, max_wait: float | None
-    ) -> Reservation | None:
-        line, names = principal.limits, self._names(request.model)
-        if not line or not (limits := applicable_limits(line, names, self.limiter.now(), is_free=price == FREE)):
-            return None
-        try:
-            wanted = self._amounts(limits, request, price)
-        except QuotaExceeded:
-            self._note_refusal("price")
-            raise
-
+        price = _price(request, target)
+        chain, is_free = principal.limits, price == FREE
+        if not chain:
+            return Admitted(price, None, None)
+        limits = applicable_limits(chain, target.names, self.limiter.now(), is_free=is_free)
+        if not limits:
+            return Admitted(price, None, None)
+        found, amounts = self._estimate(limits, request, price)
         longest = self._rules.queue_seconds
-        try:
-            return await self.limiter.reserve(
-                CapacityRequest(principal.token_id or "", line, names, wanted, price == FREE),
-                longest if max_wait is None else min(max_wait, longest),
-            )
-        except ReservationRefused as reached:
-            exceeded = reached.limit_exceeded
-            self._note_refusal("queue_full" if reached.is_queue_full else _REASONS[exceeded.charge.limit.kind])
-            raise _refused(exceeded, principal.names, reached.is_queue_full) from None
-        except CounterStoreUnavailable:
-            self._note_refusal("store")
-            raise _down() from None
+        wait = longest if max_wait is None else min(max_wait, longest)
+        capacity = CapacityRequest(principal.token_id or "", chain, target.names, amounts, is_free)
+        return Admitted(price, await self._reserve(capacity, wait, principal), found)
 
-    def _amounts(self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None) -> Amounts:
+    async def _reserve(self, capacity: CapacityRequest, wait: float, principal: Principal) -> Reservation:
+        try:
+            return await self.limiter.reserve(capacity, wait)
+        except ReservationRefused as refused:
+            exceeded = refused.limit_exceeded
+            self._on_refused("queue_full" if refused.is_queue_full else _REASONS[exceeded.charge.limit.kind])
+            raise _limit_error(exceeded, principal.names, refused.is_queue_full) from None
+        except CounterStoreUnavailable:
+            self._on_refused("store")
+            raise _store_unavailable() from None
+
+    def _estimate(
+        self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None
+    ) -> tuple[Estimate | None, Amounts]:
         """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
         if not any(limit.needs_estimate for limit in limits):
-            return Amounts()
-        has_budget = _has_budget(limits)
+            return None, Amounts()
         fields = request.fields if isinstance(request.fields, JsonObject) else None
+        has_budget = any(isinstance(limit, BudgetWindow) for limit in limits)
         if has_budget:
-            _refuse_unknown_cost(request, price, fields)
+            self._refuse_unknown_cost(request, price, fields)
         found = estimate(request.path, fields)
         most = Usage(found.prompt, found.completion_or(self._rules.completion_tokens))
         least = Usage(found.min_prompt, found.min_completion)
-        money, cost_minimum = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
-        return Amounts(most.total_tokens, min(least.total_tokens, most.total_tokens), money, min(money, cost_minimum))
+        cost, least_cost = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
+        total = most.total_tokens
+        return found, Amounts(total, min(least.total_tokens, total), cost, min(cost, least_cost))
 
-    def _names(self, model: str | None) -> ModelNames:
-        if model is None:
-            return ()
-        real = self._rules.aliases.get(model)
-        return (model,) if real is None else (model, real)
+    def _refuse_unknown_cost(self, request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> None:
+        """Raises QuotaExceeded where the gateway cannot know what the response costs."""
+        if error := _unknown_cost(request, price, fields):
+            self._on_refused("price")
+            raise error
 
-    async def check(self, principal: Principal, request: ProviderRequest, tokens: int | None) -> DryRun:
-        """Whether a request would pass now, without making it. ``tokens`` takes the place of the estimate.
+    async def check(self, principal: Principal, request: ProviderRequest, target: Target, tokens: int | None) -> DryRun:
+        """Returns whether a request would pass now, without making it. ``tokens`` takes the place of the estimate.
 
         Raises QuotaExceeded for a model without a price, StoreUnavailable.
         """
-        price = self.price(principal, request)
-        now = self.limiter.now()
-        limits = applicable_limits(principal.limits, self._names(request.model), now)
-        self._amounts(limits, request, price)
+        price, now = _price(request, target), self.limiter.now()
+        limits = applicable_limits(principal.limits, target.names, now)
+        if any(isinstance(limit, BudgetWindow) for limit in limits) and (error := _unknown_cost(request, price, None)):
+            raise error
         most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
         least = Usage(completion_tokens=1 if tokens is None else tokens)
-        money = (price.cost(most), price.cost(least)) if price else (0, 0)
-        applicable = applicable_limits(principal.limits, self._names(request.model), now, is_free=price == FREE)
-        wanted = charges(applicable, Amounts(most.total_tokens, least.total_tokens, *money))
+        costs = (price.cost(most), price.cost(least)) if price else (0, 0)
+        applicable = applicable_limits(principal.limits, target.names, now, is_free=price == FREE)
+        wanted = charges(applicable, Amounts(most.total_tokens, least.total_tokens, *costs))
         if not wanted:
             return DryRun(None, None)
-        try:
-            levels = await self._counters.read(wanted, now)
-        except CounterStoreUnavailable:
-            raise _down() from None
-        outcome = decide(wanted, levels, now)
-        known = [(charge.limit, level) for charge, level in zip(wanted, levels, strict=True)]
+        counters = await self._read(wanted, now)
+        outcome = decide(wanted, counters, now)
+        known = [(charge.limit, counter) for charge, counter in zip(wanted, counters, strict=True)]
         tightest = min(known, key=lambda one: one[0].remaining(one[1]) / one[0].size)
         return DryRun(outcome if isinstance(outcome, LimitExceeded) else None, tightest)
 
-    async def current_usage(self, line: LimitChain) -> list[tuple[Limit, Counter]]:
-        """Each limit of a line of tokens, whatever the model, and its level. Raises StoreUnavailable."""
+    async def current_usage(self, chain: LimitChain) -> list[tuple[Limit, Counter]]:
+        """Returns each limit of a chain of tokens, whatever the model, and its counter. Raises StoreUnavailable."""
         now = self.limiter.now()
-        patterns = dict.fromkeys(pattern for _, limits in line.sets for pattern, _ in limits.models)
+        patterns = dict.fromkeys(pattern for _, limits in chain.sets for pattern, _ in limits.models)
         found = {
             (limit.token_id, limit.name): limit
             for models in ((), *((pattern,) for pattern in patterns))
-            for limit in applicable_limits(line, models, now)
+            for limit in applicable_limits(chain, models, now)
         }
-        asked = [Charge(limit, 0, 0) for limit in found.values()]
+        counters = await self._read([Charge(limit, 0, 0) for limit in found.values()], now)
+        return list(zip(found.values(), counters, strict=True))
+
+    async def _read(self, wanted: Sequence[Charge], now: int) -> list[Counter]:
         try:
-            levels = await self._counters.read(asked, now)
+            return await self._counters.read(wanted, now)
         except CounterStoreUnavailable:
-            raise _down() from None
-        return list(zip(found.values(), levels, strict=True))
+            raise _store_unavailable() from None
 
 
-def _has_budget(limits: Sequence[Limit]) -> bool:
-    return any(isinstance(limit, BudgetWindow) for limit in limits)
+def _price(request: ProviderRequest, target: Target) -> Price | None:
+    """Returns the price of a request, None where nobody knows it. Test tokens cost nothing, and reading does not either."""
+    if target.is_test or request.method != "POST":
+        return FREE
+    endpoint = request.path.partition("/")[0]
+    if request.model is None:
+        return FREE if endpoint in _FREE_ENDPOINTS else None
+    if endpoint not in _PAID_AT_ONCE and endpoint not in _FREE_ENDPOINTS:
+        return None
+    return target.price
 
 
-def _refused(refusal: LimitExceeded, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
-    error = presentation.limit_error(refusal, names, is_queue_full)
-    error.headers = {**presentation.rate_limit_headers(refusal.charges, refusal.counters), **error.headers}
+def _limit_error(exceeded: LimitExceeded, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
+    error = presentation.limit_error(exceeded, names, is_queue_full)
+    error.headers = {**presentation.rate_limit_headers(exceeded.charges, exceeded.counters), **error.headers}
     return error
 
 
-def _refuse_unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> None:
-    """Where there is a budget, nothing may pass of which nobody knows what it costs. Raises QuotaExceeded."""
+def _unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> QuotaExceeded | None:
+    """Returns why a token with a budget may not send the request; None where its cost can be known."""
     if fields is not None and fields.get("background"):
-        raise QuotaExceeded(
+        return QuotaExceeded(
             "This token has a budget, and an answer in the background is not seen to cost anything. Send it without "
             "`background`.",
             param="background",
         )
     if price is not None:
-        return
+        return None
     named = "a request without a model" if request.model is None else f"the model {request.model[:100]!r}"
     if request.model is not None and request.path.partition("/")[0] not in _PAID_AT_ONCE:
         named = f"a request to /v1/{request.path[:100]}"
-    raise QuotaExceeded(
+    return QuotaExceeded(
         f"This token has a budget, and nobody knows what {named} costs. Whoever runs the gateway can say so in the file that "
         'GATEWAY_CONFIG names: [prices."model-name"], then input = 0.15 and output = 0.60 (USD for a million tokens).',
         param="model",
     )
 
 
-def _down() -> StoreUnavailable:
+def _store_unavailable() -> StoreUnavailable:
     return StoreUnavailable("What this token has used cannot be read at the moment.")

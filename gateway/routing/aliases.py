@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import msgspec
 
 from gateway.core import sse
-from gateway.core.json_body import read_object, with_field
+from gateway.core.json_body import parse_object, set_field
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 
 
 def rename_request(request: ProviderRequest, model: str) -> ProviderRequest:
     """Returns the request with the provider's name for the model. Only JSON bodies name one."""
-    fields = read_object(with_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
+    fields = parse_object(set_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
     return msgspec.structs.replace(request, body=fields and fields.body, fields=fields, model=model)
 
 
@@ -28,7 +28,7 @@ async def _rename_events(blocks: AsyncIterator[bytes], alias: str) -> AsyncItera
     try:
         async for block in blocks:
             if b'"model"' in block:
-                yield b"".join(_rename_event(event, alias) for event in sse.events(block))
+                yield b"".join(_rename_event(event, alias) for event in sse.split_events(block))
             else:
                 yield block
     finally:
@@ -50,9 +50,9 @@ def _rename_json(body: bytes, alias: str) -> bytes:
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         if "model" in fields:
-            return with_field(body, "model", alias)
+            return set_field(body, "model", alias)
         if "response" in fields:
-            return with_field(body, "response", msgspec.Raw(_rename_json(bytes(fields["response"]), alias)))
+            return set_field(body, "response", msgspec.Raw(_rename_json(bytes(fields["response"]), alias)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
     return body

@@ -1,27 +1,46 @@
-"""Where aiohttp's server meets us: its limits, and errors of its parser in the shape of all others."""
+"""The adapter between aiohttp's server and the pipeline, and the only module that knows aiohttp's server.
+
+Whole answers are written as one block of bytes: aiohttp's own response builds a header object, fills it in several passes
+and writes it with the body in a second step, a seventh of a request's time. What it guards against is guarded against here.
+"""
 
 import logging
-from typing import Any
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, TypeAlias, cast
 
 import aiohttp.http
 import aiohttp.http_parser
 from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.core.errors import BadRequest, GatewayError, InternalError
-from gateway.http.buffered_response import WholeResponse
 from gateway.http.context import new_request_id
-from gateway.http.pipeline import Pipeline
+from gateway.http.error_formats import openai_error
+from gateway.http.request import HTTP_1_1, InvalidBody, Request
 
 log = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[Request], Awaitable[None]]
+"""Answers a request on its connection."""
 
 KEEP_ALIVE_SECONDS = 75.0
 LINGERING_SECONDS = 2.0
 """How long an unread body is read on after its answer, so that the client gets to see the answer."""
+ONE_BLOCK_BYTES = 256 * 1024
+"""A longer body is sent by aiohttp's own response, which waits for a client that reads slowly."""
+
+_REASONS = MappingProxyType({status.value: status.phrase for status in HTTPStatus})
+_WITHOUT_BODY = frozenset({204, 304})
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ParserMissing(RuntimeError):
-    """aiohttp runs on its parser in Python, which most of its request-smuggling holes were in."""
+    """aiohttp runs on its parser in Python, which most of its request-smuggling vulnerabilities were in."""
 
 
 def require_c_parser() -> None:
@@ -32,8 +51,144 @@ def require_c_parser() -> None:
         )
 
 
+class AiohttpConnection:
+    """A ``http.request.Connection`` on aiohttp's request.
+
+    aiohttp is given this object in place of a response: it asks it to prepare itself, to end, and whether to keep the
+    connection open. By then everything has been sent.
+    """
+
+    __slots__ = ("_raw", "_stream", "keep_alive")
+
+    def __init__(self, raw: web.BaseRequest) -> None:
+        self._raw = raw
+        self._stream: web.StreamResponse | None = None
+        self.keep_alive = True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Raises ConnectionResetError where the client has gone, so that aiohttp closes the connection."""
+        if self.is_closing:
+            raise ConnectionResetError("the client has gone")
+
+    async def write_eof(self) -> None:
+        """Does nothing: the answer has been sent."""
+
+    @property
+    def peer_address(self) -> str | None:
+        transport = self._raw.transport
+        peer = transport.get_extra_info("peername") if transport is not None else None
+        return peer[0] if peer else None
+
+    @property
+    def is_closing(self) -> bool:
+        transport = self._raw.transport
+        return transport is None or transport.is_closing()
+
+    @property
+    def file_descriptor(self) -> int | None:
+        transport = self._raw.transport
+        if transport is None or transport.is_closing():
+            return None
+        return cast(int, transport.get_extra_info("socket").fileno())
+
+    @property
+    def has_body(self) -> bool:
+        return self._raw.body_exists
+
+    @property
+    def content_length(self) -> int | None:
+        return self._raw.content_length
+
+    def buffered_body(self, limit: int) -> bytes | None:
+        content = self._raw.content
+        return content.read_nowait() if content.is_eof() and content.total_bytes <= limit else None
+
+    async def read_chunk(self) -> bytes:
+        """Raises InvalidBody."""
+        try:
+            return await self._raw.content.readany()
+        except web.RequestPayloadError:
+            raise InvalidBody from None
+
+    def send_continue(self) -> None:
+        raw = self._raw
+        if raw.version >= HTTP_1_1 and raw.transport is not None and not raw.content.is_eof():
+            raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def send(self, status: int, headers: Mapping[str, str], body: bytes, *, closes: bool) -> None:
+        """Raises ValueError for a header that contains a line end, ConnectionError where the client goes meanwhile."""
+        if len(body) > ONE_BLOCK_BYTES:
+            response = web.Response(body=body, status=status, headers=headers)
+            await response.prepare(self._raw)
+            await response.write_eof()
+            self.keep_alive = bool(response.keep_alive)
+            return
+        raw = self._raw
+        self.keep_alive = raw.keep_alive and not closes
+        head = encode_head(status, headers, len(body), version=raw.version, keeps_alive=self.keep_alive)
+        has_body = raw.method != "HEAD" and status not in _WITHOUT_BODY
+        if raw.transport is not None and not raw.transport.is_closing():
+            raw.transport.write(head + body if has_body else head)
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Raises ConnectionError."""
+        self._stream = web.StreamResponse(status=status, headers=headers)
+        await self._stream.prepare(self._raw)
+        self.keep_alive = bool(self._stream.keep_alive)
+
+    async def write(self, chunk: bytes) -> None:
+        """Raises ConnectionError."""
+        await self._started.write(chunk)
+
+    async def finish(self) -> None:
+        """Raises ConnectionError."""
+        await self._started.write_eof()
+
+    @property
+    def _started(self) -> web.StreamResponse:
+        if self._stream is None:
+            raise RuntimeError("the answer has not been started")
+        return self._stream
+
+    def break_off(self) -> None:
+        transport = self._raw.transport
+        if transport is None:
+            return
+        if self._raw.version < HTTP_1_1:
+            # To HTTP/1.0 the end of the connection is the end of the body; only a reset is not taken for one.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        transport.close()
+
+    def abort(self) -> None:
+        transport = self._raw.transport
+        if transport is not None:
+            transport.abort()
+
+
+def encode_head(
+    status: int, headers: Mapping[str, str], length: int, *, version: tuple[int, int], keeps_alive: bool
+) -> bytes:
+    """Returns the head of a whole answer: the headers, and those for length, date and connection.
+
+    Raises ValueError for a header that contains a line end: it would begin a header of somebody else's choice.
+    """
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if status not in _WITHOUT_BODY:
+        lines.append(f"content-length: {length}")
+    lines.append(f"date: {rfc822_formatted_time()}")
+    if not keeps_alive:
+        lines.append("connection: close")
+    elif version < HTTP_1_1:
+        lines.append("connection: keep-alive")
+    head = "\r\n".join((*lines, "", ""))
+    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1 or "\0" in head:
+        raise ValueError("a header contains a line end")
+    return head.encode("utf-8", "surrogateescape")
+
+
 class _Protocol(RequestHandler):
-    """A connection. What does not parse is answered as JSON, too."""
+    """A connection whose parsing errors are answered as JSON, like all others."""
 
     def handle_error(
         self,
@@ -47,21 +202,29 @@ class _Protocol(RequestHandler):
         request_id = new_request_id()
         error: GatewayError = BadRequest("The request is not valid HTTP.", code="invalid_http")
         if status != 400:
-            log.error("a bug", exc_info=exc, extra={"request_id": request_id})
+            log.error("unhandled exception", exc_info=exc, extra={"request_id": request_id})
             error = InternalError(request_id)
-        log.info("a request that is none", extra={"request_id": request_id, "status": error.status})
+        log.info("invalid request", extra={"request_id": request_id, "status": error.status})
         headers = {"server": "gateway", "x-request-id": request_id, "Content-Type": "application/json"}
-        response = WholeResponse(error.status, headers, error.body())
-        response.force_close()
-        return response
+        body = openai_error(error, str)
+        head = encode_head(error.status, headers, len(body), version=request.version, keeps_alive=False)
+        self.transport.write(head if request.method == "HEAD" else head + body)
+        answered = AiohttpConnection(request)
+        answered.keep_alive = False
+        return cast(web.StreamResponse, answered)
 
 
 class AiohttpServer(web.Server):
-    """The factory of connections."""
+    """The factory of connections, for ``loop.create_server``."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, handler: Handler) -> None:
+        async def handle(raw: web.BaseRequest) -> web.StreamResponse:
+            connection = AiohttpConnection(raw)
+            await handler(Request(raw.method, raw.raw_path, raw.headers, raw.version, connection))
+            return cast(web.StreamResponse, connection)
+
         super().__init__(
-            pipeline.handle,
+            handle,
             handler_cancellation=True,  # a client that leaves cancels its request, and with it the upstream's work
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,

@@ -64,7 +64,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         app = App(self._settings, shared=self._shared)
         await app.start()
-        http = AiohttpServer(app.pipeline)
+        http = AiohttpServer(app.pipeline.handle)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
         self._listen_to_signals(loop, app)
         ready(app)
@@ -80,7 +80,7 @@ class Worker:
         loop.add_signal_handler(END_NOW, self._on_end_now)
         # Ctrl-C reaches the whole process group; under a supervisor it is the supervisor that passes it on, once.
         loop.add_signal_handler(signal.SIGINT, self._on_stop if self._parent is None else _nothing)
-        loop.add_signal_handler(signal.SIGHUP, app.look_at_tokens)
+        loop.add_signal_handler(signal.SIGHUP, app.reload_tokens)
         # Under a supervisor they were blocked until now, so that none could kill a worker that is just starting.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 

@@ -6,6 +6,7 @@ from gateway.admin.authorizer import Authorizer, authorizer_for
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
 from gateway.auth.roles import ROLES, Action, Relation, Scope, allows, relation
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
+from gateway.http.error_formats import openai_error
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role, TokenRecord
 from tests.support.tokens import NOW
@@ -69,7 +70,7 @@ def test_what_cannot_be_seen_is_not_there() -> None:
     for token_id in ("tok_bob", "tok_nowhere"):
         with pytest.raises(NotFound) as caught:
             may.find(Action.READ, token_id)
-        messages.add(caught.value.body())
+        messages.add(openai_error(caught.value, str))
     assert len(messages) == 1
 
 

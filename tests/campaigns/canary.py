@@ -144,9 +144,9 @@ def make_secrets(folder: Path) -> Secrets:
 
 # A provider whose every request raises an error that quotes what it got; and bodies that stand still are not waited for as long.
 BUG = """
-from gateway.http import request_body
+from gateway.http import request as http_request
 
-request_body.STALL_SECONDS = 0.3
+http_request.STALL_SECONDS = 0.3
 
 def create(config):
     return BrokenProvider()

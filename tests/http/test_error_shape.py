@@ -224,7 +224,7 @@ async def test_an_upstream_that_switches_protocols(tmp_path: Path, path: str) ->
 @pytest.mark.parametrize(("method", "path"), GATED)
 async def test_draining(start_gateway: StartGateway, method: str, path: str) -> None:
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
-    gateway.app.pipeline.draining = True
+    await gateway.app.drain(0)
     reply = await gateway.request(method, path, [BEARER], CHAT if method == "POST" else None)
     check_error(reply, 503, "server_error", "draining")
     assert int(reply.header("Retry-After") or "") > 0
@@ -235,7 +235,7 @@ async def test_damaged_store(tmp_path: Path, start_gateway: StartGateway, method
     """Nobody can tell whether the file forbids this caller: 503, not 401 and not open."""
     gateway = await start_gateway()
     (tmp_path / "api_tokens.json").write_text("{ damaged")
-    gateway.app.look_at_tokens()
+    gateway.app.reload_tokens()
     reply = await wait_for_status(gateway, request(method, path, [], CHAT if method == "POST" else None), 503)
     check_error(reply, 503, "server_error", "store_unavailable")
     assert int(reply.header("Retry-After") or "") > 0

@@ -127,7 +127,7 @@ async def test_expiry_lets_a_running_stream_go_on(tmp_path: Path) -> None:
     async with scene(tmp_path) as (tokens, upstream, gateway), connected(gateway.port) as client:
         await start(client, tokens.living.secret)
         await asyncio.to_thread(tokens.service.create, BY, TokenSpec(name="another, so that the file is read again"))
-        gateway.app.look_at_tokens()
+        gateway.app.reload_tokens()
         await upstream.connections[0].chunk(b"data: [DONE]\n\n")
         assert await client.piece() == b"data: [DONE]\n\n"
 

@@ -231,7 +231,7 @@ async def broken_in_mid_stream(folder: Path, error: Exception) -> AsyncIterator[
 
         async def aclose(self) -> None: ...
 
-    async with running_gateway(folder, FREEGPT_API_KEY=KEY, app_options={"backend": Provider()}) as gateway:
+    async with running_gateway(folder, FREEGPT_API_KEY=KEY, app_options={"provider": Provider()}) as gateway:
         yield gateway
 
 

@@ -51,7 +51,7 @@ async def sends_no_bytes(_request: ProviderRequest) -> ProviderResponse:
     ids=["KeyError", "ConnectionRefused", "BrokenPipe", "Timeout", "Cancelled", "first piece", "no bytes"],
 )  # fmt: skip
 async def test_bugs_in_a_backend(start_gateway: StartGateway, act: Any) -> None:
-    app_options = {"backend": BrokenBackend(act)}
+    app_options = {"provider": BrokenBackend(act)}
     gateway = await start_gateway(FREEGPT_API_KEY=KEY, app_options=app_options)
     reply = await gateway.post()
     check_bug(reply)
@@ -64,7 +64,7 @@ def check_bug(reply: Reply) -> None:
 
 
 async def test_a_bug_in_the_list_of_models(start_gateway: StartGateway) -> None:
-    app_options = {"backend": BrokenBackend(raises_first)}
+    app_options = {"provider": BrokenBackend(raises_first)}
     gateway = await start_gateway(FREEGPT_API_KEY=KEY, app_options=app_options)
     check_bug(await gateway.request("GET", "/v1/models", [BEARER]))
     check_bug(await gateway.request("GET", "/v1/models/x", [BEARER]))

@@ -1,140 +1,158 @@
-"""Which backend answers, under which name of the model; without any HTTP."""
+"""The life of a request: who may ask for which model, what the provider is sent, and that every exit settles and records."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from gateway.auth.principal import ENVIRONMENT_KEY, Principal
-from gateway.core.errors import ModelNotFound
-from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
-from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import Role, TokenRecord
-from tests.support.inference import World, world
+from gateway.auth.principal import ENVIRONMENT_KEY
+from gateway.core import sse
+from gateway.core.errors import ModelNotFound, StoreUnavailable, UpstreamInvalid
+from gateway.core.json_body import parse_object
+from gateway.inference.models import InferenceRequest
+from gateway.providers.base import ProviderRequest
+from tests.support.inference import LIMITS, PRICES, answering, chat, failing, make_inference, streaming, token_with
+
+WHOLE = b'{"model":"real","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}'
+REPORT = sse.encode_event(b'{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}')
+WORD = sse.encode_event(b'{"choices":[{"index":0,"delta":{"content":"x"}}]}')
 
 
-class Recorder:
-    """Keeps what it is sent, and answers with what it is given."""
-
-    def __init__(self, name: str, *pieces: bytes, content_type: str = JSON) -> None:
-        self.name, self.pieces, self.content_type = name, pieces, content_type
-        self.requests: list[ProviderRequest] = []
-
-    async def send(self, request: ProviderRequest) -> ProviderResponse:
-        self.requests.append(request)
-        body: Any = self.stream() if self.content_type != JSON else self.pieces[0]
-        return ProviderResponse(200, self.content_type, body)
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            yield piece
-
-    async def models(self) -> list[dict[str, Any]]:
-        return [{"id": name, "object": "model", "created": 5, "owned_by": self.name} for name in ("real", "gpt-4o")]
-
-    async def aclose(self) -> None: ...
-
-
-def caller(models: tuple[str, ...] | None = None, prefix: str = "sk-abcdefghijk") -> Principal:
-    record = TokenRecord(
-        id="tok_1", name="t", prefix=prefix, hash="0" * 64, created_at=0, models=models, role=Role.MEMBER
-    )
-    return Principal("t", Role.MEMBER, SecretMatch(record, None))
-
-
-def chat(model: str, body: bytes | None = None) -> ProviderRequest:
-    return ProviderRequest("POST", "chat/completions", body=body or b'{"model":"%s"}' % model.encode(), model=model,
-                          fields={"model": model})  # fmt: skip
-
-
-def made(real: Recorder, **aliases: str) -> tuple[World, Recorder]:
-    test = Recorder("echo", b'{"model":"alias"}')
-    return world(real, test, aliases), test
-
-
-async def test_the_name_is_changed_both_ways() -> None:
-    real = Recorder("real", b'{"id":1, "model":"real"}')
-    inference, _ = made(real, alias="real")
-    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
-    assert real.requests[0].body == b'{"model":"real"}'
-    assert (real.requests[0].model, real.requests[0].fields) == ("real", {"model": "real"})
-    assert answer.body == b'{"id":1,"model":"alias"}'
-
-
-@pytest.mark.parametrize(
-    "said",
-    [b"", b"not JSON real", b"[]", b'{"x":"real"}', b'{"response":"real"}', b"\xff\xfe", b'{"model":"real"'],
-)  # fmt: skip
-async def test_what_names_no_model_stays(said: bytes) -> None:
-    inference, _ = made(Recorder("real", said), alias="real")
-    assert (await inference.run(ENVIRONMENT_KEY, chat("alias"))).body == said
-
-
-@pytest.mark.parametrize("name", ["real", "real-2024-07-18", "another"])
-async def test_whatever_the_upstream_calls_it(name: str) -> None:
-    """OpenAI answers with dated names."""
-    said = f'{{"x":{{"model":"{name}"}},"response":{{"model":"{name}"}}}}'.encode()
-    inference, _ = made(Recorder("real", said), alias="real")
-    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
-    assert answer.body == f'{{"x":{{"model":"{name}"}},"response":{{"model":"alias"}}}}'.encode()
-
-
-async def test_in_a_stream() -> None:
-    events = [b'data: {"model":"real"}\n\n: real\n\n', b'data:{"model":"real"}\r\n\r\n', b"data: [DONE]\n\n",
-              b'event: x\ndata: {"response":{"model":"real","a":"real"}}\n\n',
-              b'data: {"model":\ndata: "real"}\n\n', b'retry: "real"\n\n']  # fmt: skip
-    inference, _ = made(Recorder("real", *events, content_type=EVENT_STREAM + "; charset=utf-8"), alias="real")
-    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
-    assert not isinstance(answer.body, bytes)
-    assert [piece async for piece in answer.body] == [
-        b'data: {"model":"alias"}\n\n: real\n\n',
-        b'data: {"model":"alias"}\r\n\r\n',
-        b"data: [DONE]\n\n",
-        b'event: x\ndata: {"response":{"model":"alias","a":"real"}}\n\n',
-        b'data: {"model":\ndata: "real"}\n\n',
-        b'retry: "real"\n\n',
-    ]
-
-
-async def test_an_answer_that_is_neither_passes() -> None:
-    inference, _ = made(Recorder("real", b'"real"', content_type="audio/mpeg"), alias="real")
-    answer = await inference.run(ENVIRONMENT_KEY, chat("alias"))
-    assert not isinstance(answer.body, bytes)
-    assert [piece async for piece in answer.body] == [b'"real"']
-
-
-async def test_a_token_names_what_it_may_use() -> None:
-    real = Recorder("real", b"{}")
-    inference, _ = made(real, alias="real")
+async def test_a_token_may_use_its_models_only() -> None:
+    provider = answering(b"{}")
+    setup = make_inference(provider, aliases={"alias": "real"})
     for allowed, asked in ((("gpt-*",), "real"), ((), "alias"), (("real",), "alias"), (("ALIAS",), "alias")):
         with pytest.raises(ModelNotFound):
-            await inference.run(caller(allowed), chat(asked))
-    assert not real.requests
-    await inference.run(caller(("alias",)), chat("alias"))
-    assert real.requests[0].model == "real"
+            await setup.respond(token_with(models=allowed), chat(asked))
+    assert (provider.requests, setup.ledger.entries) == ([], [])
+    await setup.respond(token_with(models=("alias",)), chat("alias"))
+    assert provider.requests[0].model == "real"
+
+
+async def test_an_alias_is_replaced_on_both_ways() -> None:
+    provider = answering(WHOLE)
+    setup = make_inference(provider, aliases={"alias": "real"})
+    await setup.respond(ENVIRONMENT_KEY, chat("alias"))
+    assert json.loads(provider.requests[0].body)["model"] == "real"  # type: ignore[arg-type]
+    assert json.loads(setup.body)["model"] == "alias"
+    assert setup.ledger.entries[0].model == "alias", "the ledger has the name that the client used"
 
 
 async def test_a_request_without_a_model_goes_on() -> None:
-    real = Recorder("real", b"{}")
-    inference, _ = made(real)
-    await inference.run(caller(()), ProviderRequest("GET", "files"))
-    assert real.requests
+    provider = answering(b"{}")
+    await make_inference(provider).respond(token_with(models=()), ProviderRequest("GET", "files"))
+    assert provider.requests
 
 
-async def test_test_tokens_are_answered_by_the_echo() -> None:
-    real = Recorder("real", b"{}")
-    inference, test = made(real, alias="real")
-    await inference.run(caller(prefix="sk_test_abcdef"), chat("alias"))
-    assert not real.requests
-    assert test.requests[0].model == "alias"
+async def test_test_tokens_are_answered_by_the_offline_provider() -> None:
+    real, offline = answering(b"{}"), answering(b'{"model":"alias"}')
+    setup = make_inference(real, test_provider=offline, aliases={"alias": "real"})
+    await setup.respond(token_with(prefix="sk_test_abcdef"), chat("alias"))
+    assert (real.requests, offline.requests[0].model) == ([], "alias")
 
 
-async def test_the_list_shows_what_may_be_used() -> None:
-    inference, _ = made(Recorder("real", b""), alias="real", ghost="nowhere")
-    everything = {model["id"]: model["created"] for model in await inference.inference.models(ENVIRONMENT_KEY)}
-    assert everything == {"real": 5, "gpt-4o": 5, "alias": 5, "ghost": 0}
-    assert [model["id"] for model in await inference.inference.models(caller(("a*", "gpt-4*")))] == ["gpt-4o", "alias"]
-    assert await inference.inference.models(caller(("gpt-4?", "[a-z]*"))) == []  # the star is the only wildcard
-    assert (await inference.inference.model(ENVIRONMENT_KEY, "alias"))["id"] == "alias"
+async def test_nothing_is_admitted_while_the_ledger_is_full() -> None:
+    """Nobody would ever know what such a request used."""
+    provider = answering(WHOLE)
+    setup = make_inference(provider)
+    setup.ledger.is_full = True
+    with pytest.raises(StoreUnavailable):
+        await setup.respond(ENVIRONMENT_KEY, chat())
+    assert provider.requests == []
+    setup.ledger.is_full = False
+    await setup.respond(ENVIRONMENT_KEY, chat())
+
+
+async def test_the_request_knows_its_deployment_and_its_usage() -> None:
+    setup = make_inference(answering(WHOLE), prices=PRICES)
+    request = InferenceRequest("req_1", chat())
+    assert (request.deployment, request.usage, request.model) == (None, None, "m")
+    async with setup.inference.open(token_with(LIMITS), request):
+        pass
+    assert request.deployment == "scripted"
+    assert request.usage is not None
+    assert (request.usage.cost, request.usage.usage.total_tokens) == (35, 8)
+    assert request.upstream_seconds > 0
+
+
+async def test_a_refused_request_knows_where_it_would_have_gone() -> None:
+    setup = make_inference(answering(WHOLE))
+    request = InferenceRequest("req_1", chat())
     with pytest.raises(ModelNotFound):
-        await inference.inference.model(caller(("a*",)), "real")
+        async with setup.inference.open(token_with(models=()), request):
+            pass
+    assert (request.deployment, request.usage) == ("scripted", None)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("bug"), asyncio.CancelledError(), ConnectionResetError()])
+async def test_however_the_block_ends_the_response_is_closed_and_recorded(error: BaseException | None) -> None:
+    provider = streaming(WORD, REPORT, sse.DONE)
+    setup = make_inference(provider, prices=PRICES)
+    principal = token_with(LIMITS)
+
+    async def request() -> None:
+        async with setup.inference.open(principal, InferenceRequest("req_1", chat(stream=True))):
+            if error is not None:
+                raise error
+
+    if error is None:
+        await request()
+    else:
+        with pytest.raises(type(error)):
+            await request()
+    assert provider.closed == 1
+    assert [entry.request_id for entry in setup.ledger.entries] == ["req_1"]
+    assert all(reserved == 0 for _, reserved in (await setup.counters(principal)).values())
+
+
+async def test_a_provider_that_fails_is_recorded() -> None:
+    setup = make_inference(failing(UpstreamInvalid("nonsense")))
+    with pytest.raises(UpstreamInvalid):
+        await setup.respond(ENVIRONMENT_KEY, chat())
+    assert [(entry.status, entry.token_id) for entry in setup.ledger.entries] == [(502, "environment")]
+
+
+async def test_a_stream_is_asked_for_usage_and_the_client_does_not_see_it() -> None:
+    provider = streaming(WORD, WORD, REPORT, sse.DONE)
+    setup = make_inference(provider, prices=PRICES)
+    await setup.respond(ENVIRONMENT_KEY, chat(stream=True))
+    assert setup.body == WORD * 2 + sse.DONE
+    sent = provider.requests[0]
+    assert json.loads(sent.body)["stream_options"] == {"include_usage": True}  # type: ignore[arg-type]
+    assert sent.fields == parse_object(sent.body)  # type: ignore[arg-type]
+    assert setup.ledger.entries[0].usage.total_tokens == 8
+
+
+@pytest.mark.parametrize("options", [{"include_usage": False}, {"include_obfuscation": False}])
+async def test_other_stream_options_stay(options: dict[str, Any]) -> None:
+    provider = streaming(REPORT, sse.DONE)
+    setup = make_inference(provider)
+    await setup.respond(ENVIRONMENT_KEY, chat(stream=True, stream_options=options))
+    assert setup.received == [sse.DONE]
+    sent = json.loads(provider.requests[0].body)["stream_options"]  # type: ignore[arg-type]
+    assert sent == {**options, "include_usage": True}
+
+
+async def test_a_client_that_asks_for_usage_gets_it() -> None:
+    request = chat(stream=True, stream_options={"include_usage": True})
+    provider = streaming(WORD, REPORT, sse.DONE)
+    setup = make_inference(provider)
+    await setup.respond(ENVIRONMENT_KEY, request)
+    assert REPORT in setup.received
+    assert provider.requests[0].body == request.body
+
+
+@pytest.mark.parametrize("options", ["yes", 1, []])
+async def test_invalid_stream_options_are_left_to_the_upstream_to_refuse(options: Any) -> None:
+    request = chat(stream=True, stream_options=options)
+    provider = streaming(sse.DONE)
+    await make_inference(provider).respond(ENVIRONMENT_KEY, request)
+    assert provider.requests[0].body == request.body
+
+
+async def test_streams_are_not_asked_where_the_operator_does_not_want_it() -> None:
+    request = chat(stream=True)
+    provider = streaming(sse.DONE)
+    await make_inference(provider, asks_for_usage=False).respond(ENVIRONMENT_KEY, request)
+    assert provider.requests[0].body == request.body

@@ -69,7 +69,7 @@ async def test_a_rate_tells_when_to_retry() -> None:
         "Rate limit reached for token 'chat' (tok_a) on requests per min (RPM): Limit 2, Used 2, Requested 1. "
         "Please try again in 30s."
     )
-    assert (error.status, error.type, error.code) == (429, "requests", "rate_limit_exceeded")
+    assert (error.status, error.kind, error.code) == (429, "requests", "rate_limit_exceeded")
     assert error.headers == {"Retry-After": "30", "retry-after-ms": "30000"}
 
 
@@ -139,7 +139,7 @@ async def test_a_wait_that_is_too_long_for_clients_is_not_to_be_retried() -> Non
 async def test_a_budget_with_a_window_tells_when_the_next_begins() -> None:
     error = limit_error(await exceeded_after({"budget": "0.0001/day"}, cost=100), NAMES)
     assert type(error) is QuotaExceeded
-    assert (error.type, error.code) == ("insufficient_quota", "insufficient_quota")
+    assert (error.kind, error.code) == ("insufficient_quota", "insufficient_quota")
     assert error.message == (
         "The budget of token 'chat' (tok_a) does not allow this request: Limit $0.0001 per day, Used $0.0001, "
         "Reserved $0, Requested $0.0001 at least. The next day begins at 2027-01-16T00:00:00Z."

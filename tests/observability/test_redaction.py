@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest
+from gateway.http.error_formats import openai_error
 from gateway.observability.redaction import Redactor, redact_secret
 from tests.support.tokens import KEY
 
@@ -66,6 +67,6 @@ def test_a_configured_secret_is_redacted_whatever_it_looks_like(known: str, befo
 
 def test_an_error_that_quotes_a_secret_stays_json() -> None:
     error = BadRequest(f"Unknown field 'token=abcd\"{KEY}\\'.", param=f'token=ab"\\{KEY}')
-    told = json.loads(error.body(Redactor()))["error"]
+    told = json.loads(openai_error(error, Redactor()))["error"]
     assert KEY[14:] not in told["message"] + told["param"]
     assert (told["type"], told["code"]) == ("invalid_request_error", None)

@@ -38,7 +38,7 @@ class _Runner(web.ServerRunner):
     """Runs an app behind aiohttp's server, with the life of the app around it."""
 
     def __init__(self, app: App) -> None:
-        super().__init__(AiohttpServer(app.pipeline), shutdown_timeout=1.0)
+        super().__init__(AiohttpServer(app.pipeline.handle), shutdown_timeout=1.0)
         self.app = app
 
     async def setup(self) -> None:

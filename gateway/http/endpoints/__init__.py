@@ -1,1 +1,1 @@
-"""Handlers: from a call to an answer. One module a subject."""
+"""Endpoints: from a request's context to a response. One module a subject."""

@@ -1,56 +1,57 @@
-"""``/api/check``: would this request pass? A dry run, which counts as nothing."""
+"""``/api/check``: would this request pass? A dry run, which is not counted."""
 
 from typing import Any
-
-from aiohttp import web
 
 from gateway.core.errors import GatewayError, ModelNotFound, QuotaExceeded
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.validators import string, whole_number
-from gateway.http import params, response
+from gateway.http import params
 from gateway.http.context import RequestContext
+from gateway.http.response import Response, json_response
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.providers.base import ProviderRequest
+from gateway.routing.catalog import Catalog
 
 DEFAULT_ENDPOINT = "chat/completions"
 MOST_TOKENS = 10**9
 
 
 class CheckEndpoints:
-    """Asks ``admission`` without asking for anything."""
+    """Asks the admission without reserving anything."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, catalog: Catalog, admission: Admission) -> None:
+        self._catalog = catalog
         self._admission = admission
 
-    async def check(self, ctx: RequestContext) -> web.StreamResponse:
-        """``tokens`` are the prompt's and the completion's together."""
+    async def check(self, ctx: RequestContext) -> Response:
+        """Tells whether a request would pass. ``tokens`` are those of prompt and completion together."""
         form = await params.parse_json_params(ctx, _CHECK, required=("model",))
         model, tokens = form["model"], form.get("tokens")
         endpoint = form.get("endpoint", DEFAULT_ENDPOINT)
         request = ProviderRequest("POST", endpoint, model=model)
         if not ctx.caller.may_use(model):
-            return response.json(ctx, 200, _refused(ModelNotFound(model), None))
+            return json_response(200, _refused(ModelNotFound(model), None))
         try:
-            outlook = await self._admission.check(ctx.caller, request, tokens)
+            target = self._catalog.resolve(ctx.caller, model)
+            dry_run = await self._admission.check(ctx.caller, request, target, tokens)
         except QuotaExceeded as unpriced:
-            return response.json(ctx, 200, _refused(unpriced, None))
+            return json_response(200, _refused(unpriced, None))
         now = self._admission.limiter.now()
-        if outlook.refusal is not None:
-            binding = presentation.describe_limit(outlook.refusal.charge.limit, outlook.refusal.counter, now)
-            return response.json(
-                ctx, 200, _refused(presentation.limit_error(outlook.refusal, ctx.caller.names), binding)
-            )
-        tightest = presentation.describe_limit(*outlook.tightest, now) if outlook.tightest else None
-        return response.json(ctx, 200, {"allowed": True, "status": 200, **_NOTHING_WRONG, "limit": tightest})
+        if dry_run.exceeded is not None:
+            exceeded = dry_run.exceeded
+            binding = presentation.describe_limit(exceeded.charge.limit, exceeded.counter, now)
+            return json_response(200, _refused(presentation.limit_error(exceeded, ctx.caller.names), binding))
+        tightest = presentation.describe_limit(*dry_run.tightest, now) if dry_run.tightest else None
+        return json_response(200, {"allowed": True, "status": 200, **_NO_ERROR, "limit": tightest})
 
 
-_NOTHING_WRONG = {"error": None, "retry_after_ms": None}
+_NO_ERROR = {"error": None, "retry_after_ms": None}
 
 
 def _refused(problem: GatewayError, binding: dict[str, Any] | None) -> dict[str, Any]:
     wait = problem.headers.get("retry-after-ms")
-    error = {"message": problem.message, "type": problem.type, "param": problem.param, "code": problem.code}
+    error = {"message": problem.message, "type": problem.kind, "param": problem.param, "code": problem.code}
     return {
         "allowed": False,
         "status": problem.status,

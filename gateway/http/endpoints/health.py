@@ -1,18 +1,16 @@
-"""For whoever runs the gateway: alive, ready, counted."""
+"""Endpoints for whoever runs the gateway: is it alive, is it ready, and its metrics."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aiohttp import web
-
 from gateway import __version__
-from gateway.http import response
 from gateway.http.context import RequestContext
+from gateway.http.response import Response, json_response
 from gateway.observability.metrics import Metrics
 
 
 class Health(NamedTuple):
-    """What is told to anybody who asks: no secrets, no names. ``problem`` is None while requests should come here."""
+    """What everybody may know: no secrets, no names. ``problem`` is None while requests should be sent here."""
 
     mode: str
     backend: str
@@ -20,25 +18,25 @@ class Health(NamedTuple):
 
 
 class HealthEndpoints:
+    """``health`` tells the present state; ``metrics_page`` renders the metrics of all workers."""
+
     def __init__(self, health: Callable[[], Health], metrics_page: Callable[[], bytes]) -> None:
         self._health = health
         self._metrics_page = metrics_page
 
-    async def healthz(self, ctx: RequestContext) -> web.StreamResponse:
-        """Alive: it answers."""
+    async def healthz(self, ctx: RequestContext) -> Response:
+        """Says that the process is alive."""
         health = self._health()
-        return response.json(
-            ctx,
-            200,
-            {"status": "ok", "mode": health.mode, "backend": health.backend, "version": __version__},
-        )
+        content = {"status": "ok", "mode": health.mode, "backend": health.backend, "version": __version__}
+        return json_response(200, content)
 
-    async def readyz(self, ctx: RequestContext) -> web.StreamResponse:
-        """Ready: a load balancer should send requests here."""
+    async def readyz(self, ctx: RequestContext) -> Response:
+        """Says whether a load balancer should send requests here."""
         problem = self._health().problem
         if problem is None:
-            return response.json(ctx, 200, {"status": "ready"})
-        return response.json(ctx, 503, {"status": "not ready", "problem": problem})
+            return json_response(200, {"status": "ready"})
+        return json_response(503, {"status": "not ready", "problem": problem})
 
-    async def metrics(self, ctx: RequestContext) -> web.StreamResponse:
-        return response.whole(ctx, 200, self._metrics_page(), {"Content-Type": Metrics.content_type})
+    async def metrics(self, ctx: RequestContext) -> Response:
+        """Returns the metrics as Prometheus reads them."""
+        return Response(200, {"Content-Type": Metrics.content_type}, self._metrics_page())

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from aiohttp import web
-
 from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
 from gateway.auth.principal import ANONYMOUS
 from gateway.auth.roles import ROLES
 from gateway.core.clock import to_iso
-from gateway.http import params, response
+from gateway.http import params
 from gateway.http.context import RequestContext
+from gateway.http.response import Response, json_response
 from gateway.inference.admission import Admission
 from gateway.limits import presentation
 from gateway.tokens import serializers
@@ -23,14 +22,14 @@ class MeEndpoints:
         self._management = management
         self._admission = admission
 
-    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+    async def read(self, ctx: RequestContext) -> Response:
         params.parse_query(ctx, {})
         authorizer = await self._management.authorizer(ctx.caller)
         usage = await self._admission.current_usage(ctx.caller.limits)
         now = int(authorizer.now * 1000)
         told = _told(authorizer, is_open=ctx.caller is ANONYMOUS)
-        return response.json(
-            ctx, 200, {**told, "left": [presentation.describe_limit(limit, level, now) for limit, level in usage]}
+        return json_response(
+            200, {**told, "left": [presentation.describe_limit(limit, level, now) for limit, level in usage]}
         )
 
 

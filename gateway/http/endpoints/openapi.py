@@ -4,12 +4,11 @@ from functools import cached_property
 from importlib import resources
 
 import msgspec
-from aiohttp import web
 
 from gateway import __version__
-from gateway.http import response
 from gateway.http.context import RequestContext
 from gateway.http.openapi import render
+from gateway.http.response import Response
 
 _FOLDER = resources.files("gateway.http.openapi")
 
@@ -23,11 +22,11 @@ class OpenApiEndpoints:
         self._openapi = description.replace(b"GATEWAY_VERSION", __version__.encode())
         self._style = (_FOLDER / "docs.css").read_text(encoding="utf-8")
 
-    async def openapi(self, ctx: RequestContext) -> web.StreamResponse:
+    async def openapi(self, ctx: RequestContext) -> Response:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
-        return response.whole(ctx, 200, self._openapi, headers)
+        return Response(200, headers, self._openapi)
 
-    async def page(self, ctx: RequestContext) -> web.StreamResponse:
+    async def page(self, ctx: RequestContext) -> Response:
         headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
@@ -35,7 +34,7 @@ class OpenApiEndpoints:
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
-        return response.whole(ctx, 200, self._page, headers)
+        return Response(200, headers, self._page)
 
     @cached_property
     def _page(self) -> bytes:

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from aiohttp import web
-
 from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.roles import Action
 from gateway.core.errors import BadRequest, RateLimited
 from gateway.core.validators import is_secret_text, one_of, string
-from gateway.http import params, response
+from gateway.http import params
 from gateway.http.context import RequestContext
 from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http.requester import requester_of, secret_holder_of
+from gateway.http.response import Response, json_response
 from gateway.tokens import expiry, secret, serializers, validation
 from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.models import Role, Status, TokenRecord, allows_model
@@ -38,13 +38,13 @@ class TokenEndpoints:
         self._authenticator = authenticator
         self._ip_rate_limit = ip_rate_limit
 
-    async def create(self, ctx: RequestContext) -> web.StreamResponse:
+    async def create(self, ctx: RequestContext) -> Response:
         form = await params.parse_json_params(ctx, _CREATE, required=("name",))
         spec = TokenSpec(**_with_expiry(form, self._management.now()))
-        made = await self._management.create(ctx.requester(), spec)
+        made = await self._management.create(requester_of(ctx), spec)
         return await self._shown_once(ctx, made, 201)
 
-    async def list(self, ctx: RequestContext) -> web.StreamResponse:
+    async def list(self, ctx: RequestContext) -> Response:
         query = params.parse_query(ctx, _LIST)
         authorizer = await self._management.authorizer(ctx.caller)
         found = [
@@ -55,53 +55,53 @@ class TokenEndpoints:
         ]
         page = params.pagination_of(query)
         shown = [serializers.public(authorizer.view, record, authorizer.now) for record in page.cut(found)]
-        return response.json(ctx, 200, {"tokens": shown, "pagination": page.summary(len(found))})
+        return json_response(200, {"tokens": shown, "pagination": page.summary(len(found))})
 
-    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+    async def read(self, ctx: RequestContext) -> Response:
         authorizer, record = await self._found(ctx)
-        return response.json(ctx, 200, serializers.public(authorizer.view, record, authorizer.now))
+        return json_response(200, serializers.public(authorizer.view, record, authorizer.now))
 
-    async def usage(self, ctx: RequestContext) -> web.StreamResponse:
+    async def usage(self, ctx: RequestContext) -> Response:
         authorizer, record = await self._found(ctx)
         totals = reports.as_json(await self._reports.total(record.id))
-        return response.json(ctx, 200, {**serializers.usage(authorizer.view, record, authorizer.now), **totals})
+        return json_response(200, {**serializers.usage(authorizer.view, record, authorizer.now), **totals})
 
-    async def update(self, ctx: RequestContext) -> web.StreamResponse:
+    async def update(self, ctx: RequestContext) -> Response:
         form = _with_expiry(await params.parse_json_params(ctx, _UPDATE), self._management.now())
         if not form:
             raise BadRequest(f"Nothing to change. Send one of {', '.join(_UPDATE)}.", code="missing_required_parameter")
-        return await self._shown(ctx, await self._management.update(ctx.requester(), ctx.params["id"], form))
+        return await self._shown(ctx, await self._management.update(requester_of(ctx), ctx.params["id"], form))
 
-    async def revoke(self, ctx: RequestContext) -> web.StreamResponse:
+    async def revoke(self, ctx: RequestContext) -> Response:
         await params.parse_json_params(ctx, {})
-        return await self._shown(ctx, await self._management.revoke(ctx.requester(), ctx.params["id"]))
+        return await self._shown(ctx, await self._management.revoke(requester_of(ctx), ctx.params["id"]))
 
-    async def rotate(self, ctx: RequestContext) -> web.StreamResponse:
+    async def rotate(self, ctx: RequestContext) -> Response:
         form = await params.parse_json_params(ctx, {"grace": _grace})
         grace = form.get("grace", expiry.span(DEFAULT_GRACE))
-        made = await self._management.rotate(ctx.requester(), ctx.params["id"], grace)
+        made = await self._management.rotate(requester_of(ctx), ctx.params["id"], grace)
         return await self._shown_once(ctx, made, 200)
 
-    async def delete(self, ctx: RequestContext) -> web.StreamResponse:
+    async def delete(self, ctx: RequestContext) -> Response:
         await params.parse_json_params(ctx, {})
-        await self._management.delete(ctx.requester(), ctx.params["id"])
-        return response.json(ctx, 200, {"id": ctx.params["id"], "deleted": True})
+        await self._management.delete(requester_of(ctx), ctx.params["id"])
+        return json_response(200, {"id": ctx.params["id"], "deleted": True})
 
-    async def validate(self, ctx: RequestContext) -> web.StreamResponse:
+    async def validate(self, ctx: RequestContext) -> Response:
         """Is this secret good? Public, and no use of it."""
         given = await self._public_secret(ctx)
         if self._authenticator.is_environment_key(given):
-            return response.json(ctx, 200, _ENVIRONMENT_KEY)
+            return json_response(200, _ENVIRONMENT_KEY)
         view = await self._management.view()
         match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
-        return response.json(ctx, 200, serializers.validity(view, match, self._management.now()))
+        return json_response(200, serializers.validity(view, match, self._management.now()))
 
-    async def revoke_secret(self, ctx: RequestContext) -> web.StreamResponse:
+    async def revoke_secret(self, ctx: RequestContext) -> Response:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
         given = await self._public_secret(ctx)
         if is_secret_text(given) and not secret.has_bad_checksum(given):
-            await self._management.revoke_secret(ctx.anonymous_actor(), given)
-        return response.json(ctx, 200, {"success": True, "message": _REVOKED})
+            await self._management.revoke_secret(secret_holder_of(ctx), given)
+        return json_response(200, {"success": True, "message": _REVOKED})
 
     async def _public_secret(self, ctx: RequestContext) -> str:
         wait = self._ip_rate_limit.wait(ctx.client.address)
@@ -116,13 +116,13 @@ class TokenEndpoints:
         authorizer = await self._management.authorizer(ctx.caller)
         return authorizer, authorizer.find(Action.READ, ctx.params["id"])
 
-    async def _shown(self, ctx: RequestContext, record: TokenRecord) -> web.StreamResponse:
+    async def _shown(self, ctx: RequestContext, record: TokenRecord) -> Response:
         view = await self._management.view()
-        return response.json(ctx, 200, serializers.public(view, record, self._management.now()))
+        return json_response(200, serializers.public(view, record, self._management.now()))
 
-    async def _shown_once(self, ctx: RequestContext, made: CreatedToken, status: int) -> web.StreamResponse:
+    async def _shown_once(self, ctx: RequestContext, made: CreatedToken, status: int) -> Response:
         view = await self._management.view()
-        return response.json(ctx, status, serializers.created(view, made, self._management.now()))
+        return json_response(status, serializers.created(view, made, self._management.now()))
 
 
 _ENVIRONMENT_KEY = {

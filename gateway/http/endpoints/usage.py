@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiohttp import web
-
 from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
 from gateway.auth.roles import Action, Scope
 from gateway.core.clock import LATEST, from_iso, to_iso
 from gateway.core.errors import BadRequest
 from gateway.core.validators import one_of, string
-from gateway.http import params, response
+from gateway.http import params
 from gateway.http.context import RequestContext
+from gateway.http.response import Response, json_response
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.usage import reports
 from gateway.usage.models import BUCKET_SECONDS, DAY_SECONDS, HOUR_SECONDS, MAX_REPORT_ROWS, ReportQuery, ReportRow
@@ -29,15 +28,15 @@ class UsageEndpoints:
         self._management = management
         self._reports = usage_reports
 
-    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+    async def read(self, ctx: RequestContext) -> Response:
         asked = params.parse_query(ctx, READERS)
         authorizer = await self._management.authorizer(ctx.caller)
         query = query_of(asked, authorizer)
         rows = await self._rows(query)
         if asked.get("format") == "csv":
             names = _names(authorizer.view, rows) if query.group_by == "token" else None
-            return response.whole(ctx, 200, reports.as_csv(rows, names).encode(), _CSV_HEADERS)
-        return response.json(ctx, 200, answer(query, rows, authorizer.view))
+            return Response(200, _CSV_HEADERS, reports.as_csv(rows, names).encode())
+        return json_response(200, answer(query, rows, authorizer.view))
 
     async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:

@@ -3,13 +3,14 @@
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from gateway.admin.user_keys import UserKeys
 from gateway.core.clock import to_iso
 from gateway.core.money import format_usd
-from gateway.http import params, response
+from gateway.http import params
 from gateway.http.context import RequestContext
+from gateway.http.requester import requester_of
+from gateway.http.response import Response, json_response
 from gateway.inference.admission import Admission
 from gateway.limits.algorithms import LimitKind
 from gateway.limits.matching import LimitChain
@@ -26,33 +27,33 @@ class UserKeyEndpoints:
         self._keys = keys
         self._admission = admission
 
-    async def create(self, ctx: RequestContext) -> web.StreamResponse:
+    async def create(self, ctx: RequestContext) -> Response:
         form = await params.parse_json_params(ctx, _CREATE, required=("email",))
-        made = await self._keys.replace(ctx.requester(), form["email"], form.get("key_name", DEFAULT_NAME))
+        made = await self._keys.replace(requester_of(ctx), form["email"], form.get("key_name", DEFAULT_NAME))
         answer = {
             "success": True,
             "message": "API key generated successfully",
             "key": made.secret,
             "keyPrefix": made.record.prefix,
         }
-        return response.json(ctx, 200, answer)
+        return json_response(200, answer)
 
-    async def read(self, ctx: RequestContext) -> web.StreamResponse:
+    async def read(self, ctx: RequestContext) -> Response:
         return await self._told(ctx, "keyPreference")
 
-    async def usage(self, ctx: RequestContext) -> web.StreamResponse:
+    async def usage(self, ctx: RequestContext) -> Response:
         return await self._told(ctx, "usage")
 
-    async def revoke(self, ctx: RequestContext) -> web.StreamResponse:
+    async def revoke(self, ctx: RequestContext) -> Response:
         await params.parse_json_params(ctx, {})
-        await self._keys.revoke(ctx.requester(), ctx.params["email"])
-        return response.json(ctx, 200, {"success": True, "message": "API key revoked successfully"})
+        await self._keys.revoke(requester_of(ctx), ctx.params["email"])
+        return json_response(200, {"success": True, "message": "API key revoked successfully"})
 
-    async def _told(self, ctx: RequestContext, name: str) -> web.StreamResponse:
+    async def _told(self, ctx: RequestContext, name: str) -> Response:
         params.parse_query(ctx, {})
         record = await self._keys.current(ctx.caller, ctx.params["email"])
         balance = 0 if record is None else await self._balance(record)
-        return response.json(ctx, 200, {"success": True, name: _preference(record, balance)})
+        return json_response(200, {"success": True, name: _preference(record, balance)})
 
     async def _balance(self, record: TokenRecord) -> int:
         """What its budgets leave it, in micro-dollars; 0 where it has none."""

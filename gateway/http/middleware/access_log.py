@@ -1,4 +1,4 @@
-"""What is written down of a request: one access line, and the counters. Never the query, never a header's secret."""
+"""Writes one line and the metrics of each request, when it ends: never the query, never a secret."""
 
 import time
 from collections.abc import Callable
@@ -7,17 +7,16 @@ import msgspec
 
 from gateway.core.clock import to_local_iso
 from gateway.http.context import RequestContext
+from gateway.http.middleware.base import Middleware
 from gateway.observability.logging import LineWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor, cached_redactor
 
-CLIENT_GONE = 499
-"""The status that is logged, never sent, for a client that left (nginx's number for it)."""
 _MAX_SHOWN = 200
 
 
 class AccessLogEntry(msgspec.Struct):
-    """What one request was. Times in milliseconds."""
+    """The fields of a line. Times in milliseconds."""
 
     time: str
     level: str
@@ -40,37 +39,40 @@ class AccessLogEntry(msgspec.Struct):
     upstream_ms: float
 
 
-class AccessLog:
-    """Writes access lines to ``lines`` (None: nowhere) and counts."""
+class AccessLog(Middleware):
+    """Writes lines to ``lines`` (None: nowhere) and counts."""
 
     def __init__(self, metrics: Metrics, lines: LineWriter | None, redactor: Redactor, as_json: bool) -> None:
         self._metrics = metrics
         self._lines = lines
-        self._format: Callable[[AccessLogEntry], bytes] = msgspec.json.Encoder().encode if as_json else _for_console
+        self._format: Callable[[AccessLogEntry], bytes] = (
+            msgspec.json.Encoder().encode if as_json else _format_for_console
+        )
         self._second = 0
         self._second_text = ""
-        self._shown = cached_redactor(redactor, _MAX_SHOWN)
+        self._redact = cached_redactor(redactor, _MAX_SHOWN)
 
-    def ended(self, ctx: RequestContext, status: int) -> None:
+    def after(self, ctx: RequestContext, status: int) -> None:
         seconds = time.perf_counter() - ctx.began
         route = ctx.route.pattern if ctx.route else "unknown"
         self._metrics.count_response(route, status, seconds)
-        usage_tracker = ctx.usage_tracker
-        if usage_tracker is not None:
-            usage = usage_tracker.usage
+        tracked = ctx.inference.usage if ctx.inference is not None else None
+        if tracked is not None:
+            usage = tracked.usage
             self._metrics.count_usage(
                 (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens),
-                usage_tracker.cost,
-                is_estimated=usage_tracker.is_estimated,
-                is_partial=usage_tracker.is_partial,
+                tracked.cost,
+                is_estimated=tracked.is_estimated,
+                is_partial=tracked.is_partial,
             )
-            if usage_tracker.first_byte_seconds is not None:
-                self._metrics.observe_first_byte(route, usage_tracker.first_byte_seconds)
+            if tracked.first_byte_seconds is not None:
+                self._metrics.observe_first_byte(route, tracked.first_byte_seconds)
         if self._lines is not None:
-            self._lines.write_bytes(self._format(self._line(ctx, status, seconds)))
+            self._lines.write_bytes(self._format(self._entry(ctx, status, seconds)))
 
-    def _line(self, ctx: RequestContext, status: int, seconds: float) -> AccessLogEntry:
-        principal, usage_tracker = ctx.principal, ctx.usage_tracker
+    def _entry(self, ctx: RequestContext, status: int, seconds: float) -> AccessLogEntry:
+        principal, inference = ctx.principal, ctx.inference
+        usage = inference.usage if inference is not None else None
         return AccessLogEntry(
             time=self._time(),
             level="info",
@@ -79,22 +81,22 @@ class AccessLog:
             client_request_id=self._client_request_id(ctx),
             client=ctx.client.address,
             method=ctx.method[:20],
-            path=ctx.path if ctx.route and not ctx.params else self._shown(ctx.path),
+            path=ctx.path if ctx.route and not ctx.params else self._redact(ctx.path),
             token_id=principal.token_id if principal else None,
-            token=self._shown(principal.name) if principal else None,
-            model=ctx.model and self._shown(ctx.model),
-            deployment=ctx.backend,
+            token=self._redact(principal.name) if principal else None,
+            model=inference.model and self._redact(inference.model) if inference else None,
+            deployment=inference.deployment if inference else None,
             status=status,
             bytes=ctx.bytes_sent,
-            prompt_tokens=usage_tracker.usage.prompt_tokens if usage_tracker else None,
-            completion_tokens=usage_tracker.usage.completion_tokens if usage_tracker else None,
-            cost_micro_usd=usage_tracker.cost if usage_tracker else None,
+            prompt_tokens=usage.usage.prompt_tokens if usage else None,
+            completion_tokens=usage.usage.completion_tokens if usage else None,
+            cost_micro_usd=usage.cost if usage else None,
             ms=round(seconds * 1000, 2),
-            upstream_ms=round(ctx.upstream_seconds * 1000, 2),
+            upstream_ms=round(inference.upstream_seconds * 1000, 2) if inference else 0.0,
         )
 
     def _time(self) -> str:
-        """Now in ISO 8601, with the part before the fraction made once a second."""
+        """Returns the time in ISO 8601. The part before the fraction is formatted once a second."""
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -104,10 +106,10 @@ class AccessLog:
 
     def _client_request_id(self, ctx: RequestContext) -> str | None:
         given = ctx.request.headers.get("X-Client-Request-Id")
-        return None if given is None else self._shown(given)
+        return None if given is None else self._redact(given)
 
 
-def _for_console(line: AccessLogEntry) -> bytes:
+def _format_for_console(line: AccessLogEntry) -> bytes:
     named = (("token", line.token), ("model", line.model), ("deployment", line.deployment))
     rest = " ".join(f"{name}={value!r}" for name, value in named if value is not None)
     head = f"{line.method} {line.path} {line.status} {line.ms} ms"

@@ -1,99 +1,89 @@
-"""The gate: from a bare request to a caller who may do what the route does. Plain steps; each may raise, none writes."""
+"""Authentication and authorization: who calls, and may they use this route?
 
-from collections.abc import Callable, Sequence
+There are four modes, picked from the environment key and the token file (``auth.authenticator``): *open* lets clients of this
+machine in without a credential; *environment*, *file* and *environment+file* require the environment key, an active token, or
+one of both.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from gateway.auth import client_address, credentials, roles
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.auth.roles import Access
-from gateway.config.parsers import Network
-from gateway.core.errors import Forbidden, MethodNotAllowed, NotFound
-from gateway.http import path_validation
+from gateway.core.errors import Forbidden, UnknownCredential
 from gateway.http.context import RequestContext
-from gateway.http.routes import Route, Router
+from gateway.http.middleware.base import Middleware
+from gateway.tokens.last_used import LastUsedWriter, UseKey
 
-NoteUse = Callable[[Principal, Client], None]
+
+class AuthenticationRules(NamedTuple):
+    """What the operator allows besides keys."""
+
+    allow_open: bool
+    query_token: bool
+    origins: frozenset[str]
 
 
-class GateRules:
-    """What the operator allows, beside keys."""
+class Authentication(Middleware):
+    """Finds the principal of a request, and notes that its token was used. Public routes look at no credential."""
 
     def __init__(
-        self, trusted_proxies: Sequence[Network], allow_open: bool, query_token: bool, origins: frozenset[str]
+        self,
+        authenticator: Authenticator,
+        rules: AuthenticationRules,
+        refresh_tokens: Callable[[], Awaitable[None]],
+        last_used: LastUsedWriter,
+        clock: Callable[[], float],
     ) -> None:
-        self.trusted_proxies = trusted_proxies
-        self.allow_open = allow_open
-        self.query_token = query_token
-        self.origins = origins
-
-
-class Gate:
-    """Decides on the resolved route: a path that has none takes a valid credential, too, before it is called unknown."""
-
-    def __init__(self, router: Router, authenticator: Authenticator, rules: GateRules, note_use: NoteUse) -> None:
-        self._router = router
+        """``refresh_tokens`` reads the tokens anew; ``clock`` is in seconds since the epoch."""
         self._authenticator = authenticator
         self._rules = rules
-        self._note_use = note_use
+        self._refresh_tokens = refresh_tokens
+        self._last_used = last_used
+        self._clock = clock
 
-    def admit(self, ctx: RequestContext) -> Route:
-        """Find the route and let the caller through it. Raises BadRequest, Unauthenticated, Forbidden, NotFound …
-
-        After UnknownCredential it may be asked again.
-        """
-        match = self._router.find(ctx.path, ctx.method)
-        problem = path_validation.problem_with(ctx.path) if match is None or match.params else None
-        if problem is not None:
-            match = None
-        if match is not None:
-            ctx.route, ctx.params = match.route, match.params
-        ctx.client = self._client(ctx)
+    async def before(self, ctx: RequestContext) -> None:
+        """Raises BadRequest, Unauthenticated, Forbidden, StoreUnavailable."""
         query_tokens = self._take_query_tokens(ctx)
-        wanted = match.access if match else Access.ANY
-        if wanted is not Access.PUBLIC:
-            ctx.principal = self._caller(ctx, wanted, credentials.extract(ctx.request.headers, query_tokens))
-            if ctx.principal.secret_match is not None:
-                self._note_use(ctx.principal, ctx.client)
-            roles.authorize(ctx.principal, wanted)
-        if match is None:
-            raise _unknown(ctx, problem)
-        if match.route is None:
-            raise MethodNotAllowed(ctx.method[:20], ctx.path, match.methods)
-        return match.route
-
-    def _client(self, ctx: RequestContext) -> Client:
-        peer = ctx.request.transport.get_extra_info("peername") if ctx.request.transport else None
-        headers = ctx.request.headers
-        was_forwarded = client_address.was_forwarded(headers)
-        forwarded_for = headers.getall("X-Forwarded-For", ()) if was_forwarded else ()
-        return client_address.client_of(
-            peer[0] if peer else None, forwarded_for, was_forwarded, self._rules.trusted_proxies
-        )
+        if ctx.access is Access.PUBLIC:
+            return
+        credential = credentials.extract(ctx.request.headers, query_tokens)
+        try:
+            principal = self._authenticate(ctx, credential)
+        except UnknownCredential:
+            # Another process may have made the token a moment ago.
+            await self._refresh_tokens()
+            principal = self._authenticate(ctx, credential)
+        ctx.principal = principal
+        if principal.secret_match is not None:
+            self._note_use(ctx, principal)
 
     def _take_query_tokens(self, ctx: RequestContext) -> tuple[str, ...]:
-        """Out of the URL in any case; a credential only where the contract says so."""
-        if ctx.query:
-            ctx.query, tokens = credentials.split_query(ctx.query)
-            ctx.query_tokens += tokens
-        if not ctx.query_tokens:
+        """Takes ``token=`` out of the query in any case, and returns its values where they count as a credential."""
+        if not ctx.query:
             return ()
+        ctx.query, tokens = credentials.split_query(ctx.query)
         counts = ctx.path.startswith("/v1/") or (ctx.path.startswith("/api/") and ctx.method in ("GET", "HEAD"))
-        return ctx.query_tokens if counts and self._rules.query_token else ()
+        return tokens if counts and self._rules.query_token else ()
 
-    def _caller(self, ctx: RequestContext, wanted: Access, credential: Credential | None) -> Principal:
-        if wanted is Access.ADMIN_OR_LOOPBACK and credential is None and ctx.client.is_local:
-            self._refuse_strange_pages(ctx)
+    def _authenticate(self, ctx: RequestContext, credential: Credential | None) -> Principal:
+        if ctx.access is Access.ADMIN_OR_LOOPBACK and credential is None and ctx.client.is_local:
+            self._refuse_foreign_pages(ctx)
             return ANONYMOUS
-        caller = self._authenticator.authenticate(credential, ctx.client)
-        if caller is ANONYMOUS and not self._rules.allow_open:
-            self._refuse_strange_pages(ctx)
-        return caller
+        principal = self._authenticator.authenticate(credential, ctx.client)
+        if principal is ANONYMOUS and not self._rules.allow_open:
+            self._refuse_foreign_pages(ctx)
+        return principal
 
-    def _refuse_strange_pages(self, ctx: RequestContext) -> None:
-        """Where being on this machine is all that a caller has to show, a web page must not borrow the browser's place:
-        not with a request of its own (it carries an Origin), nor by a name that it points here (it carries that Host)."""
+    def _refuse_foreign_pages(self, ctx: RequestContext) -> None:
+        """Raises Forbidden for a request that a web page from elsewhere may have made in a browser of this machine.
+
+        Such a page either sends a request of its own, which carries its Origin, or lets a name of its own point to this
+        machine, which then stands in Host.
+        """
         origin = ctx.request.headers.get("Origin")
         if (
             origin is not None
@@ -110,8 +100,22 @@ class Gate:
                 "(python token_manager.py create NAME) and send it, or set GATEWAY_ALLOW_OPEN=on."
             )
 
+    def _note_use(self, ctx: RequestContext, principal: Principal) -> None:
+        match = principal.secret_match
+        if match is None:
+            return
+        if match.previous is None:
+            self._last_used.note(UseKey(match.record.id), self._clock())
+        else:
+            self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), ctx.client.address)
 
-def _unknown(ctx: RequestContext, problem: str | None) -> NotFound:
-    if problem:
-        return NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
-    return NotFound(f"Invalid URL ({ctx.method[:20]} {ctx.path[:200]})", code="unknown_url")
+
+class Authorization(Middleware):
+    """Refuses principals whose role may not use the route, and then paths that have no route."""
+
+    async def before(self, ctx: RequestContext) -> None:
+        """Raises Forbidden, NotFound, MethodNotAllowed."""
+        if ctx.principal is not None:
+            roles.authorize(ctx.principal, ctx.access)
+        if ctx.routing_error is not None:
+            raise ctx.routing_error

@@ -1,6 +1,10 @@
-"""Cross-origin access for the exact origins that the operator named; for all others there is none. Pure."""
+"""Cross-origin access for the exact origins that the operator named; for all others there is none."""
 
 from collections.abc import Mapping
+
+from gateway.http.context import RequestContext
+from gateway.http.middleware.base import Middleware
+from gateway.http.response import Response
 
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-API-Token, API-Token, api-key, x-goog-api-key, OpenAI-Beta, "
@@ -11,8 +15,25 @@ _ALLOWED_HEADERS = (
 _EXPOSED_HEADERS = "x-request-id, openai-processing-ms, retry-after, retry-after-ms, x-should-retry, server-timing"
 
 
-def answer_headers(origin: str | None, allowed: frozenset[str]) -> dict[str, str]:
-    """What an answer to this origin carries; nothing for an origin that is not allowed."""
+class Cors(Middleware):
+    """Answers preflight requests, and adds headers to every response."""
+
+    def __init__(self, origins: frozenset[str]) -> None:
+        """``origins`` are in lower case."""
+        self._origins = origins
+
+    async def before(self, ctx: RequestContext) -> Response | None:
+        headers = ctx.request.headers
+        ctx.extra_headers = response_headers(headers.get("Origin"), self._origins)
+        preflight = preflight_headers(ctx.method, headers, self._origins)
+        if preflight is None:
+            return None
+        ctx.extra_headers = preflight
+        return Response(204, {})
+
+
+def response_headers(origin: str | None, allowed: frozenset[str]) -> dict[str, str]:
+    """Returns what a response to this origin carries: nothing that helps an origin that is not allowed."""
     if not allowed:
         return {}
     if origin is None or origin.lower() not in allowed:
@@ -25,14 +46,14 @@ def answer_headers(origin: str | None, allowed: frozenset[str]) -> dict[str, str
 
 
 def preflight_headers(method: str, headers: Mapping[str, str], allowed: frozenset[str]) -> dict[str, str] | None:
-    """The answer to a preflight request of an allowed origin; None for everything else."""
+    """Returns the headers that answer a preflight request of an allowed origin; None for everything else."""
     origin = headers.get("Origin")
     if method != "OPTIONS" or origin is None or "Access-Control-Request-Method" not in headers:
         return None
     if origin.lower() not in allowed:
         return None
     return {
-        **answer_headers(origin, allowed),
+        **response_headers(origin, allowed),
         "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE",
         "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
         "Access-Control-Max-Age": "600",

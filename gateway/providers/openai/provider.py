@@ -13,7 +13,6 @@ from gateway.observability.redaction import spellings
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
 from gateway.providers.openai import errors
 from gateway.providers.openai.streaming import StreamChunk, StreamEnd, read_events
-from gateway.providers.request_headers import forwarded_headers
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, Transport, TransportRequest, TransportResponse
 
@@ -90,7 +89,7 @@ class OpenAIProvider:
 
     def _transport_request(self, request: ProviderRequest) -> TransportRequest:
         query = f"?{request.query}" if request.query else ""
-        headers = {**forwarded_headers(request.headers), **self._own_headers}
+        headers = {**request.headers, **self._own_headers}
         return TransportRequest(request.method, f"{self._base_url}/{request.path}{query}", headers, request.body)
 
     async def _read_response(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:

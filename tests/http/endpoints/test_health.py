@@ -41,7 +41,7 @@ async def test_ready_until_draining(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
     reply = await get(gateway, "/readyz", AFAR)
     assert (reply.status, reply.json()) == (200, {"status": "ready"})
-    gateway.app.pipeline.draining = True
+    await gateway.app.drain(0)
     reply = await get(gateway, "/readyz", AFAR)
     assert (reply.status, reply.json()) == (503, {"status": "not ready", "problem": "draining"})
     assert (await get(gateway, "/healthz")).status == 200

@@ -172,7 +172,7 @@ def routes(file: SqliteUsageStore) -> UsageEndpoints:
 async def got(file: SqliteUsageStore, text: str, who: Principal = ENVIRONMENT_KEY) -> tuple[Any, str]:
     """Headers and body."""
     response: Any = await routes(file).read(Asking(text, who))  # type: ignore[arg-type]
-    return response._lines, response._content.decode()
+    return response.headers, response.body.decode()
 
 
 async def test_the_route_answers_json_and_csv(file: SqliteUsageStore) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.http import request_body
+from gateway.http import request as http_request
 from tests.support.gateway import BEARER, CHAT, JSON, KEY, StartGateway, running_gateway
 from tests.support.reply import check_error
 from tests.support.upstream import Connection, Received, always, answer
@@ -146,7 +146,7 @@ async def test_other_expectations(start_gateway: StartGateway) -> None:
 async def test_a_body_that_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, content_type: str
 ) -> None:
-    monkeypatch.setattr(request_body, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(http_request, "STALL_SECONDS", 0.05)
     async with gateway_before(always(GOOD), tmp_path) as (_, gateway):
         head = request("POST", path, [BEARER, ("Content-Type", content_type), ("Content-Length", "500")])
         check_error(await talk(gateway.port, head + b"{"), 408, INVALID, "request_timeout")

@@ -1,0 +1,177 @@
+"""A request as endpoints see it, whichever server has parsed it, and its body, read within bounds.
+
+A server gives each request a ``Connection``: the bytes of the body, and the way to answer. Everything else here and in the
+endpoints is independent of it, so that a faster server can take its place.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+from multidict import MultiMapping
+
+from gateway.core.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge, UnsupportedEncoding
+
+STALL_SECONDS = 30.0
+"""How long a client may send nothing in the middle of a body."""
+
+HTTP_1_1 = (1, 1)
+
+
+class InvalidBody(Exception):
+    """The bytes of a body are not valid HTTP. A ``Connection`` raises it from ``read_chunk``."""
+
+
+class Connection(Protocol):
+    """The client's end of one request.
+
+    Exactly one answer is sent: ``send`` for a whole one; or ``start``, ``write`` for each chunk, and then ``finish``, or
+    ``break_off`` where it must not look like a whole one. Sending raises ConnectionError where the client has gone.
+    """
+
+    @property
+    def peer_address(self) -> str | None:
+        """The address of the other end of the socket, None where there is none any more."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the client has gone, or is about to be disconnected."""
+
+    @property
+    def file_descriptor(self) -> int | None:
+        """The socket's descriptor, None where the connection is closing."""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body, which may be empty."""
+
+    @property
+    def content_length(self) -> int | None:
+        """What the client announced, in bytes."""
+
+    def buffered_body(self, limit: int) -> bytes | None:
+        """The whole body, where all of it has arrived and it has at most ``limit`` bytes; else None."""
+
+    async def read_chunk(self) -> bytes:
+        """The next bytes of the body, ``b""`` at its end. Raises InvalidBody."""
+
+    def send_continue(self) -> None:
+        """Sends ``100 Continue``, if the body is still to come and the client's version of HTTP knows it."""
+
+    async def send(self, status: int, headers: Mapping[str, str], body: bytes, *, closes: bool) -> None:
+        """Sends a whole answer. With ``closes`` the connection is closed after it."""
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Sends the head of an answer whose body follows in chunks."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Sends a chunk, and waits while the client takes no more."""
+
+    async def finish(self) -> None:
+        """Ends the body."""
+
+    def break_off(self) -> None:
+        """Closes the connection without ending the body, so that no client takes it for a whole one."""
+
+    def abort(self) -> None:
+        """Closes the connection at once, which cancels the request."""
+
+
+class Request:
+    """One request. ``raw_path`` is path and query as the client sent them; ``version`` is HTTP's, such as ``(1, 1)``."""
+
+    __slots__ = ("connection", "headers", "method", "raw_path", "version")
+
+    def __init__(
+        self, method: str, raw_path: str, headers: MultiMapping[str], version: tuple[int, int], connection: Connection
+    ) -> None:
+        self.method = method
+        self.raw_path = raw_path
+        self.headers = headers
+        """Case-insensitive. The server's own object, not a copy."""
+        self.version = version
+        self.connection = connection
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the body, in lower case and without parameters."""
+        declared = self.headers.get("Content-Type")
+        if declared is None:
+            return "application/octet-stream"
+        media_type = declared.partition(";")[0].strip().lower()
+        return media_type if media_type.count("/") == 1 else "application/octet-stream"
+
+    async def read(self, limit: int) -> bytes:
+        """Returns the whole body.
+
+        Raises RequestTooLarge for more than ``limit`` bytes, UnsupportedEncoding, RequestTimeout, BadRequest.
+        """
+        self.accept_body(limit)
+        if (whole := self.connection.buffered_body(limit)) is not None:
+            return whole  # the usual case: it came with the head
+        return b"".join([chunk async for chunk in self.chunks(limit)])
+
+    def accept_body(self, limit: int) -> None:
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UnsupportedEncoding(encoding)
+        transfer = self.headers.get("Transfer-Encoding", "chunked").strip().lower()
+        if transfer != "chunked":
+            raise UnsupportedEncoding(transfer)
+        if (self.connection.content_length or 0) > limit:
+            raise RequestTooLarge(limit)
+        self._answer_expectation()
+
+    def _answer_expectation(self) -> None:
+        """Tells a client that asks first to go on: only here is its credential known to be valid."""
+        expectation = self.headers.get("Expect")
+        if expectation is None:
+            return
+        if expectation.strip().lower() != "100-continue":
+            raise BadRequest("The only expectation that can be met is 100-continue.", code="invalid_header")
+        self.connection.send_continue()
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        size = 0
+        while chunk := await self._next_chunk():
+            size += len(chunk)
+            if size > limit:
+                raise RequestTooLarge(limit)
+            yield chunk
+
+    async def _next_chunk(self) -> bytes:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                return await self.connection.read_chunk()
+        except TimeoutError:
+            raise RequestTimeout(f"The request body stood still for {STALL_SECONDS:g} s.") from None
+        except InvalidBody:
+            raise BadRequest("The request body is not valid HTTP.", code="invalid_body") from None
+
+
+class Upload:
+    """A body that is passed on while it arrives.
+
+    ``error`` is what went wrong on the client's side: the library that sends the body upstream reports it as a failure of
+    its own.
+    """
+
+    def __init__(self, request: Request, limit: int) -> None:
+        self._request = request
+        self._limit = limit
+        self.error: GatewayError | None = None
+
+    def open(self) -> AsyncIterator[bytes] | None:
+        """Returns the chunks, None for a request without a body. Raises what ``Request.read`` raises before the first byte."""
+        if not self._request.connection.has_body:
+            return None
+        self._request.accept_body(self._limit)
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._request.chunks(self._limit):
+                yield chunk
+        except GatewayError as error:
+            self.error = error
+            raise

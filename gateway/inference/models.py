@@ -1,0 +1,59 @@
+"""A request for inference, as the HTTP layer hands it over and as it reads it when the request ends."""
+
+from typing import NamedTuple, Protocol
+
+from gateway.providers.base import ProviderRequest
+from gateway.usage.models import Usage
+
+
+class RequestIdentity(NamedTuple):
+    """Who is charged for a request, as the ledger names them."""
+
+    request_id: str
+    token_id: str
+    """``environment`` or ``open`` where no token was used."""
+    owner: str | None
+    model: str | None
+    """The name that the client used."""
+    deployment: str
+    at: int
+    """When it was admitted, in milliseconds since the epoch."""
+
+
+class TrackedUsage(Protocol):
+    """What is known of a request's use so far; final once the response has been sent."""
+
+    usage: Usage
+    cost: int
+    """In micro-dollars."""
+    is_estimated: bool
+    """Whether the provider did not say what was used."""
+    is_partial: bool
+    """Whether the response did not come to its end."""
+    first_byte_seconds: float | None
+    """From the admission to the first byte of the response."""
+
+    def headers(self) -> dict[str, str]:
+        """Returns ``x-ratelimit-*`` as things stand."""
+
+
+class InferenceRequest:
+    """One request. ``max_wait`` is how many seconds the client will wait for its turn, None where it does not say."""
+
+    __slots__ = ("deployment", "id", "max_wait", "request", "upstream_seconds", "usage")
+
+    def __init__(self, request_id: str, request: ProviderRequest, max_wait: float | None = None) -> None:
+        self.id = request_id
+        self.request = request
+        self.max_wait = max_wait
+        self.deployment: str | None = None
+        """The provider's name, once the request is routed."""
+        self.usage: TrackedUsage | None = None
+        """None until the request is admitted."""
+        self.upstream_seconds = 0.0
+        """The time spent waiting for the provider's response to begin."""
+
+    @property
+    def model(self) -> str | None:
+        """The name that the client used."""
+        return self.request.model

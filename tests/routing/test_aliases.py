@@ -1,0 +1,79 @@
+"""Models under another name: the provider sees its own, the client sees the one that it used."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
+from gateway.routing.aliases import rename_request, rename_response
+from tests.support.inference import chat, post
+
+
+def renamed(body: bytes) -> Any:
+    return rename_response(ProviderResponse(200, JSON, body), "alias").body
+
+
+async def renamed_stream(*blocks: bytes, content_type: str = EVENT_STREAM) -> list[bytes]:
+    async def stream() -> AsyncIterator[bytes]:
+        for block in blocks:
+            yield block
+
+    body = rename_response(ProviderResponse(200, content_type, stream()), "alias").body
+    assert not isinstance(body, bytes)
+    return [block async for block in body]
+
+
+def test_a_request_gets_the_providers_name_and_keeps_everything_else() -> None:
+    request = rename_request(post("chat/completions", b'{"a": 1.0, "model":"alias","b":[ ]}'), "real")
+    assert request.body == b'{"a":1.0,"model":"real","b":[ ]}'
+    assert (request.model, request.fields) == ("real", {"a": 1.0, "model": "real", "b": []})
+
+
+def test_a_body_that_is_not_bytes_names_no_model() -> None:
+    request = rename_request(ProviderRequest("GET", "files", model="alias"), "real")
+    assert (request.body, request.fields, request.model) == (None, None, "real")
+
+
+def test_the_original_request_is_unchanged() -> None:
+    request = chat("alias")
+    rename_request(request, "real")
+    assert (request.model, b"alias" in request.body) == ("alias", True)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"not JSON real", b"[]", b'{"x":"real"}', b'{"response":"real"}', b"\xff\xfe", b'{"model":"real"']
+)
+def test_a_response_that_names_no_model_is_unchanged(body: bytes) -> None:
+    assert renamed(body) == body
+
+
+@pytest.mark.parametrize("name", ["real", "real-2024-07-18", "another"])
+def test_the_client_sees_its_own_name_whatever_the_provider_says(name: str) -> None:
+    """OpenAI answers with dated names."""
+    assert renamed(f'{{"id":1, "model":"{name}"}}'.encode()) == b'{"id":1,"model":"alias"}'
+    nested = f'{{"x":{{"model":"{name}"}},"response":{{"model":"{name}"}}}}'.encode()
+    assert renamed(nested) == f'{{"x":{{"model":"{name}"}},"response":{{"model":"alias"}}}}'.encode()
+
+
+async def test_events_are_renamed_one_by_one() -> None:
+    assert await renamed_stream(
+        b'data: {"model":"real"}\n\n: real\n\n',
+        b'data:{"model":"real"}\r\n\r\n',
+        b"data: [DONE]\n\n",
+        b'event: x\ndata: {"response":{"model":"real","a":"real"}}\n\n',
+        b'data: {"model":\ndata: "real"}\n\n',
+        b'retry: "real"\n\n',
+        content_type=EVENT_STREAM + "; charset=utf-8",
+    ) == [
+        b'data: {"model":"alias"}\n\n: real\n\n',
+        b'data: {"model":"alias"}\r\n\r\n',
+        b"data: [DONE]\n\n",
+        b'event: x\ndata: {"response":{"model":"alias","a":"real"}}\n\n',
+        b'data: {"model":\ndata: "real"}\n\n',
+        b'retry: "real"\n\n',
+    ]
+
+
+async def test_other_streams_are_unchanged() -> None:
+    assert await renamed_stream(b'{"model":"real"}', content_type="audio/mpeg") == [b'{"model":"real"}']
