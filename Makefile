@@ -31,7 +31,7 @@ test: $(VENV)/test.stamp  ## every test, and how much of the code they reach
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest -n 2
 	@$(BIN)/coverage combine -q && $(BIN)/coverage json -q -o .cache/coverage/report.json
-	@$(BIN)/python scripts/coverage_gate.py .cache/coverage/report.json
+	@$(BIN)/python scripts/check_coverage.py .cache/coverage/report.json
 
 test-fast: $(VENV)/test.stamp  ## units and contracts, in less than a minute
 	@$(BIN)/python -m pytest -n 2 -m "not campaign" $(FAST)

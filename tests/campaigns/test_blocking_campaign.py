@@ -56,7 +56,7 @@ class Step(NamedTuple):
     waits: int
     preempted: int
     is_refused: bool
-    """Others held the file: a thread does it instead."""
+    """Others had locked the file: a thread does it instead."""
 
 
 class Measured(SqliteTransactions):
@@ -92,18 +92,18 @@ async def hammer(path: Path, seconds: float) -> dict[str, Any]:
     """What one process has measured."""
     file = Measured(path)
     counters = SqliteCounterStore(path, time.time, file)
-    house = asyncio.create_task(counters.run())
+    background = asyncio.create_task(counters.run())
     deadline, done = time.monotonic() + seconds, [0] * HANDS
     lags: list[float] = []
 
     async def reserve_and_settle(number: int) -> None:
         while time.monotonic() < deadline:
             now = int(time.time() * 1000)
-            held = await counters.reserve(charges_for(LIMITS, 10, 10, now=now), now)
-            assert isinstance(held, Reservation)
+            reservation = await counters.reserve(charges_for(LIMITS, 10, 10, now=now), now)
+            assert isinstance(reservation, Reservation)
             done[number] += 1
             await asyncio.sleep(0)
-            counters.settle(held, [1, 5, 0, 5])
+            counters.settle(reservation, [1, 5, 0, 5])
             await asyncio.sleep(0)
 
     async def probe() -> None:
@@ -119,8 +119,8 @@ async def hammer(path: Path, seconds: float) -> dict[str, Any]:
         group.create_task(probe())
         for number in range(HANDS):
             group.create_task(reserve_and_settle(number))
-    house.cancel()
-    await asyncio.wait([house])
+    background.cancel()
+    await asyncio.wait([background])
     await counters.aclose()
     return {"done": sum(done), "steps": file.steps, "lags": lags}
 
@@ -148,7 +148,7 @@ def test_a_step_on_the_loop_does_not_wait_for_the_file(tmp_path: Path) -> None:
     print(f"\ncampaign blocking: {PROCESSES} processes on one row, {SECONDS:.0f} s, {os.cpu_count()} processors")
     print(f"  {sum(one['done'] for one in told)} reservations, {sum(step.is_refused for step in steps)} of "
           f"{len(steps)} steps left to the thread")  # fmt: skip
-    print(f"  every step, whatever held it up:  {spread([step.wall for step in steps])}")
+    print(f"  every step, whatever delayed it:  {spread([step.wall for step in steps])}")
     print(f"  steps that nothing interrupted:   {spread(unhindered)}")
     print(f"  processor time of every step:     {spread([step.cpu for step in steps])}")
     print(f"  steps that waited for something:  {spread([step.wall for step in waiting])}")
@@ -167,11 +167,11 @@ def counted(path: Path) -> tuple[int, list[int]]:
     """The money of the one token, and what is reserved of each of its limits."""
     connection = sqlite_file.connect(path, 1.0)
     try:
-        (levels,) = sqlite_file.read_all(connection).values()
+        (counters,) = sqlite_file.read_all(connection).values()
     finally:
         connection.close()
-    (budget,) = (level for name, level in levels.items() if "budget" in name)
-    return budget.used, [level.reserved for level in levels.values()]
+    (budget,) = (counter for name, counter in counters.items() if "budget" in name)
+    return budget.used, [counter.reserved for counter in counters.values()]
 
 
 async def test_a_step_after_a_checkpoint(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ WORKERS = 2
 CLIENTS = 16
 ANSWERS_OF_A_CONNECTION = 25
 """Then the client makes a new one: a worker that has just been started would get no requests otherwise."""
-HELD_SECONDS = 0.02
+RESPONSE_SECONDS = 0.02
 LOST_SECONDS = 1.0
 READ_LATE_SECONDS = 0.25
 """An answer may have been in the client's buffer when its worker was killed."""
@@ -60,7 +60,7 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(900)]
 
 async def upstream(received: Received, connection: Connection) -> None:
     """Answers after a moment, so that there is always something in flight."""
-    await asyncio.sleep(HELD_SECONDS)
+    await asyncio.sleep(RESPONSE_SECONDS)
     if b'"stream"' not in received.body:
         await connection.send(answer(WHOLE))
         return
@@ -169,7 +169,7 @@ def written(folder: Path) -> Written:
 
 
 async def reserved(port: int) -> tuple[int, float]:
-    """Requests at a time, and dollars, that are held for the token."""
+    """Requests at a time, and dollars, that are reserved for the token."""
     reply = await talk(port, request("GET", "/api/me", [("api-key", SECRET)]))
     assert reply.status == 200, reply
     found = {one["kind"]: one for one in reply.json()["left"]}
@@ -217,7 +217,7 @@ async def test_a_killed_worker_takes_no_more_than_its_last_second(tmp_path: Path
                 async with load.running(gateway.port):
                     kills += await kills_under_load(gateway, min(KILLS_OF_ONE_GATEWAY, KILLS - len(kills)), chance)
                 if len(kills) == KILLS:
-                    held, given_back = await seconds_until_given_back(gateway, kills[-1])
+                    reserved, given_back = await seconds_until_given_back(gateway, kills[-1])
                     counted = await spent(gateway.port)
                 await ended(gateway)
     ledger = written(tmp_path)
@@ -233,7 +233,7 @@ async def test_a_killed_worker_takes_no_more_than_its_last_second(tmp_path: Path
     print(
         f"  budget: {counted} micro-dollars counted, {ledger.cost} in the ledger, "
         f"{len(load.acknowledged) * COST} acknowledged; "
-        f"{held} reservations of the dead were given back {given_back:.1f} s after the last kill; "
+        f"{reserved} reservations of the dead were given back {given_back:.1f} s after the last kill; "
         f"{time.monotonic() - began:.0f} s"
     )
     assert len({one.request_id for one in load.acknowledged}) == len(load.acknowledged)

@@ -30,7 +30,7 @@ CROWDS = (2, 8, 64, 512) if FULL else (2, 8, 64)
 WORKERS = (1, 4)
 MOST_A_MINUTE = 8
 """So that a rate pays back its next request only after seven seconds."""
-HELD_SECONDS = 0.01
+RESPONSE_SECONDS = 0.01
 ROUND_SECONDS = 90.0
 """More than any wait in the queue."""
 
@@ -257,7 +257,7 @@ class Counting:
     async def __call__(self, _received: Received, connection: Connection) -> None:
         self.now += 1
         self.most = max(self.most, self.now)
-        await asyncio.sleep(HELD_SECONDS)
+        await asyncio.sleep(RESPONSE_SECONDS)
         self.now -= 1  # before the answer: what comes because of it must not meet it here
         self.served += 1
         await connection.send(answer(ANSWER))

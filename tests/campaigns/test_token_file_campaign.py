@@ -190,7 +190,7 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
             seen[watcher.state] += 1
             if watcher.state is FileState.DAMAGED:
                 assert await _status(client, gateway, ACTIVE) == 200, f"{damage[0]}: the last good state goes on"
-            _mend(path)
+            _restore(path)
             await watcher.refresh()
             assert watcher.state is FileState.CURRENT, damage[0]
             assert await _status(client, gateway, ACTIVE) == 200, damage[0]
@@ -206,10 +206,10 @@ async def _damage_and_ask(client: aiohttp.ClientSession, gateway: Running, path:
     for who, key in (("nobody", None), ("a revoked token", REVOKED), ("an unknown token", STRANGE_KEY)):
         status = await _status(client, gateway, key)
         assert not 200 <= status < 300, f"{name}: {who} was let in"
-        assert status != 500, f"{name}: {who} met a bug"
+        assert status != 500, f"{name}: {who} met an unhandled exception"
 
 
-def _mend(path: Path) -> None:
+def _restore(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -227,7 +227,7 @@ async def test_no_damage_lets_a_gateway_start_open(tmp_path: Path) -> None:
     settings = load_settings(tmp_path)
     ends: dict[str, list[str]] = {"refused": [], "enforced": [], "open": [], "crashed": []}
     for name, do in states:
-        _mend(path)
+        _restore(path)
         do(path)
         ends[_start(settings)].append(name)
     told = ", ".join(f"{len(names)} {end}" for end, names in ends.items())
@@ -244,6 +244,6 @@ def _start(settings: Settings) -> str:
     except Exception as bug:
         print(f"\n{type(bug).__name__}: {bug}")
         return "crashed"
-    held = app.token_cache.view.find_by_digest(secret.digest(REVOKED))
-    revived = held is not None and held.record.status(0) is Status.ACTIVE
+    match = app.token_cache.view.find_by_digest(secret.digest(REVOKED))
+    revived = match is not None and match.record.status(0) is Status.ACTIVE
     return "open" if app.mode is Mode.OPEN or revived else "enforced"

@@ -1,4 +1,4 @@
-"""A token with a list of models uses those, by whatever door."""
+"""A token with a list of models uses those, by whatever route."""
 
 from pathlib import Path
 

@@ -42,8 +42,8 @@ async def test_loopback_is_served(start_gateway: StartGateway) -> None:
 async def test_behind_a_proxy_nobody_is_local(start_gateway: StartGateway, header: tuple[str, str], path: str) -> None:
     gateway = await start_gateway()
     error = check_error(await ask(gateway, [header], path), 403, "permission_error", "insufficient_permissions")
-    for mend in ("token_manager.py create", "FREEGPT_API_KEY", "GATEWAY_ALLOW_OPEN"):
-        assert mend in error["message"]
+    for remedy in ("token_manager.py create", "FREEGPT_API_KEY", "GATEWAY_ALLOW_OPEN"):
+        assert remedy in error["message"]
     reply = await ask(gateway, [header], "/metrics")
     assert reply.status == 403
 

@@ -200,7 +200,7 @@ def test_a_stop_while_a_worker_starts_is_a_good_end(tmp_path: Path) -> None:
         assert gateway.stop() == 0
 
 
-def test_the_ratchet_holds_over_a_workers_restart(tmp_path: Path) -> None:
+def test_enforcement_outlasts_a_workers_restart(tmp_path: Path) -> None:
     """The file is gone, the worker is new and has never seen a token: it must not come up open."""
     token_manager(tmp_path, "create", "app")
     with gateway_process(tmp_path, GATEWAY_WORKERS="2") as gateway:

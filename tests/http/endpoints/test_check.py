@@ -35,22 +35,22 @@ class Checked:
         self.gateway = gateway
         self.clock = clock
 
-    async def ask(self, method: str, target: str, body: bytes | None = None, held: str = SECRET) -> Reply:
-        return await self.gateway.request(method, target, [JSON, ("Authorization", f"Bearer {held}")], body)
+    async def ask(self, method: str, target: str, body: bytes | None = None, secret: str = SECRET) -> Reply:
+        return await self.gateway.request(method, target, [JSON, ("Authorization", f"Bearer {secret}")], body)
 
     async def chat(self, body: bytes = CHAT) -> int:
         return (await self.ask("POST", "/v1/chat/completions", body)).status
 
-    async def check(self, model: str = "m", held: str = SECRET, **fields: Any) -> Any:
-        reply = await self.ask("POST", "/api/check", msgspec.json.encode({"model": model, **fields}), held)
+    async def check(self, model: str = "m", secret: str = SECRET, **fields: Any) -> Any:
+        reply = await self.ask("POST", "/api/check", msgspec.json.encode({"model": model, **fields}), secret)
         assert (reply.status, reply.header("Cache-Control")) == (200, "no-store"), reply
         found = reply.json()
         assert list(found) == ["allowed", "status", "error", "retry_after_ms", "limit"]
         assert found["allowed"] == (found["error"] is None) == (found["status"] == 200)
         return found
 
-    async def left(self, held: str = SECRET) -> Any:
-        reply = await self.ask("GET", "/api/me", held=held)
+    async def left(self, secret: str = SECRET) -> Any:
+        reply = await self.ask("GET", "/api/me", secret=secret)
         assert reply.status == 200, reply
         return reply.json()["left"]
 
@@ -92,12 +92,12 @@ def limit(kind: str, size: float, used: float = 0, reserved: float = 0, **more: 
 # Would it pass?
 
 
-@pytest.mark.parametrize("held", [SECRET, KEY], ids=["token", "environment"])
-async def test_without_limits_everything_passes(tmp_path: Path, held: str) -> None:
+@pytest.mark.parametrize("secret", [SECRET, KEY], ids=["token", "environment"])
+async def test_without_limits_everything_passes(tmp_path: Path, secret: str) -> None:
     async with checked(tmp_path) as gateway:
         passes = {"allowed": True, "status": 200, "error": None, "retry_after_ms": None, "limit": None}
-        assert await gateway.check(held=held) == passes
-        assert await gateway.check("nobody-knows-it", held, tokens=10**9, endpoint="/v1/embeddings") == passes
+        assert await gateway.check(secret=secret) == passes
+        assert await gateway.check("nobody-knows-it", secret, tokens=10**9, endpoint="/v1/embeddings") == passes
 
 
 async def test_requests_used_up(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_a_hundred_checks_count_as_nothing(tmp_path: Path) -> None:
         assert await gateway.left() == before
         assert [await gateway.chat(DEAR) for _ in range(6)] == [200] * 5 + [429]
         await gateway.gateway.flush_usage()
-        usage = (await gateway.ask("GET", "/api/usage?to=2027-01-16", held=KEY)).json()["total"]
+        usage = (await gateway.ask("GET", "/api/usage?to=2027-01-16", secret=KEY)).json()["total"]
         assert (usage["requests"], usage["cost_usd"]) == (5, 0.03)
 
 
@@ -339,7 +339,7 @@ async def test_what_is_left_while_a_stream_runs(tmp_path: Path) -> None:
         assert (await gateway.check("dear"))["allowed"]
 
 
-async def test_a_client_that_leaves_gives_back_what_it_held(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_gives_back_what_it_reserved(tmp_path: Path) -> None:
     async with running_stream(tmp_path, {"max_parallel": 1}, {"rpm": 9}) as (gateway, client, _):
         assert (await gateway.left())[0] == limit("parallel", 1, 1)
         client.abort()

@@ -48,7 +48,9 @@ async def test_ready_until_draining(start_gateway: StartGateway) -> None:
     assert (await get(gateway, "/metrics")).status == 200
 
 
-async def test_a_damaged_token_file_is_told_and_mended(tmp_path: Path, start_gateway: StartGateway) -> None:
+async def test_a_damaged_token_file_is_reported_until_it_is_repaired(
+    tmp_path: Path, start_gateway: StartGateway
+) -> None:
     service = service_at(tmp_path / "api_tokens.json", SteadyClock())
     made = service.create(BY, TokenSpec(name="app"))
     good = (tmp_path / "api_tokens.json").read_bytes()

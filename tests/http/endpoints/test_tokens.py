@@ -83,7 +83,7 @@ async def test_of_a_bad_secret_only_is_told_why(api: TokenApi) -> None:
     for one in (revoked, parent):
         await api.call("POST", f"/api/tokens/{one['id']}/revoke")
     api.clock.now += HOUR
-    found = {name: await api.validate(held) for name, held in {
+    found = {name: await api.validate(one) for name, one in {
         "expired": expired["token"], "revoked": revoked["token"], "child": child["token"], "unknown": STRANGE_KEY,
         "mistyped": revoked["token"][:-1] + "-", "hash": hashlib.sha256(revoked["token"].encode()).hexdigest(),
         "prefix": expired["prefix"], "odd": "\u00e4\u2713 \x00", "long": "x" * 2000, "empty": "",

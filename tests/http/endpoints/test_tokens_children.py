@@ -31,10 +31,10 @@ async def test_a_child_has_no_more_than_its_parent(api: TokenApi, field: str, va
     inherited = ("owner", "role", "models", "limits", "expires_at")
     assert [child[name] for name in inherited] == [parent[name] for name in inherited]
     before = api.path.read_bytes()
-    for held, status, kind in ((parent["token"], 403, DENIED), (KEY, 400, INVALID)):
+    for key, status, kind in ((parent["token"], 403, DENIED), (KEY, 400, INVALID)):
         for method, path in (("POST", "/api/tokens"), ("PATCH", f"/api/tokens/{child['id']}")):
             body = {"name": "x", field: value, **({"parent_id": parent["id"]} if method == "POST" else {})}
-            reply = await api.request(method, path, body, held)
+            reply = await api.request(method, path, body, key)
             error = check_error(reply, status, kind, "insufficient_permissions" if status == 403 else "invalid_value")
             assert error["param"] == field.replace("expires_in", "expires_at")
     assert await asyncio.to_thread(lambda: without_uses(api.path.read_bytes())) == without_uses(before)
@@ -74,8 +74,8 @@ async def test_a_child_below_a_line_that_was_narrowed_takes_what_is_left(api: To
     parent = await api.create(limits={"rpm": 10})
     child = await api.create(parent["token"], limits={"rpm": 10, "tpm": 5})
     await api.call("PATCH", f"/api/tokens/{parent['id']}", {"limits": {"rpm": 5}})
-    for held in (child["token"], KEY):
-        assert (await api.create(held, parent_id=child["id"]))["limits"] == {"rpm": 5, "tpm": 5}
+    for key in (child["token"], KEY):
+        assert (await api.create(key, parent_id=child["id"]))["limits"] == {"rpm": 5, "tpm": 5}
 
 
 @pytest.mark.parametrize("name", ["a+b", "a'b", "\u00fc", "A.b_c-d", "a/b", "a%b", "a?b", "a#b", "a;b", "a\\b"])

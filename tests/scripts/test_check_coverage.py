@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts import coverage_gate
+from scripts import check_coverage
 
 
 def file(covered: int, covered_branches: int) -> dict[str, Any]:
@@ -41,12 +41,12 @@ def test_minimums(
 ) -> None:
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report(**files)))
-    assert coverage_gate.main([str(path)]) == bool(problems)
+    assert check_coverage.main([str(path)]) == bool(problems)
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if "below" in line] == problems
     assert ("lines [7" in printed) == any("statement" in problem for problem in problems)
 
 
 def test_a_package_that_is_not_measured_at_all_is_no_success() -> None:
-    packages = coverage_gate.by_package({"files": {"gateway/http/x.py": file(100, 10)}})
-    assert coverage_gate.problems(packages) == [f"{name}: not measured" for name in ("auth", "tokens", "limits")]
+    packages = check_coverage.by_package({"files": {"gateway/http/x.py": file(100, 10)}})
+    assert check_coverage.problems(packages) == [f"{name}: not measured" for name in ("auth", "tokens", "limits")]

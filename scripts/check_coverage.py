@@ -1,6 +1,6 @@
 """Prints the coverage of each package from a JSON report of coverage.py, and fails below a minimum.
 
-``coverage json -o REPORT && python scripts/coverage_gate.py REPORT``
+``coverage json -o REPORT && python scripts/check_coverage.py REPORT``
 """
 
 import json
