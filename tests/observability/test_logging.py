@@ -147,3 +147,25 @@ def test_outside_of_a_loop_lines_go_out_at_once() -> None:
     assert os.read(reading, 100) == b"one\n"
     os.close(reading)
     stream.close()
+
+
+async def test_the_last_lines_of_a_process_are_written_at_once() -> None:
+    stream = io.StringIO()
+    lines = LineWriter(stream)
+    lines.write("last words")
+    lines.close()
+    assert stream.getvalue() == "last words\n"
+
+
+@pytest.mark.usefixtures("_root_logger")
+async def test_ending_the_logging_writes_what_waits() -> None:
+    stream = io.StringIO()
+    log.configure("json", "info", [], stream)
+    logging.getLogger("any").info("seen")
+    assert stream.getvalue() == ""
+    logging.getLogger().handlers[0].flush()
+    assert json.loads(stream.getvalue())["message"] == "seen"
+
+
+def test_a_process_without_a_stream_logs_nothing() -> None:
+    LineWriter(None).write("nobody reads this")

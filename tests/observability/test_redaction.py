@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest
 from gateway.http.error_formats import openai_error
-from gateway.observability.redaction import Redactor, redact_secret
+from gateway.observability.redaction import Redactor, cached_redactor, redact_secret, spellings
 from tests.support.tokens import KEY
 
 PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=20, max_size=512)
@@ -70,3 +70,31 @@ def test_an_error_that_quotes_a_secret_stays_json() -> None:
     told = json.loads(openai_error(error, Redactor()))["error"]
     assert KEY[14:] not in told["message"] + told["param"]
     assert (told["type"], told["code"]) == ("invalid_request_error", None)
+
+
+def test_every_spelling_of_a_secret_is_known_the_longest_first() -> None:
+    found = spellings('a"b\\c/d é')
+    assert set(found) == {
+        'a"b\\c/d é', 'a\\"b\\\\c/d é', 'a"b\\\\c/d é', 'a\\\\"b\\\\\\\\c/d é', "a%22b%5Cc%2Fd%20%C3%A9", "a%22b%5Cc/d%20%C3%A9"
+    }  # fmt: skip
+    assert [len(form) for form in found] == sorted(map(len, found), reverse=True)
+
+
+def test_a_cached_redactor_redacts_once_and_cuts_afterwards() -> None:
+    asked: list[str] = []
+    redactor = Redactor()
+
+    def count(text: str) -> str:
+        asked.append(text)
+        return redactor(text)
+
+    redact = cached_redactor(count, 20)
+    assert redact("gpt-4o") == redact("gpt-4o") == "gpt-4o"
+    assert asked == ["gpt-4o"]
+    assert redact("x" * 21) == "x" * 20
+    assert redact(f"model {KEY}") == f"model {redact_secret(KEY)}"[:20]
+    assert KEY[7:14] not in redact(f"model-of-some-{KEY}"), "half a secret would not be recognised"
+
+
+def test_a_name_that_cannot_be_encoded_is_escaped() -> None:
+    assert cached_redactor(Redactor(), 100)("half \ud800") == "half \\ud800"

@@ -41,6 +41,11 @@ REPORTS: list[tuple[str, dict[str, Any], Usage]] = [
         {"input_tokens": 10, "cache_creation_input_tokens": 100, "cache_read_input_tokens": 1000, "output_tokens": 7},
         Usage(1110, 7, 1000, 100),
     ),
+    (
+        "a proxy that adds the cache of Anthropic to the prompt",
+        {"prompt_tokens": 50, "completion_tokens": 1, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 5},
+        Usage(50, 1, 40, 5),
+    ),
     ("deepseek", {"prompt_tokens": 20, "completion_tokens": 3, "prompt_cache_hit_tokens": 16}, Usage(20, 3, 16)),
     (
         "reasoning in the total alone",
@@ -91,7 +96,7 @@ def test_no_report_is_believed_beyond_reason(reported: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"usage":', b"\xff", b'{"response": 3}', b"[" * 5000])
-def test_what_is_no_answer_reports_nothing(body: bytes) -> None:
+def test_an_invalid_response_has_no_usage(body: bytes) -> None:
     assert usage_of_response(body) is None
 
 
@@ -113,77 +118,77 @@ REPORT = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.booleans())
 def test_a_stream_is_read_however_it_is_cut(cuts: list[int], drops: bool) -> None:
     events = [FIRST, *WORDS, LAST, event([], usage=REPORT), sse.DONE]
-    meter = StreamUsageReader(drops)
+    reader = StreamUsageReader(drops)
     passed, at = b"", 0
     for cut in [*cuts, len(events)]:
-        passed += meter.feed(b"".join(events[at : at + cut]))
+        passed += reader.feed(b"".join(events[at : at + cut]))
         at += cut
-    assert meter.usage == Usage(5, 3)
-    assert meter.text_chunks == 3
+    assert reader.usage == Usage(5, 3)
+    assert reader.text_chunks == 3
     assert passed == b"".join(each for each in events if not (drops and b"prompt_tokens" in each))
 
 
 def test_an_empty_choice_with_the_usage_is_dropped_too() -> None:
-    """LiteLLM sends one along."""
-    meter = StreamUsageReader(drops_usage=True)
-    assert meter.feed(event([{"index": 0, "delta": {}, "finish_reason": None}], usage=REPORT)) == b""
-    assert meter.usage == Usage(5, 3)
+    """LiteLLM sends one with the usage."""
+    reader = StreamUsageReader(drops_usage=True)
+    assert reader.feed(event([{"index": 0, "delta": {}, "finish_reason": None}], usage=REPORT)) == b""
+    assert reader.usage == Usage(5, 3)
 
 
 @pytest.mark.parametrize("delta", [{"content": "end"}, {"tool_calls": [{"index": 0}]}])
 def test_usage_beside_content_is_read_and_passed_on(delta: dict[str, Any]) -> None:
-    meter = StreamUsageReader(drops_usage=True)
+    reader = StreamUsageReader(drops_usage=True)
     block = event([{"index": 0, "delta": delta, "finish_reason": None}], usage=REPORT)
-    assert meter.feed(block) == block
-    assert meter.usage == Usage(5, 3)
+    assert reader.feed(block) == block
+    assert reader.usage == Usage(5, 3)
 
 
 def test_a_finish_beside_the_usage_is_passed_on() -> None:
-    meter = StreamUsageReader(drops_usage=True)
+    reader = StreamUsageReader(drops_usage=True)
     block = event([{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=REPORT)
-    assert meter.feed(block) == block
+    assert reader.feed(block) == block
 
 
 def test_reports_that_grow_count_once() -> None:
-    meter = StreamUsageReader(drops_usage=False)
+    reader = StreamUsageReader(drops_usage=False)
     for number in (1, 2, 3):
-        meter.feed(event([{"delta": {"content": "x"}}], usage={"prompt_tokens": 5, "completion_tokens": number}))
-    assert meter.usage == Usage(5, 3)
+        reader.feed(event([{"delta": {"content": "x"}}], usage={"prompt_tokens": 5, "completion_tokens": number}))
+    assert reader.usage == Usage(5, 3)
 
 
-def test_halves_are_put_together() -> None:
-    """Anthropic tells the input first and the output last."""
-    meter = StreamUsageReader(drops_usage=False)
-    meter.feed(sse.encode_event(b'{"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}'))
-    meter.feed(sse.encode_event(b'{"type":"message_delta","usage":{"output_tokens":15}}'))
-    assert meter.usage == Usage(25, 15)
+def test_two_reports_are_merged() -> None:
+    """Anthropic reports the input first and the output last."""
+    reader = StreamUsageReader(drops_usage=False)
+    reader.feed(sse.encode_event(b'{"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}'))
+    reader.feed(sse.encode_event(b'{"type":"message_delta","usage":{"output_tokens":15}}'))
+    assert reader.usage == Usage(25, 15)
 
 
 def test_the_word_in_a_text_is_no_report() -> None:
-    meter = StreamUsageReader(drops_usage=True)
+    reader = StreamUsageReader(drops_usage=True)
     block = event([{"index": 0, "delta": {"content": 'say "usage" and "usage":null'}}])
-    assert meter.feed(block) == block
-    assert meter.usage is None
+    assert reader.feed(block) == block
+    assert reader.usage is None
 
 
 def test_a_responses_stream_is_read() -> None:
-    meter = StreamUsageReader(drops_usage=True)
+    reader = StreamUsageReader(drops_usage=True)
     blocks = [
         b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n',
         b'event: response.completed\ndata: {"type":"response.completed",'
         b'"response":{"usage":{"input_tokens":4,"output_tokens":2}}}\n\n',
     ]
-    assert [meter.feed(block) for block in blocks] == blocks
-    assert (meter.usage, meter.text_chunks) == (Usage(4, 2), 1)
+    assert [reader.feed(block) for block in blocks] == blocks
+    assert (reader.usage, reader.text_chunks) == (Usage(4, 2), 1)
 
 
 def test_zeros_on_every_chunk_are_no_report() -> None:
-    meter = StreamUsageReader(drops_usage=True)
+    reader = StreamUsageReader(drops_usage=True)
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     block = sse.encode_event(json.dumps({"choices": [{"text": "Hi"}], "usage": zeros}).encode())
-    assert meter.feed(block) == block
-    assert (meter.usage, meter.text_chunks) == (None, 1)
+    assert reader.feed(block) == block
+    assert (reader.usage, reader.text_chunks) == (None, 1)
 
 
-def test_a_response_that_is_none_does_not_hide_the_usage() -> None:
+def test_an_invalid_response_object_does_not_hide_the_usage() -> None:
     assert usage_of_response(b'{"response": "text", "message": 3, "usage": {"prompt_tokens": 5}}') == Usage(5)

@@ -148,6 +148,15 @@ async def test_two_flushes_at_once_take_turns(recording: Recording) -> None:
     assert recording.ledger.waiting == 0
 
 
+async def test_the_last_write_closes_the_store(recording: Recording) -> None:
+    recording.record(1)
+    await recording.ledger.flush()
+    beside = recording.path.with_name(f"{recording.path.name}-wal")
+    assert beside.exists()
+    await recording.ledger.drain()
+    assert not beside.exists()
+
+
 async def test_what_cannot_be_written_at_the_end_is_said(
     recording: Recording, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,10 +171,10 @@ async def test_what_waits_is_bounded_and_what_is_lost_is_said(
     recording: Recording, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ledger_module, "MAX_WAITING", 2)
-    recording.record(1, 2, 3, 4)
+    recording.record(1, 2, 3, 4, 5)
     assert (recording.ledger.waiting, len(caplog.records)) == (2, 1)
     await recording.ledger.flush()
-    assert caplog.records[-1].__dict__["entries"] == 2
+    assert caplog.records[-1].__dict__["entries"] == 3
     recording.record(5)
     await recording.ledger.flush()
     assert (count(recording.path), len(caplog.records)) == (3, 2)
@@ -187,6 +196,18 @@ async def test_it_writes_by_itself(recording: Recording, monkeypatch: pytest.Mon
     await run_until(recording.ledger, lambda: recording.file.was_written.wait(10))
     assert count(recording.path) == 1
     await recording.ledger.drain()
+
+
+async def test_it_prunes_by_itself(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "FLUSH_SECONDS", 0.001)
+    is_pruned = threading.Event()
+
+    def prune(_before_ms: int, _limit: int) -> int:
+        is_pruned.set()
+        return 0
+
+    monkeypatch.setattr(recording.file, "prune", prune)
+    await run_until(recording.with_retention(1), lambda: is_pruned.wait(10))
 
 
 class Pruned:
