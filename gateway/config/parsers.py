@@ -103,7 +103,7 @@ def switch(value: str) -> bool:
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
-    """Returns a parser that takes one of the allowed words in any case, and raises ValueError for others."""
+    """Returns a parser that takes one of the allowed values in any case, and raises ValueError for others."""
     check = validators.one_of(*allowed)
 
     def parse(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings: each one read, every problem told at once, and which source wins."""
+"""Settings: each one read, every problem reported at once, and which source wins."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -145,7 +145,7 @@ def test_no_text_makes_loading_fail_otherwise(values: dict[str, str]) -> None:
         assert any(problem.startswith(name) for name in (*values, "GATEWAY_UPSTREAM_URL"))
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems(
         GATEWAY_PORT="x", GATEWAY_WORKERS="0", GATEWAY_HOTS="1", GATEWAY_BACKEND="openai", OPENAI_API_KEY="a b"
     )

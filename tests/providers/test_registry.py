@@ -1,4 +1,4 @@
-"""Backends by name: those built in, those of others, and names that fit none or more than one."""
+"""Providers by name: built-in ones, those of other packages, and names that none has or several have."""
 
 import sys
 from pathlib import Path
@@ -56,7 +56,7 @@ def install(site: Path, package: str, *points: str, module: str = MODULE) -> Non
     sys.modules.pop(package, None)
 
 
-async def test_a_third_partys_backend(tmp_path: Path, site: Path) -> None:
+async def test_a_provider_of_another_package_is_used(tmp_path: Path, site: Path) -> None:
     install(site, "parrot_backend", "parrot = parrot_backend:create")
     assert registry.names() == ["echo", "openai", "parrot"]
     async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_BACKEND="parrot") as gateway:
@@ -71,7 +71,7 @@ async def test_a_third_partys_backend(tmp_path: Path, site: Path) -> None:
     assert parrot.closed  # type: ignore[attr-defined]
 
 
-def test_built_in_ones() -> None:
+def test_built_in_providers_are_found() -> None:
     assert registry.find("echo") is provider.create
     assert registry.find("openai").__module__ == "gateway.providers.openai.provider"
 
@@ -81,14 +81,14 @@ def test_an_unknown_name_lists_those_that_exist() -> None:
         registry.find("ecko")
 
 
-def test_a_name_that_two_offer(site: Path) -> None:
+def test_a_name_that_two_packages_register_is_refused(site: Path) -> None:
     install(site, "first_backend", "parrot = first_backend:create")
     install(site, "second_backend", "parrot = second_backend:create")
     with pytest.raises(registry.UnknownProvider, match="more than once: first_backend:create, second_backend:create"):
         registry.find("parrot")
 
 
-def test_nobody_takes_the_place_of_a_built_in_one(site: Path) -> None:
+def test_a_built_in_provider_cannot_be_replaced(site: Path) -> None:
     install(site, "evil_backend", "openai = evil_backend:create")
     with pytest.raises(registry.UnknownProvider, match="more than once"):
         registry.find("openai")
@@ -105,13 +105,13 @@ def test_our_own_entry_points_are_not_duplicates(site: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["parrot = no_such_module:create", "parrot = odd_backend:no_such_function"])
-def test_what_cannot_be_loaded(site: Path, point: str) -> None:
+def test_a_provider_that_cannot_be_loaded_is_refused_with_the_reason(site: Path, point: str) -> None:
     install(site, "odd_backend", point)
     with pytest.raises(registry.UnknownProvider, match="the backend 'parrot' cannot be loaded from"):
         registry.find("parrot")
 
 
-def test_a_nested_name_is_found_or_told(site: Path) -> None:
+def test_an_attribute_of_an_attribute_is_found(site: Path) -> None:
     """Entry points may name an attribute of an attribute, and extras; the packaging standard allows both."""
     install(site, "nested_backend", "parrot = nested_backend:Maker.create", module=MODULE + "\n\nclass Maker:\n"
             "    create = staticmethod(create)\n")  # fmt: skip

@@ -104,7 +104,7 @@ def _delete(arguments: argparse.Namespace, context: CommandContext) -> int:
     view = context.service.view()
     found = context.service.find(arguments.token)
     below = sum(1 for _ in view.descendants(found))
-    # In a pipe nobody is there to be arguments.
+    # In a pipe there is nobody to ask.
     if not arguments.yes and sys.stdin.isatty() and not context.printer.confirm(_question(found, below)):
         context.printer.print_error("nothing was deleted")
         return 1

@@ -1,1 +1,1 @@
-"""The offline provider: it answers with what it was told."""
+"""The offline provider: it answers with the text that it was sent."""

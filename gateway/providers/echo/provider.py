@@ -132,8 +132,8 @@ async def _stream(head: dict[str, Any], form: _Chat | _Completion, with_usage: b
     for index, choice in enumerate(form.reply.choices):
         for delta in form.first_deltas():
             yield event([form.chunk_choice(index, delta, None)])
-        for word in choice.words:
-            yield event([form.chunk_choice(index, form.delta(word), None)])
+        for token in choice.tokens:
+            yield event([form.chunk_choice(index, form.delta(token), None)])
         yield event([form.chunk_choice(index, {}, choice.finish_reason)])
     if with_usage:
         usage["usage"] = _usage(form.reply)

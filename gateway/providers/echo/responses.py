@@ -39,7 +39,7 @@ def _events(identifier: str, created: int, fields: dict[str, Any], reply: Reply)
     item = finished["output"][0]
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     text = reply.choices[0].text
-    deltas = [{"type": "response.output_text.delta", **place, "delta": word} for word in reply.choices[0].words]
+    deltas = [{"type": "response.output_text.delta", **place, "delta": token} for token in reply.choices[0].tokens]
     return [
         {"type": "response.created", "response": started},
         {"type": "response.in_progress", "response": started},

@@ -11,26 +11,26 @@ _WORD = re.compile(r"\S+\s*|\s+")
 
 
 class Prompt(NamedTuple):
-    """Holds the text that comes back, and how many words were sent in all: an echo's tokens are words."""
+    """Holds the text that comes back, and the number of tokens that were sent in all."""
 
     text: str
     tokens: int
 
 
 class Choice(NamedTuple):
-    """Holds one choice of a reply; each word has the white space behind it."""
+    """Holds one choice of a reply. A token of an echo is one word, with the white space behind it."""
 
-    words: tuple[str, ...]
+    tokens: tuple[str, ...]
     finish_reason: str
 
     @property
     def text(self) -> str:
-        """The words joined."""
-        return "".join(self.words)
+        """The tokens joined."""
+        return "".join(self.tokens)
 
 
 class Reply(NamedTuple):
-    """Holds the choices and the counts of tokens, which are words."""
+    """Holds the choices, and the tokens of the prompt and of all choices together."""
 
     choices: tuple[Choice, ...]
     prompt_tokens: int
@@ -41,10 +41,10 @@ def reply(prompt: Prompt, fields: dict[str, Any]) -> Reply:
     """Returns the prompt ``n`` times, cut at ``stop`` and at the token limit. Raises BadRequest for invalid values of these."""
     count = _optional_number(fields, "n", 1, MAX_CHOICES) or 1
     limit = _token_limit(fields)
-    words = tuple(_WORD.findall(_until_stop(prompt.text, _stop_strings(fields))))
-    finish = "stop" if limit is None or len(words) <= limit else "length"
-    choice = Choice(words[:limit], finish)
-    return Reply((choice,) * count, prompt.tokens, count * len(choice.words))
+    tokens = tuple(_WORD.findall(_until_stop(prompt.text, _stop_strings(fields))))
+    finish = "stop" if limit is None or len(tokens) <= limit else "length"
+    choice = Choice(tokens[:limit], finish)
+    return Reply((choice,) * count, prompt.tokens, count * len(choice.tokens))
 
 
 def chat_prompt(fields: dict[str, Any]) -> Prompt:
@@ -56,7 +56,7 @@ def responses_prompt(fields: dict[str, Any]) -> Prompt:
     """Returns the Responses API's ``input``, a string or a list of messages. Raises BadRequest for anything else."""
     given = fields.get("input")
     if isinstance(given, str):
-        return Prompt(given, _count_words(given))
+        return Prompt(given, _count_tokens(given))
     return _last_user_message(given, "input")
 
 
@@ -67,7 +67,7 @@ def completion_prompt(fields: dict[str, Any]) -> Prompt:
         prompt = prompt[-1]
     if not isinstance(prompt, str):
         raise BadRequest("`prompt` must be a string or a list of strings.", code="invalid_type", param="prompt")
-    return Prompt(prompt, _count_words(prompt))
+    return Prompt(prompt, _count_tokens(prompt))
 
 
 def wants_usage(fields: dict[str, Any]) -> bool:
@@ -81,7 +81,7 @@ def _last_user_message(messages: Any, param: str) -> Prompt:
         raise BadRequest(f"`{param}` must be a list of messages, one at least.", code="invalid_type", param=param)
     texts = [(message.get("role"), _message_text(message.get("content"))) for message in messages]
     last = next((text for role, text in reversed(texts) if role == "user"), texts[-1][1])
-    return Prompt(last, sum(_count_words(text) for _, text in texts))
+    return Prompt(last, sum(_count_tokens(text) for _, text in texts))
 
 
 def _message_text(content: Any) -> str:
@@ -91,7 +91,7 @@ def _message_text(content: Any) -> str:
     return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
-def _count_words(text: str) -> int:
+def _count_tokens(text: str) -> int:
     return len(text.split())
 
 

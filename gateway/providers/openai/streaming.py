@@ -1,4 +1,4 @@
-"""Reads an upstream's event stream: passes whole events on, finds errors in it, and tells a finished stream from a broken one."""
+"""Reads an upstream's event stream: passes whole events on, finds errors, and distinguishes a finished from a broken stream."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -174,7 +174,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Response(aiohttp.ClientResponse):
-    """Tells its connection when a head is awaited, and tells a connection that was dead already from one that is closed later."""
+    """Tells its connection when a head is awaited, and raises an error of its own where the connection was dead already."""
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         connection_protocol = connection.protocol

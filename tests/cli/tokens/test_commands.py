@@ -92,7 +92,7 @@ def test_create_shows_the_secret_once(tmp_path: Path, path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_create_takes_every_wish(tmp_path: Path) -> None:
+def test_create_takes_every_option(tmp_path: Path) -> None:
     wishes = ["--owner", "ann@example.com", "--role", "service", "--expires", "2090-01-31", "--models", "a, b*"]
     made = run_json(tmp_path, "create", "ci", *wishes, "--prefix", "sk_test_")
     assert made["token"].startswith("sk_test_")
@@ -161,10 +161,10 @@ def test_no_such_token_is_1(tmp_path: Path, two: Path, command: str) -> None:
 def test_more_than_one_match_changes_nothing_and_lists_them(tmp_path: Path, path: Path, command: str) -> None:
     same = content(entry("sk-one-of-two-secrets"), entry("sk-two-of-two-secrets"))
     path.write_bytes(same)
-    told = run_failing(tmp_path, command, "application", code=1)
+    printed = run_failing(tmp_path, command, "application", code=1)
     ids = [entry(text)["id"] for text in ("sk-one-of-two-secrets", "sk-two-of-two-secrets")]
-    assert "fits 2 tokens; nothing was changed" in told
-    assert all(one in told for one in ids)
+    assert "fits 2 tokens; nothing was changed" in printed
+    assert all(one in printed for one in ids)
     assert [match["id"] for match in run_json(tmp_path, command, "application", code=1)["matches"]] == ids
     assert path.read_bytes() == same
 
@@ -189,7 +189,9 @@ def test_verify_takes_bytes_that_are_no_text_for_an_unknown_secret(tmp_path: Pat
 @pytest.mark.parametrize(
     "arguments", [["show", "caf\udce9"], ["revoke", "caf\udce9"], ["create", "n", "--models", "\udce9"]]
 )
-def test_arguments_that_are_no_text_are_refused_in_words(tmp_path: Path, two: Path, arguments: list[str]) -> None:
+def test_arguments_that_are_not_utf_8_are_refused_with_a_message(
+    tmp_path: Path, two: Path, arguments: list[str]
+) -> None:
     ended = token_manager(tmp_path, *arguments)
     assert ended.returncode in (1, 2)
     assert b"Traceback" not in ended.stderr

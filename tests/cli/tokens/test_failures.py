@@ -1,4 +1,4 @@
-"""What the command line does with damage, wrong settings and the old form: it says so, and destroys nothing."""
+"""What the command line does with damaged files, wrong settings and the old form: it reports them, and destroys nothing."""
 
 import json
 import subprocess
@@ -33,8 +33,8 @@ COMMANDS = [
 def test_a_damaged_file_is_78_and_never_written_over(tmp_path: Path, path: Path, arguments: list[str]) -> None:
     for damage in DAMAGE:
         path.write_bytes(damage)
-        told = run_failing(tmp_path, *arguments, code=78, stdin=TWO)
-        assert f"token_manager.py: {path}: " in told
+        printed = run_failing(tmp_path, *arguments, code=78, stdin=TWO)
+        assert f"token_manager.py: {path}: " in printed
         assert path.read_bytes() == damage
 
 
@@ -68,7 +68,7 @@ def test_the_old_form_is_turned_into_hashes_by_the_first_change(tmp_path: Path, 
 
 
 def test_nothing_of_the_server_is_imported(tmp_path: Path) -> None:
-    """Its 200 ms go to the import of aiohttp first."""
+    """The import of aiohttp alone takes 200 ms."""
     code = "import sys, gateway.cli.tokens; gateway.cli.tokens.main(['list']); print(*sorted(sys.modules))"
     ended = subprocess.run(
         [sys.executable, "-c", code],

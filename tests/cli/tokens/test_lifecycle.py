@@ -19,7 +19,7 @@ def make(folder: Path, *arguments: str) -> Any:
     return run_json(folder, "create", *arguments)
 
 
-def test_limits_are_taken_from_the_line(tmp_path: Path) -> None:
+def test_limits_are_taken_from_the_arguments(tmp_path: Path) -> None:
     limits = ["--rpm", "60", "--tpm", "1000", "--max-parallel", "3", "--budget", "2.50/day"]
     made = make(tmp_path, "ci", *limits)
     assert made["limits"] == {"rpm": 60, "tpm": 1000, "max_parallel": 3, "budget": "2.5/day"}
@@ -29,12 +29,12 @@ def test_limits_are_taken_from_the_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--rpm", "0"], ["--rpm", "x"], ["--budget", "10/year"], ["--budget", "0"], ["--max-parallel", "-1"]]
 )
-def test_limits_that_are_none_are_wrong_usage(tmp_path: Path, path: Path, arguments: list[str]) -> None:
+def test_invalid_limits_are_wrong_usage(tmp_path: Path, path: Path, arguments: list[str]) -> None:
     assert run_failing(tmp_path, "create", "n", *arguments, code=2)
     assert not path.exists()
 
 
-def test_a_child_takes_after_its_parent_and_gets_no_more(tmp_path: Path, path: Path) -> None:
+def test_a_child_inherits_from_its_parent_and_gets_no_more(tmp_path: Path, path: Path) -> None:
     parent = make(tmp_path, "parent", "--owner", "ann@example.com", "--models", "gpt-4o*", "--expires", "2090-01-31")
     child = make(tmp_path, "child", "--parent", "parent", "--models", "gpt-4o-mini")
     assert (child["parent_id"], child["owner"], child["expires_at"]) == (
@@ -79,13 +79,13 @@ def test_rotating_shows_a_new_secret_once_and_both_work(tmp_path: Path) -> None:
     assert f"The old one ({made['prefix']}...) works until" in shown
     for one in (made["token"], new):
         assert run(tmp_path, "verify", stdin=one.encode()).startswith("✓ Valid: 'app'")
-    told = run(tmp_path, "show", "app")
-    assert f"Old secret: {made['prefix']}...  works until" in told
-    assert "0 use(s) since it was replaced" in told
-    assert new not in told
+    printed = run(tmp_path, "show", "app")
+    assert f"Old secret: {made['prefix']}...  works until" in printed
+    assert "0 use(s) since it was replaced" in printed
+    assert new not in printed
 
 
-def test_two_replaced_secrets_are_told_apart(tmp_path: Path) -> None:
+def test_two_replaced_secrets_are_distinguished(tmp_path: Path) -> None:
     first = make(tmp_path, "app")
     second = run_json(tmp_path, "rotate", "app")
     run_json(tmp_path, "rotate", "app")
@@ -105,8 +105,8 @@ def test_a_leaked_secret_ends_at_once(tmp_path: Path) -> None:
 def test_revoking_a_replaced_secret_ends_that_one_alone(tmp_path: Path) -> None:
     made = make(tmp_path, "app")
     new = run_json(tmp_path, "rotate", "app", "--grace", "7d")
-    told = run(tmp_path, "revoke", made["prefix"])
-    assert told == (
+    printed = run(tmp_path, "revoke", made["prefix"])
+    assert printed == (
         f"Ended the replaced secret {made['prefix']}... of token 'app'; its newer secret ({new['prefix']}...) works on.\n"
     )
     assert run_json(tmp_path, "verify", stdin=made["token"].encode(), code=1) == {"valid": False, "status": "revoked"}
@@ -143,7 +143,7 @@ def test_usage_has_the_busiest_first(tmp_path: Path, path: Path) -> None:
     assert run_failing(tmp_path, "usage", "--since", "yesterday", code=2)
 
 
-def test_the_audit_log_tells_who_changed_what(tmp_path: Path) -> None:
+def test_the_audit_log_shows_who_changed_what(tmp_path: Path) -> None:
     made = make(tmp_path, "app", "--models", "a")
     run(tmp_path, "revoke", "app")
     entries = run_json(tmp_path, "audit")["entries"]

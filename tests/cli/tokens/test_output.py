@@ -93,15 +93,15 @@ WORKS: list[tuple[list[str], str, int, str]] = [
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize(("arguments", "given", "code", "told"), WORKS)
-def test_every_command_in_words_and_as_json(
+@pytest.mark.parametrize(("arguments", "given", "code", "printed"), WORKS)
+def test_every_command_as_text_and_as_json(
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     given: str,
     code: int,
-    told: str,
+    printed: str,
     as_json: bool,
 ) -> None:
     path.write_bytes(content(entry(KEY), FULL))
@@ -114,7 +114,7 @@ def test_every_command_in_words_and_as_json(
         assert isinstance(json.loads(shown.out), dict)
         assert shown.err == ""
     else:
-        assert told in (shown.err if code and arguments[0] != "verify" else shown.out + shown.err)
+        assert printed in (shown.err if code and arguments[0] != "verify" else shown.out + shown.err)
         assert code == 0 or arguments[0] == "verify" or shown.out == ""
 
 

@@ -1,4 +1,4 @@
-"""``token_manager.py usage``: the token file and the ledger together, in words, as JSON, as CSV and as bars."""
+"""``token_manager.py usage``: the token file and the ledger together, as text, as JSON, as CSV and as bars."""
 
 import csv
 import io
@@ -56,7 +56,7 @@ def table(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def test_tokens_have_what_the_ledger_tells_of_them(tmp_path: Path, ledger: Path) -> None:
+def test_tokens_have_their_sums_from_the_ledger(tmp_path: Path, ledger: Path) -> None:
     headings, busy, quiet, idle = table(run(tmp_path, "usage"))
     assert " ".join(headings) == (
         "TOKEN NAME STATUS USES LAST USED OLD SECRETS REQUESTS PROMPT COMPLETION COST USD ERRORS"
@@ -76,7 +76,7 @@ def test_since_narrows_the_figures_and_the_tokens(tmp_path: Path, ledger: Path) 
     assert run(tmp_path, "usage", "quiet", "--since", "1d").count("\n") == 1
 
 
-def test_models_and_owners_have_the_dearest_first(tmp_path: Path, ledger: Path) -> None:
+def test_the_most_expensive_models_and_owners_come_first(tmp_path: Path, ledger: Path) -> None:
     assert table(run(tmp_path, "usage", "--by", "model")) == [
         ["GROUP", "REQUESTS", "PROMPT", "COMPLETION", "COST", "USD", "ERRORS"],
         ["o1", "1", "100", "10", "2", "0"],
@@ -89,18 +89,18 @@ def test_models_and_owners_have_the_dearest_first(tmp_path: Path, ledger: Path) 
 
 
 def test_json_has_all_that_it_had_and_the_sums(tmp_path: Path, ledger: Path) -> None:
-    told = run_json(tmp_path, "usage", "busy", "--since", "7d")
-    assert {name: told["usage"][0][name] for name in ("id", "name", "status", "usage_count", "previous_secrets")} == {
+    printed = run_json(tmp_path, "usage", "busy", "--since", "7d")
+    assert {name: printed["usage"][0][name] for name in ("id", "name", "status", "usage_count", "previous_secrets")} == {
         "id": "tok_2", "name": "busy", "status": "active", "usage_count": 7, "previous_secrets": []
     }  # fmt: skip
     sums = {
         "requests": 2, "prompt_tokens": 200, "completion_tokens": 20, "cached_tokens": 80, "reasoning_tokens": 8,
         "cost_usd": 2.0015, "errors": 0,
     }  # fmt: skip
-    assert {name: told["usage"][0][name] for name in sums} == sums
+    assert {name: printed["usage"][0][name] for name in sums} == sums
     days = [to_iso(at // 86_400 * 86_400) for at in (NOW - 48 * HOUR, NOW)]
-    assert [(row["start"], row["cost_usd"]) for row in told["series"]] == list(zip(days, [2, 0.0015], strict=True))
-    assert set(sums) < set(told["series"][0])
+    assert [(row["start"], row["cost_usd"]) for row in printed["series"]] == list(zip(days, [2, 0.0015], strict=True))
+    assert set(sums) < set(printed["series"][0])
     hours = run_json(tmp_path, "usage", "--since", "2d")["series"]
     assert hours[-1]["start"] == to_iso(NOW)
     assert hours[-1]["requests"] == 2, "with what was used without a token"
@@ -136,7 +136,7 @@ def test_without_a_ledger_everything_is_zero(tmp_path: Path, ledger: Path, is_th
     assert sorted(ledger.parent.iterdir()) == before
 
 
-def test_a_damaged_ledger_is_said(tmp_path: Path, ledger: Path) -> None:
+def test_a_damaged_ledger_is_an_error(tmp_path: Path, ledger: Path) -> None:
     good = ledger.read_bytes()
     for damage in (b"no database" * 1000, good[:4096] + b"\xff" * 4096 * 8):
         ledger.write_bytes(damage)

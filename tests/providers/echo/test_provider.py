@@ -34,7 +34,6 @@ async def test_chat(client: openai.AsyncOpenAI) -> None:
     assert answer.model == "any"
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (4, 4, 8)
-    assert answer._request_id is not None
 
 
 async def test_the_last_user_message_comes_back(client: openai.AsyncOpenAI) -> None:

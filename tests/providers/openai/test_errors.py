@@ -1,4 +1,4 @@
-"""What an upstream says when it refuses: wrapped where it has another shape, and without its key."""
+"""The errors of an upstream: wrapped where they have another shape, and without its key."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.providers.base import ProviderConfig
-from gateway.providers.openai import provider as backend
+from gateway.providers.openai import provider
 from tests.providers.openai.test_provider import ask, streams
 from tests.support.gateway import CHAT, STREAM
 from tests.support.reply import check_error
@@ -16,9 +16,9 @@ from tests.support.upstream import Behaviour, Connection, Received, always, answ
 from tests.support.wire import connected, gateway_before, post
 
 
-def test_it_needs_an_upstream() -> None:
+def test_the_provider_needs_an_upstream() -> None:
     with pytest.raises(ValueError, match="GATEWAY_UPSTREAM_URL"):
-        backend.create(ProviderConfig(None, None, 1, 1, 1))
+        provider.create(ProviderConfig(None, None, 1, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The backend for real upstreams: names of models both ways, headers by an allow-list, errors without secrets."""
+"""The provider for real upstreams: names of models in both directions, headers, and connections that die."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ async def test_aliases_hold_on_every_route(tmp_path: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("joined", [True, False])
-async def test_names_in_streams(tmp_path: Path, joined: bool) -> None:
+async def test_names_are_replaced_in_streams(tmp_path: Path, joined: bool) -> None:
     events = [b'data: {"model":"org/real","choices":[{"index":0,"delta":{"content":"org/real"}}]}\n\n',
               b": ping\n\n",
               b'data: {"model": "org/real", "choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
@@ -72,7 +72,7 @@ async def test_names_in_streams(tmp_path: Path, joined: bool) -> None:
     assert b": ping\n\n" in reply.body
 
 
-async def test_names_in_responses_events(tmp_path: Path) -> None:
+async def test_names_are_replaced_in_events_of_the_responses_api(tmp_path: Path) -> None:
     kinds = ("response.created", "response.completed")
     events = [
         f'event: {kind}\ndata: {{"type":"{kind}","response":{{"id":"r","model":"org/real","output":[]}}}}\n\n'.encode()
@@ -84,7 +84,7 @@ async def test_names_in_responses_events(tmp_path: Path) -> None:
     assert [json.loads(block.split("data: ")[1])["response"]["model"] for block in blocks] == ["m", "m"]
 
 
-async def test_aliases_in_the_list_of_models(tmp_path: Path) -> None:
+async def test_aliases_are_in_the_list_of_models(tmp_path: Path) -> None:
     models = b'{"object":"list","data":[{"id":"org/real","object":"model","created":7,"owned_by":"x"}]}'
     async with (
         gateway_before(always(answer(models)), tmp_path, **ALIASES) as (_, gateway),
@@ -97,7 +97,7 @@ async def test_aliases_in_the_list_of_models(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", [b"[]", b"{}", b'{"data":5}', b'{"data":[{}]}', b'{"data":["x"]}', b"<html>", b"\xff",
                                   b'{"data":' + b"[" * 50_000])  # fmt: skip
-async def test_a_list_of_models_that_is_none(tmp_path: Path, said: bytes) -> None:
+async def test_an_invalid_list_of_models_is_an_error(tmp_path: Path, said: bytes) -> None:
     reply, _ = await ask(tmp_path, always(answer(said)), request("GET", "/v1/models", [BEARER]))
     check_error(reply, 502, "upstream_error", "upstream_invalid")
 
@@ -105,17 +105,17 @@ async def test_a_list_of_models_that_is_none(tmp_path: Path, said: bytes) -> Non
 SENT = [("User-Agent", "OpenAI/Python 2"), ("Accept", "application/json"), ("OpenAI-Beta", "assistants=v2"),
         ("Idempotency-Key", "k1"), ("X-Stainless-Lang", "python"), ("X-Client-Request-Id", "abc"),
         ("anthropic-version", "2023-06-01"), ("traceparent", "00-1-2-03")]  # fmt: skip
-KEPT_BACK = [("X-Forwarded-For", "10.0.0.1"), ("Cookie", "a=b"), ("Origin", "http://localhost"), ("X-Made-Up", "1"),
+WITHHELD = [("X-Forwarded-For", "10.0.0.1"), ("Cookie", "a=b"), ("Origin", "http://localhost"), ("X-Made-Up", "1"),
              ("Accept-Encoding", "gzip, br"), ("TE", "trailers"), ("Proxy-Connection", "keep-alive"), ("Via", "1.1 x"),
              ("OpenAI-Organization", "org-of-a-stranger"), ("X-Amz-Security-Token", "1")]  # fmt: skip
 
 
-async def test_headers_upstream(tmp_path: Path) -> None:
-    data = post(headers=[BEARER, *SENT, *KEPT_BACK])
+async def test_headers_that_the_upstream_gets(tmp_path: Path) -> None:
+    data = post(headers=[BEARER, *SENT, *WITHHELD])
     _, received = await ask(tmp_path, always(answer(REAL_CHAT)), data, GATEWAY_UPSTREAM_API_KEY="sk-up")
     for name, value in SENT:
         assert received.header(name) == value
-    for name, value in KEPT_BACK:
+    for name, value in WITHHELD:
         assert received.header(name) != value
     assert received.header("Authorization") == "Bearer sk-up"
     assert received.header("Accept-Encoding") == "identity"
@@ -134,7 +134,7 @@ async def test_a_client_header_that_is_not_utf_8(tmp_path: Path, name: str) -> N
     assert reply.status == 200
 
 
-async def test_headers_back(tmp_path: Path) -> None:
+async def test_headers_that_the_client_gets(tmp_path: Path) -> None:
     extra = (
         b"Retry-After: 7\r\nretry-after-ms: 7000\r\nx-should-retry: false\r\nx-request-id: up-1\r\n"
         b"Set-Cookie: a=b\r\nServer: secret/1\r\nX-Internal-Host: gpu-7\r\nopenai-organization: ours\r\n"
@@ -161,7 +161,7 @@ async def test_an_upstream_header_that_is_not_utf_8(tmp_path: Path, path: str, h
 
 
 class ClosesIdle:
-    """Answers one request a connection and closes it; which ones it had read nothing of, only it knows."""
+    """Answers the first request, and resets the connection when the second one arrives."""
 
     def __init__(self, answer_before_closing: bytes | None) -> None:
         self.seen = 0
@@ -213,7 +213,7 @@ async def test_an_upload_is_not_sent_again(tmp_path: Path) -> None:
 
 
 async def test_a_compressed_answer_is_unpacked(tmp_path: Path) -> None:
-    """Some upstreams compress whatever they are asked."""
+    """Some upstreams compress whatever was asked for."""
     body = zlib.compress(REAL_CHAT, wbits=31)
     reply, _ = await ask(tmp_path, always(answer(body, extra=b"Content-Encoding: gzip\r\n")), post())
     assert (reply.body, reply.header("Content-Encoding")) == (REAL_CHAT, None)
@@ -221,15 +221,15 @@ async def test_a_compressed_answer_is_unpacked(tmp_path: Path) -> None:
     check_error(reply, 502, "upstream_error", "upstream_invalid")
 
 
-async def test_paths_and_queries_go_as_they_came(tmp_path: Path) -> None:
+async def test_paths_and_queries_are_sent_unchanged(tmp_path: Path) -> None:
     for target in ("/v1/files?limit=2&after=a%2Fb%20c", "/v1/files?x=%F0%9F%98%80&&=&y", "/v1/vector_stores/v%C3%A9?a[]=1",
                    "/v1/files?a=1+2&b='\"<>", "/v1/files/a%20b/content?q=/../x"):  # fmt: skip
         _, received = await ask(tmp_path, always(answer(b"{}")), request("GET", target, [BEARER]))
         assert received.target == target
 
 
-async def test_many_at_once(tmp_path: Path) -> None:
-    """Answers are not mixed up."""
+async def test_many_requests_at_a_time(tmp_path: Path) -> None:
+    """Responses are not mixed up."""
 
     async def quotes(received: Received, connection: Connection) -> None:
         await connection.send(answer(received.body))

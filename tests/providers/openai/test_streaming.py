@@ -1,4 +1,4 @@
-"""An upstream's event stream: whole events, errors noticed, a finished stream told from a broken one."""
+"""An upstream's event stream: whole events, errors found, a finished stream distinguished from a broken one."""
 
 from collections.abc import AsyncIterator
 
