@@ -1,1 +1,1 @@
-"""Files, SQLite databases and shared memory: how they are opened, written and locked, whatever is in them."""
+"""Files, SQLite databases, shared memory and writing behind: how they are opened, locked and written, whatever they contain."""

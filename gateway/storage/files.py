@@ -1,7 +1,7 @@
-"""Files that are whole or unchanged, whatever happens in between; and reading what may be hostile.
+"""Files that are replaced completely or not at all, locks between processes, and reading of files that may be hostile.
 
-The order of a write - temporary file in the same folder, fsync, rename, fsync of the folder - is the one that survives a
-crash on every common file system; without the first fsync a rename may leave an empty file behind.
+A write goes in this order: a temporary file in the same folder, fsync, rename, fsync of the folder. It survives a crash on every
+common file system; without the first fsync a rename may leave an empty file.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class LockTimeout(OSError):
 
 
 class Signature(NamedTuple):
-    """What tells one state of a file from another without reading it."""
+    """What distinguishes one state of a file from another without reading it."""
 
     inode: int
     modified_ns: int
@@ -39,20 +39,23 @@ class Signature(NamedTuple):
 
 
 def signature(path: Path) -> Signature:
-    """Raises OSError, FileNotFoundError if there is no file."""
+    """Returns the signature of a file. Raises OSError; FileNotFoundError if there is no file."""
     status = path.stat()
     return Signature(status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
 def make_folder(path: Path) -> None:
-    """Make sure that the folder is there, for its owner alone if it is new. Raises OSError."""
+    """Creates a folder with mode 0700, and those above it, unless it exists. Raises OSError."""
     if not path.is_dir():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _hand_over(path, path.parent)
 
 
 def make_file(path: Path, flags: int) -> int:
-    """Open a file for its owner alone, making it where it is not there. Answers the descriptor. Raises OSError."""
+    """Opens a file, and creates it with mode 0600 if it does not exist. Returns the descriptor. A symbolic link is not followed.
+
+    ``flags`` as for ``os.open``. Raises OSError.
+    """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(descriptor).st_size == 0:
@@ -64,7 +67,7 @@ def make_file(path: Path, flags: int) -> int:
 
 
 def _hand_over(path: Path, like: Path) -> None:
-    """What root makes belongs to whom the thing beside it belongs to: a gateway that runs as that user has to read it."""
+    """Gives a path to the owner of ``like`` if root runs the process: a gateway that runs as that user has to read it."""
     if os.geteuid() == 0:
         owner = like.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
@@ -142,9 +145,9 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed writer left behind. Under the lock every temporary file is such a one."""
+    """Removes the temporary files of killed writers. The caller holds the lock, so every temporary file is one of those."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY_SUFFIX}"):
-        with contextlib.suppress(OSError):  # one that cannot be removed is no reason to refuse the write
+        with contextlib.suppress(OSError):  # a leftover that cannot be removed is no reason to refuse the write
             leftover.unlink()
 
 
@@ -159,7 +162,7 @@ def _write_new(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name in it survive a power cut. Raises OSError."""
+    """Makes the names in a folder durable, so that a new file survives a power cut. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
