@@ -14,9 +14,9 @@ EVENT_STREAM = "text/event-stream"
 class ProviderRequest(msgspec.Struct, frozen=True):
     """Describes one call of OpenAI's API that was admitted.
 
-    ``path`` is what follows ``/v1/``, encoded as the client sent it; ``query`` has no credential in it. ``headers`` are the
-    client's; ``request_headers.forwarded_headers`` selects those that an upstream may see. For a JSON body ``fields`` holds its
-    top-level values; a body of any other kind is an iterator of chunks.
+    ``path`` is what follows ``/v1/``, encoded as the client sent it; ``query`` has no credential in it. ``headers`` are
+    those of the client's that ``request_headers`` allows, so there is no credential in them either. For a JSON body ``fields``
+    holds its top-level values; a body of any other kind is an iterator of chunks.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""Selects the headers of a client that an upstream may see. Pure.
+"""Selects the headers of a client that providers, and so their upstreams, may see. Pure.
 
 This is the only filter of request headers, and it is a list of what is allowed: a new kind of credential header must not reach
 an upstream because nobody had heard of it.

@@ -133,7 +133,7 @@ def test_each_setting_refuses_what_does_not_fit(name: str, text: str, reason: st
     assert name not in SECRETS or text not in problem
 
 
-def test_every_setting_is_tried_here() -> None:
+def test_every_setting_is_tested_here() -> None:
     assert {name for name, *_ in READ} == {spec.name for spec in SPECS}
     free = {"GATEWAY_HOST", "GATEWAY_TOKENS_FILE", "GATEWAY_DATA_DIR", "GATEWAY_BACKEND"}
     assert {name for name, *_ in REFUSED} == {spec.name for spec in SPECS} - free
@@ -179,7 +179,7 @@ def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_TOKENS_FILE", "GATEWAY_DATA_DIR"])
-def test_the_home_of_nobody_is_a_problem_and_no_crash(name: str) -> None:
+def test_the_home_of_an_unknown_user_is_a_problem(name: str) -> None:
     (problem,) = problems(**{name: "~nobody-of-this-name/x"})
     assert problem.startswith(f"{name}: ")
 

@@ -25,7 +25,7 @@ def problems(**values: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
+def test_a_secret_may_be_in_a_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("sk-from-a-file\n")
     assert settings.load({f"{name}_FILE": str(path)}).secrets == ("sk-from-a-file",)
@@ -60,7 +60,7 @@ def test_values_of_the_env_file_are_literal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["FREEGPT_API_KEY='sk-not-closed", "FREEGPT_API_KEY: sk-yaml", "FREEGPT_API_KEY"])
-def test_a_slip_in_the_line_of_a_key_does_not_open_the_gateway(tmp_path: Path, line: str) -> None:
+def test_a_mistake_in_the_line_of_a_key_does_not_open_the_gateway(tmp_path: Path, line: str) -> None:
     (tmp_path / ".env").write_text(f"# mine\n{line}\n")
     with pytest.raises(ConfigurationError, match=r"\.env, line 2: is not NAME=value"):
         settings.load({})
@@ -81,13 +81,13 @@ def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["load", "data_paths"])
-def test_an_env_file_that_is_no_text_is_a_problem(tmp_path: Path, name: str) -> None:
+def test_an_env_file_that_is_not_utf_8_is_a_problem(tmp_path: Path, name: str) -> None:
     (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):
         getattr(settings, name)({})
 
 
-def test_toml_says_things_in_its_own_way(tmp_path: Path) -> None:
+def test_toml_values_have_types_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text(
         'allow_open = true\nquery_token = false\ncors_origins = ["http://a", "http://b"]\n'
         'max_body_mb = 1.5\n[model_aliases]\n"gpt-4" = "x"\nb = "y"\n'
@@ -115,7 +115,7 @@ def test_a_wrong_toml_file_is_a_problem(tmp_path: Path, text: str, problem: str)
     assert "sk-secret" not in found
 
 
-def test_an_unknown_name_is_told_with_the_nearest() -> None:
+def test_an_unknown_name_is_reported_with_the_nearest() -> None:
     assert problems(GATEWAY_PROT="1") == ["GATEWAY_PROT: is not a setting; did you mean GATEWAY_PORT?"]
     assert problems(GATEWAY_QQQQQQQQQQQQQQQQ="") == [
         "GATEWAY_QQQQQQQQQQQQQQQQ: is not a setting; see .env.example for the list"
@@ -125,7 +125,7 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", ["FREEGPT_APIKEY", "freegpt_api_kye", "gateway_port"])
-def test_a_name_that_is_nearly_one_is_told(name: str) -> None:
+def test_a_misspelt_name_is_reported(name: str) -> None:
     assert problems(**{name: "x"})[0].startswith(f"{name}: is not a setting; did you mean")
 
 

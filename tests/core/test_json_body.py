@@ -45,7 +45,7 @@ def test_a_body_is_read_as_the_standard_reader_does(fields: dict[str, Any]) -> N
         (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_json_object_is_refused_with_the_reason(body: bytes, reason: str) -> None:
+def test_anything_but_a_json_object_is_refused_with_the_reason(body: bytes, reason: str) -> None:
     with pytest.raises(BadRequest, match=f"(?i)could not parse the JSON body.*{reason}") as caught:
         parse_object(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
@@ -59,12 +59,12 @@ def test_a_key_twice_is_refused_however_it_is_written(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{ "a" : 1 , "b":{"x":[1, 2]} }', b" { } ", '{"\u00e9": 1, "a,}": "}"}'.encode()])
-def test_white_space_and_odd_keys_are_no_twins(body: bytes) -> None:
+def test_white_space_and_odd_keys_are_no_duplicates(body: bytes) -> None:
     assert dict(parse_object(body)) == json.loads(body)
 
 
 @given(st.lists(st.tuples(st.text(max_size=3), JSON), max_size=4), st.booleans())
-def test_a_body_is_refused_exactly_if_a_key_stands_twice(pairs: list[tuple[str, Any]], compact: bool) -> None:
+def test_a_body_is_refused_exactly_if_a_key_appears_twice(pairs: list[tuple[str, Any]], compact: bool) -> None:
     separators = (",", ":") if compact else (" , ", " : ")
     try:
         members = [json.dumps(key) + separators[1] + json.dumps(value, ensure_ascii=False) for key, value in pairs]
@@ -73,17 +73,17 @@ def test_a_body_is_refused_exactly_if_a_key_stands_twice(pairs: list[tuple[str, 
         return
     if any("\\ud" in json.dumps(key) for key, _ in pairs):
         return
-    has_twins = len({key for key, _ in pairs}) != len(pairs)
+    has_duplicates = len({key for key, _ in pairs}) != len(pairs)
     try:
         assert dict(parse_object(body)) == dict(pairs)
-        assert not has_twins
+        assert not has_duplicates
     except BadRequest as error:
-        assert (error.code, has_twins) == ("duplicate_key", True)
+        assert (error.code, has_duplicates) == ("duplicate_key", True)
 
 
 @pytest.mark.parametrize("name", ["Model", "MODEL", "\u017ftream", "STREAM"])
 def test_a_key_that_only_some_readers_take_for_the_model_is_refused(name: str) -> None:
-    """Go's reader minds neither capitals nor the long s, and takes the last one."""
+    """Go's reader ignores case, the long s included, and takes the last of two keys."""
     with pytest.raises(BadRequest) as caught:
         parse_object(json.dumps({"model": "a", name: "b"}).encode())
     assert caught.value.code == "duplicate_key"

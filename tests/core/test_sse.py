@@ -59,8 +59,8 @@ def test_a_stream_of_any_bytes_is_kept_whole(data: bytes, cuts: list[int]) -> No
 
 
 @given(st.lists(event(), min_size=1, max_size=5), CUTS)
-def test_of_a_whole_stream_nothing_but_a_line_end_stays_behind(stream: list[bytes], cuts: list[int]) -> None:
-    """What stays would be taken for a stream that broke off."""
+def test_of_a_whole_stream_at_most_a_line_end_remains(stream: list[bytes], cuts: list[int]) -> None:
+    """A remainder would be taken for a stream that broke off."""
     splitter = EventSplitter()
     for chunk in chunks(b"".join(stream), cuts):
         splitter.feed(chunk)
@@ -68,18 +68,18 @@ def test_of_a_whole_stream_nothing_but_a_line_end_stays_behind(stream: list[byte
 
 
 @given(st.lists(event(), max_size=5))
-def test_a_block_falls_into_its_events(stream: list[bytes]) -> None:
+def test_a_block_is_split_into_its_events(stream: list[bytes]) -> None:
     assert b"".join(split_events(b"".join(stream))) == b"".join(stream)
 
 
-def test_a_block_of_ordinary_events_falls_into_each_of_them() -> None:
+def test_a_block_of_ordinary_events_is_split_into_each_of_them() -> None:
     stream = [b"data: 1\n\n", b"data: 2\r\n\r\n", b": c\r\r", b"data: 3\n\n"]
     assert list(split_events(b"".join(stream))) == stream
     assert list(split_events(b"data: half")) == [b"data: half"]
     assert list(split_events(b"")) == []
 
 
-def test_half_an_event_is_held_back() -> None:
+def test_half_an_event_is_kept_back() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"data: 1\n\ndata: 2\n") == b"data: 1\n\n"
     assert splitter.remainder() == b"data: 2\n"
@@ -130,7 +130,7 @@ def test_the_data_of_an_event(event: bytes, data: bytes | None) -> None:
         (b"", 0),
     ],
 )
-def test_the_end_mark_is_known(block: bytes, end: int) -> None:
+def test_the_last_event_is_found(block: bytes, end: int) -> None:
     assert find_done(block) == end
 
 
@@ -155,10 +155,10 @@ def test_an_error_event_is_found(data: bytes, error: dict[str, str] | None) -> N
     assert find_error(block) == expected
 
 
-def test_an_error_without_data_is_none() -> None:
+def test_an_event_without_data_reports_no_error() -> None:
     assert find_error(b': "error"\n\n') is None
     assert find_error(b"data: fine\n\n") is None
 
 
-def test_an_encoded_event_says_what_went_in() -> None:
+def test_an_encoded_event_has_the_data_that_went_in() -> None:
     assert event_data(encode_event(json.dumps({"a": 1}).encode())) == b'{"a": 1}'

@@ -38,10 +38,18 @@ def test_a_header_that_is_not_on_the_list_is_not_forwarded(name: str) -> None:
     assert forwarded_headers({f"x-{name}": KEY}) == {}
 
 
-async def test_no_byte_of_a_clients_key_reaches_the_upstream(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/v1/chat/completions?token={}&limit=2", "/v1/chat/completions?limit=2"),
+        ("/v1/moderations?%74oken={}", "/v1/moderations"),
+        ("/v1/engines/m/embeddings?token={}", "/v1/embeddings"),
+    ],
+)
+async def test_no_byte_of_a_clients_key_reaches_the_upstream(tmp_path: Path, target: str, sent: str) -> None:
     async with gateway_before(always(answer(b'{"choices":[]}')), tmp_path) as (upstream, gateway):
-        reply = await talk(gateway.port, post(f"/v1/chat/completions?token={KEY}&limit=2", headers=WITH_KEY))
+        reply = await talk(gateway.port, post(target.format(KEY), headers=WITH_KEY))
         assert reply.status == 200, reply.body
     received = upstream.requests[-1]
-    assert received.target == "/v1/chat/completions?limit=2"
+    assert received.target == sent
     assert KEY.encode() not in received.raw_head + received.body
