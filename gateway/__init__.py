@@ -2,16 +2,15 @@
 
 The nouns, from the socket inwards:
 
-* a **credential** is the secret text a client sends; a **token** is the record it belongs to;
-* a **principal** is who is calling: a token, the environment key, or anybody in open mode;
-* an **authority** is what a principal may do to which tokens, and a **grant** how much a token may do itself;
-* a **backend** turns a request whose body was checked into an **answer**;
-* an **upstream** is the server that a backend talks to, through one narrow door.
+* a **request context** is a request with what the steps of the **pipeline** have found out about it;
+* a **credential** is the string that a client sends; a **token** is the record that it belongs to;
+* a **principal** is who makes the request: a token, the environment key, or anybody in open mode;
+* an **endpoint** answers a route; a **use case** (``inference``, ``admin``) does what the endpoint is for;
+* a **provider** answers a request for inference, usually by sending it to an **upstream** through a **transport**.
 
-A request travels in a straight line: ``http/pipeline`` (id, errors, log) -> ``http/gate`` (who, may it?) ->
-``http/routes`` -> ``inference`` -> ``backends`` -> ``upstream``; its answer returns through ``http/relay``.
-A change to tokens goes from ``http/routes`` to ``management`` and ``tokens/service``, and into the audit log first.
-``docs/architecture.md`` draws the rooms, and a test holds that picture against the imports.
+A request travels through ``server`` -> ``http.pipeline`` -> the middleware -> an endpoint -> ``inference`` -> a provider -> its
+transport, and its response travels back. A change of tokens travels from an endpoint to ``admin`` and into the audit log before
+the store of tokens. ``docs/architecture.md`` shows both with the file of each step, and tests compare it with the code.
 """
 
 __version__ = "0.2.0"
