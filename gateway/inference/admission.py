@@ -96,7 +96,8 @@ class Admission:
         found, amounts = self._estimate(limits, request, price)
         longest = self._rules.queue_seconds
         wait = longest if max_wait is None else min(max_wait, longest)
-        capacity = CapacityRequest(principal.token_id or "", chain, target.names, amounts, is_free)
+        token_id = principal.secret_match.record.id if principal.secret_match is not None else ""
+        capacity = CapacityRequest(token_id, chain, target.names, amounts, is_free)
         return Admitted(price, await self._reserve(capacity, wait, principal), found)
 
     async def _reserve(self, capacity: CapacityRequest, wait: float, principal: Principal) -> Reservation:

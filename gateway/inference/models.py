@@ -40,11 +40,13 @@ class TrackedUsage(Protocol):
 class InferenceRequest:
     """One request. ``max_wait`` is how many seconds the client will wait for its turn, None where it does not say."""
 
-    __slots__ = ("deployment", "id", "max_wait", "request", "upstream_seconds", "usage")
+    __slots__ = ("deployment", "id", "max_wait", "model", "request", "upstream_seconds", "usage")
 
     def __init__(self, request_id: str, request: ProviderRequest, max_wait: float | None = None) -> None:
         self.id = request_id
         self.request = request
+        self.model = request.model
+        """The name that the client used."""
         self.max_wait = max_wait
         self.deployment: str | None = None
         """The provider's name, once the request is routed."""
@@ -52,8 +54,3 @@ class InferenceRequest:
         """None until the request is admitted."""
         self.upstream_seconds = 0.0
         """The time spent waiting for the provider's response to begin."""
-
-    @property
-    def model(self) -> str | None:
-        """The name that the client used."""
-        return self.request.model

@@ -50,8 +50,9 @@ class Inference:
         """
         target = self.catalog.resolve(principal, request.model)
         request.deployment = target.provider.name
-        if request.model is not None and not principal.may_use(request.model):
-            raise ModelNotFound(request.model)
+        model = request.model
+        if model is not None and principal.is_limited and not principal.may_use(model):
+            raise ModelNotFound(model)
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
         admitted = await self._admission.reserve(principal, request.request, target, request.max_wait)
@@ -79,12 +80,12 @@ class Inference:
         return aliases.rename_response(response, request.model or target.model)
 
     def _identity(self, principal: Principal, request: InferenceRequest) -> RequestIdentity:
-        match = principal.secret_match
+        match, model = principal.secret_match, request.model
         return RequestIdentity(
             request.id,
-            principal.token_id or principal.name,
+            match.record.id if match else principal.name,
             match.record.owner if match else None,
-            request.model and self._rules.redact(request.model),
+            model and self._rules.redact(model),
             request.deployment or "",
             int(self._rules.clock() * 1000),
         )

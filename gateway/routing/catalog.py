@@ -9,6 +9,11 @@ from gateway.providers.base import Provider
 from gateway.usage.pricing.prices import Price, PriceList
 
 
+_MAX_KNOWN = 1024
+"""Targets that are kept. Names are whatever clients send, so neither their number nor their length may grow without bound."""
+_MAX_KNOWN_LENGTH = 256
+
+
 class Target(NamedTuple):
     """Where a request goes. Without a model it is a request that names none."""
 
@@ -21,11 +26,8 @@ class Target(NamedTuple):
     """None where nobody knows it."""
     is_test: bool
     """Whether the offline provider answers for a test token: then it costs nothing."""
-
-    @property
-    def is_renamed(self) -> bool:
-        """Whether the provider has another name for the model than the client."""
-        return len(self.names) > 1 and not self.is_test
+    is_renamed: bool = False
+    """Whether the provider has another name for the model than the client."""
 
 
 class Catalog:
@@ -39,6 +41,7 @@ class Catalog:
         self._test_provider = test_provider
         self._aliases = aliases
         self._prices = prices
+        self._targets: dict[tuple[str, bool], Target] = {}
 
     def provider_for(self, principal: Principal) -> Provider:
         """Returns the provider that answers this caller: test tokens never reach a model."""
@@ -46,15 +49,25 @@ class Catalog:
 
     def resolve(self, principal: Principal, model: str | None) -> Target:
         """Returns where a request for ``model`` goes. Any name resolves: the provider knows which of them it has."""
-        provider = self.provider_for(principal)
         if model is None:
-            return Target(provider, None, (), None, principal.is_test)
+            return Target(self.provider_for(principal), None, (), None, principal.is_test)
+        known = self._targets.get((model, principal.is_test))
+        if known is not None:
+            return known
+        target = self._resolve(principal, model)
+        if len(self._targets) < _MAX_KNOWN and len(model) <= _MAX_KNOWN_LENGTH:
+            self._targets[model, principal.is_test] = target
+        return target
+
+    def _resolve(self, principal: Principal, model: str) -> Target:
+        provider = self.provider_for(principal)
         real = self._aliases.get(model, model)
         # The model's own name goes before the client's name for it.
         price = self._prices.find(real)
         if real == model:
             return Target(provider, model, (model,), price, principal.is_test)
-        return Target(provider, real, (model, real), price or self._prices.find(model), principal.is_test)
+        is_test = principal.is_test
+        return Target(provider, real, (model, real), price or self._prices.find(model), is_test, is_renamed=not is_test)
 
     async def models(self, principal: Principal) -> list[dict[str, Any]]:
         """Returns OpenAI's objects of the models that this caller may use, aliases among them."""

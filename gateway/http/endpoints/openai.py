@@ -99,10 +99,11 @@ class OpenAIEndpoints:
         return await self._run(ctx, request, fields)
 
     async def _run(self, ctx: RequestContext, request: ProviderRequest, fields: JsonObject | None = None) -> Response:
+        caller = ctx.caller
         ctx.inference = inference = InferenceRequest(ctx.id, request, _max_wait(ctx))
-        if fields is not None and ctx.caller.depends_on_model:
+        if fields is not None and caller.depends_on_model:
             _refuse_other_models(ctx, fields)
-        async with self._inference.open(ctx.caller, inference) as response:
+        async with self._inference.open(caller, inference) as response:
             headers = {**response.headers, "Content-Type": response.content_type}
             return await ctx.send(Response(response.status, headers, response.body))
 
