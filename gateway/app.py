@@ -5,23 +5,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.admin.tokens import TokenManagement
-from gateway.admin.user_keys import UserKeys
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
 from gateway.core.clock import SteadyClock
-from gateway.core.errors import Draining
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
-from gateway.http.endpoints.check import CheckEndpoints
-from gateway.http.endpoints.health import Health, HealthEndpoints
-from gateway.http.endpoints.me import MeEndpoints
-from gateway.http.endpoints.openai import OpenAIEndpoints
-from gateway.http.endpoints.openapi import OpenApiEndpoints
-from gateway.http.endpoints.tokens import TokenEndpoints
-from gateway.http.endpoints.usage import UsageEndpoints
-from gateway.http.endpoints.user_keys import UserKeyEndpoints
+from gateway.http.endpoints.health import HealthCheck
 from gateway.http.in_flight import InFlightRequests
 from gateway.http.middleware.access_log import AccessLog
 from gateway.http.middleware.authentication import Authentication, AuthenticationRules, Authorization
@@ -31,15 +22,12 @@ from gateway.http.middleware.drain import Drain
 from gateway.http.middleware.ip_rate_limit import IpRateLimit
 from gateway.http.pipeline import Pipeline
 from gateway.http.revocation import RevocationListener
-from gateway.http.routes import Endpoints, routes
+from gateway.http.routes import Services, make_endpoints, routes
 from gateway.http.routing import Router, Routing
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Inference, UsageRules
 from gateway.limits.limiter import Limiter
-from gateway.limits.store import CounterStore
-from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.limits.stores.sqlite import SqliteCounterStore
-from gateway.limits.stores.sqlite_file import COUNTERS_FILE
+from gateway.limits.stores import open_counter_store
 from gateway.observability.logging import LineWriter, wants_json
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor, cached_redactor
@@ -112,7 +100,7 @@ class App:
         self._test_provider = registry.find("echo")(config)
         self.in_flight = InFlightRequests(self._metrics.in_flight.set)
         self.token_cache.subscribe(RevocationListener(self.in_flight, self._clock).on_tokens_changed)
-        self._drain = Drain()
+        self._drain = Drain(self.in_flight)
         self.pipeline = Pipeline(self._middleware(), self._redactor, settings.trusted_proxies)
 
     def _make_tokens(self, enforcement: SharedLatch) -> None:
@@ -130,7 +118,7 @@ class App:
 
     def _make_limits_and_usage(self) -> None:
         settings = self._settings
-        self.counters = _counter_store(settings, self._clock)
+        self.counters = open_counter_store(settings.counters, settings.data_dir, self._clock)
         self.limiter = Limiter(self.counters, self._clock, settings.queue_size, self._metrics.queued.set)
         self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE)
         self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
@@ -152,13 +140,13 @@ class App:
             self.in_flight,
             AccessLog(self._metrics, lines, self._redactor, wants_json(settings.log_format, sys.stderr)),
             *([Cors(settings.cors_origins)] if settings.cors_origins else []),
-            Routing(Router(routes(self._endpoints()))),
+            Routing(Router(routes(make_endpoints(self._services())))),
             Authentication(self._authenticator, rules, self.token_cache.refresh, self.last_used, self._clock),
             Authorization(),
             self._drain,
         )
 
-    def _endpoints(self) -> Endpoints:
+    def _services(self) -> Services:
         settings = self._settings
         prices = load_prices(packaged_prices(), read_price_table(settings.prices))
         catalog = Catalog(self.provider, self._test_provider, settings.model_aliases, prices)
@@ -166,16 +154,16 @@ class App:
         admission = Admission(self.limiter, self.counters, rules, self._metrics.count_refusal)
         redact_model = cached_redactor(self._redactor, MAX_MODEL_LENGTH)
         usage_rules = UsageRules(self._clock, settings.stream_usage, redact_model)
-        reports = UsageReports(self._usage_store)
-        return Endpoints(
-            OpenAIEndpoints(Inference(catalog, admission, self.ledger, usage_rules), settings.max_body_bytes),
-            TokenEndpoints(self._management, reports, self._authenticator, self._ip_rate_limit),
-            UserKeyEndpoints(UserKeys(self._management), admission),
-            MeEndpoints(self._management, admission),
-            CheckEndpoints(catalog, admission),
-            UsageEndpoints(self._management, reports),
-            OpenApiEndpoints(),
-            HealthEndpoints(self.health, self._metrics_page),
+        return Services(
+            Inference(catalog, admission, self.ledger, usage_rules),
+            admission,
+            self._management,
+            UsageReports(self._usage_store),
+            self._authenticator,
+            self._ip_rate_limit,
+            HealthCheck(self._authenticator, self.token_cache, self._drain, self.backend_name),
+            self._metrics_page,
+            settings.max_body_bytes,
         )
 
     @property
@@ -185,14 +173,6 @@ class App:
     @property
     def backend_name(self) -> str:
         return self.provider.name
-
-    def health(self) -> Health:
-        """Returns what ``/healthz`` and ``/readyz`` tell."""
-        problem = "draining" if self._drain.is_draining else None
-        if self.token_cache.state is not FileState.CURRENT:
-            is_gone = self.token_cache.state is FileState.GONE
-            problem = "the token file is gone" if is_gone else "the token file is damaged"
-        return Health(self.mode.value, self.backend_name, problem)
 
     def _metrics_page(self) -> bytes:
         self._store_monitor.update()
@@ -214,11 +194,7 @@ class App:
 
     async def drain(self, seconds: float) -> None:
         """Refuses new requests, lets the running ones end, and aborts them after ``seconds``."""
-        self._drain.is_draining = True
-        if await self.in_flight.wait_idle(seconds):
-            return
-        self.in_flight.abort_where(Draining(), lambda ctx: True)
-        await self.in_flight.wait_idle(5.0)
+        await self._drain.drain(seconds)
 
     async def stop(self) -> None:
         """Writes what waits and closes what is open."""
@@ -228,11 +204,6 @@ class App:
         await self.ledger.drain()
         await self.provider.aclose()
         await self._test_provider.aclose()
-
-
-def _counter_store(settings: Settings, clock: Callable[[], float]) -> CounterStore:
-    path = settings.data_dir / COUNTERS_FILE
-    return SqliteCounterStore(path, clock) if settings.counters == "sqlite" else MemoryCounterStore(path)
 
 
 def _provider_config(settings: Settings) -> ProviderConfig:

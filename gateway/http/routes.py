@@ -1,23 +1,45 @@
 """The route table: every route, what it requires of the caller, and its endpoint."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+from gateway.admin.tokens import TokenManagement
+from gateway.admin.user_keys import UserKeys
+from gateway.auth.authenticator import Authenticator
 from gateway.auth.roles import Access
 from gateway.http.context import Route
 from gateway.http.endpoints.check import CheckEndpoints
-from gateway.http.endpoints.health import HealthEndpoints
+from gateway.http.endpoints.health import HealthCheck, HealthEndpoints
 from gateway.http.endpoints.me import MeEndpoints
 from gateway.http.endpoints.openai import OpenAIEndpoints
 from gateway.http.endpoints.openapi import OpenApiEndpoints
 from gateway.http.endpoints.tokens import TokenEndpoints
 from gateway.http.endpoints.usage import UsageEndpoints
 from gateway.http.endpoints.user_keys import UserKeyEndpoints
+from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.inference.admission import Admission
+from gateway.inference.service import Inference
+from gateway.usage.reports import UsageReports
 
 GET = ("GET", "HEAD")
 POST = ("POST",)
 PATCH = ("PATCH",)
 DELETE = ("DELETE",)
 ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+class Services(NamedTuple):
+    """What the endpoints work with."""
+
+    inference: Inference
+    admission: Admission
+    management: TokenManagement
+    reports: UsageReports
+    authenticator: Authenticator
+    ip_rate_limit: IpRateLimit
+    health: HealthCheck
+    metrics_page: Callable[[], bytes]
+    max_body_bytes: int
 
 
 class Endpoints(NamedTuple):
@@ -31,6 +53,21 @@ class Endpoints(NamedTuple):
     usage: UsageEndpoints
     openapi: OpenApiEndpoints
     health: HealthEndpoints
+
+
+def make_endpoints(services: Services) -> Endpoints:
+    """Makes all endpoints."""
+    admission, management, reports = services.admission, services.management, services.reports
+    return Endpoints(
+        OpenAIEndpoints(services.inference, services.max_body_bytes),
+        TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit),
+        UserKeyEndpoints(UserKeys(management), admission),
+        MeEndpoints(management, admission),
+        CheckEndpoints(services.inference.catalog, admission),
+        UsageEndpoints(management, reports),
+        OpenApiEndpoints(),
+        HealthEndpoints(services.health, services.metrics_page),
+    )
 
 
 def routes(to: Endpoints) -> tuple[Route, ...]:

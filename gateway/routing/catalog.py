@@ -8,7 +8,6 @@ from gateway.core.errors import ModelNotFound
 from gateway.providers.base import Provider
 from gateway.usage.pricing.prices import Price, PriceList
 
-
 _MAX_KNOWN = 1024
 """Targets that are kept. Names are whatever clients send, so neither their number nor their length may grow without bound."""
 _MAX_KNOWN_LENGTH = 256

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway import __version__
+from gateway.auth.authenticator import Authenticator
 from gateway.http.context import RequestContext
+from gateway.http.middleware.drain import Drain
 from gateway.http.response import Response, json_response
 from gateway.observability.metrics import Metrics
+from gateway.tokens.cache import FileState, TokenCache
 
 
 class Health(NamedTuple):
@@ -17,22 +20,39 @@ class Health(NamedTuple):
     problem: str | None
 
 
-class HealthEndpoints:
-    """``health`` tells the present state; ``metrics_page`` renders the metrics of all workers."""
+class HealthCheck(NamedTuple):
+    """The parts whose state is the health of a worker."""
 
-    def __init__(self, health: Callable[[], Health], metrics_page: Callable[[], bytes]) -> None:
+    authenticator: Authenticator
+    token_cache: TokenCache
+    drain: Drain
+    backend: str
+
+    def check(self) -> Health:
+        """Returns the present state."""
+        state = self.token_cache.state
+        problem = "draining" if self.drain.is_draining else None
+        if state is not FileState.CURRENT:
+            problem = "the token file is gone" if state is FileState.GONE else "the token file is damaged"
+        return Health(self.authenticator.mode.value, self.backend, problem)
+
+
+class HealthEndpoints:
+    """``metrics_page`` renders the metrics of all workers."""
+
+    def __init__(self, health: HealthCheck, metrics_page: Callable[[], bytes]) -> None:
         self._health = health
         self._metrics_page = metrics_page
 
     async def healthz(self, ctx: RequestContext) -> Response:
         """Says that the process is alive."""
-        health = self._health()
+        health = self._health.check()
         content = {"status": "ok", "mode": health.mode, "backend": health.backend, "version": __version__}
         return json_response(200, content)
 
     async def readyz(self, ctx: RequestContext) -> Response:
         """Says whether a load balancer should send requests here."""
-        problem = self._health().problem
+        problem = self._health.check().problem
         if problem is None:
             return json_response(200, {"status": "ready"})
         return json_response(503, {"status": "not ready", "problem": problem})

@@ -1,1 +1,15 @@
-"""Implementations of the counter store."""
+"""Implementations of the counter store, by the names that the setting `GATEWAY_COUNTERS` has for them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.limits.store import CounterStore
+from gateway.limits.stores.memory import MemoryCounterStore
+from gateway.limits.stores.sqlite import SqliteCounterStore
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
+
+
+def open_counter_store(name: str, folder: Path, clock: Callable[[], float]) -> CounterStore:
+    """Returns the store ``memory`` or ``sqlite``, with its file in ``folder``. ``clock`` is in seconds since the epoch."""
+    path = folder / COUNTERS_FILE
+    return SqliteCounterStore(path, clock) if name == "sqlite" else MemoryCounterStore(path)
