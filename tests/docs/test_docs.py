@@ -101,3 +101,11 @@ async def test_the_provider_of_the_page_works_through_its_entry_point(tmp_path: 
 
 def test_the_provider_of_the_page_has_thirty_lines_or_so() -> None:
     assert len(block("docs/providers.md", "provider").text.splitlines()) <= 36
+
+
+@every_page
+def test_targets_of_make_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    named = re.findall(r"(?:^|`)make ([a-z][a-z-]*(?: [a-z][a-z-]*)*)", page.read_text(), re.MULTILINE)
+    assert not {target for words in named for target in words.split()} - targets
