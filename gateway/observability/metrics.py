@@ -153,8 +153,11 @@ class Metrics:
     def count_usage(self, tokens: TokenCounts, cost: int, *, is_estimated: bool, is_partial: bool) -> None:
         """Counts what one request used. ``cost`` in micro-dollars."""
         values = self._values
-        for slot, count in zip(self._tokens, tokens, strict=True):
-            values[slot] += count
+        prompt, completion, cached, reasoning = self._tokens
+        values[prompt] += tokens[0]
+        values[completion] += tokens[1]
+        values[cached] += tokens[2]
+        values[reasoning] += tokens[3]
         values[self._cost] += cost
         if is_estimated:
             values[self._estimated] += 1.0

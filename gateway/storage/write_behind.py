@@ -76,14 +76,15 @@ class WriteBehind(Generic[Batch]):
         self._write = write
         self._on_failure = on_failure
         self._lock = asyncio.Lock()
-        self._in_flight: Batch | None = None
+        self.in_flight = 0
+        """How many changes the write has that goes on now."""
         self.is_up = True
         """Whether the last attempt to use the store succeeded."""
 
     @property
     def waiting(self) -> int:
         """How many changes are not known to be written: those that are pending, and those of the write that goes on."""
-        return len(self._pending) + (0 if self._in_flight is None else len(self._in_flight))
+        return len(self._pending) + self.in_flight
 
     async def flush(self) -> bool:
         """Writes batches until nothing is pending or one fails. Returns whether all are written; raises nothing of the store.
@@ -114,13 +115,13 @@ class WriteBehind(Generic[Batch]):
         self.is_up = True
 
     async def _write_batch(self, batch: Batch) -> bool:
-        self._in_flight = batch
+        self.in_flight = len(batch)
         writing = asyncio.ensure_future(self._write(batch))
         return await await_uncancelled(writing, lambda done: self._end_write(done, batch))
 
     def _end_write(self, writing: "asyncio.Future[object]", batch: Batch) -> bool:
         """Returns whether the batch is written. A write that was itself cancelled may have ended either way."""
-        self._in_flight = None
+        self.in_flight = 0
         error = asyncio.CancelledError("cancelled") if writing.cancelled() else writing.exception()
         if error is None:
             self.mark_up()

@@ -65,7 +65,7 @@ class Ledger:
     @property
     def is_full(self) -> bool:
         """Whether so many entries wait that no new request may be admitted: nobody would know what it used."""
-        return self._writer.waiting >= ALMOST_FULL
+        return len(self._entries) + self._writer.in_flight >= ALMOST_FULL
 
     def record(self, entry: LedgerEntry) -> None:
         """Adds an entry, without I/O. Each request ends with it."""
