@@ -124,6 +124,29 @@ def test_a_model_must_be_named(fields: dict[str, Any], code: str) -> None:
     assert (caught.value.code, caught.value.param) == (code, "model")
 
 
+@pytest.mark.parametrize(
+    ("body", "copy"),
+    [
+        (b'{"a": 1.0 , "b":[ ]} ', b'{"a": 1.0 , "b":[ ],"n":{"x":true}}'),
+        (b'{ "n" : 0, "a": 1.0 }', b'{"n":{"x":true},"a":1.0}'),
+        (b" { } ", b'{"n":{"x":true}}'),
+    ],
+)
+def test_a_copy_with_one_field_keeps_the_values_of_the_others_byte_for_byte(body: bytes, copy: bytes) -> None:
+    fields = parse_object(body)
+    changed = fields.copy_with("n", {"x": True})
+    assert changed.body == copy
+    assert dict(changed) == json.loads(copy)
+    assert changed.raw("n") == b'{"x":true}'
+    assert dict(fields) == json.loads(body)
+
+
+def test_a_raw_value_is_what_the_client_wrote() -> None:
+    fields = parse_object(b'{"a": 1.50, "b": null}')
+    assert (fields.raw("a"), fields.raw("b"), fields.raw("c")) == (b"1.50", b"null", None)
+    assert (fields.get("a"), fields.get("c", 7), len(fields), "c" in fields) == (1.5, 7, 2, False)
+
+
 def test_setting_one_field_copies_the_others_byte_for_byte() -> None:
     body = b'{ "seed":1.0, "big": 123456789012345678901234567890, "model" : "a", "text": "\\u00e9\\/", "l":[ 1,2 ] }'
     changed = set_field(body, "model", "b")
