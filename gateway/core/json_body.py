@@ -20,46 +20,44 @@ _FIELDS_THAT_DECIDE = ("model", "stream")
 
 
 class JsonObject(Mapping[str, Any]):
-    """Holds the top-level fields of a body and decodes each value when it is asked for. ``body`` is the object as bytes."""
+    """Holds the top-level fields of a body and decodes each value when it is asked for.
 
-    __slots__ = ("_raw", "body")
+    ``body`` is the object as bytes, ``raw_values`` has each value as the client wrote it.
+    """
 
-    def __init__(self, body: bytes, raw: dict[str, msgspec.Raw]) -> None:
+    __slots__ = ("body", "raw_values")
+
+    def __init__(self, body: bytes, raw_values: dict[str, msgspec.Raw]) -> None:
         self.body = body
-        self._raw = raw
+        self.raw_values = raw_values
 
     def __getitem__(self, name: str) -> Any:
         """Returns the decoded value. Raises KeyError where the field is absent, BadRequest where its value is invalid JSON."""
-        return _decode(self._raw[name])
+        return _decode(self.raw_values[name])
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns the decoded value, ``default`` where the field is absent. Raises BadRequest where the value is invalid JSON."""
-        raw = self._raw.get(name)
+        raw = self.raw_values.get(name)
         return default if raw is None else _decode(raw)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._raw
-
-    def raw(self, name: str) -> bytes | None:
-        """Returns a value as the client wrote it, None where the field is absent."""
-        value = self._raw.get(name)
-        return None if value is None else bytes(value)
+        return name in self.raw_values
 
     def copy_with(self, name: str, value: Any) -> "JsonObject":
         """Returns a copy with one field set. All other fields stay byte for byte as they are."""
         encoded = msgspec.Raw(msgspec.json.encode(value))
-        fields = {**self._raw, name: encoded}
-        if name in self._raw or not self._raw:
+        fields = {**self.raw_values, name: encoded}
+        if name in self.raw_values or not self.raw_values:
             return JsonObject(set_field(self.body, name, encoded), fields)
         # A new field goes behind the last one: no field has to be copied one by one.
         without_brace = self.body.rstrip()[:-1]
         return JsonObject(b"%s,%s:%s}" % (without_brace, msgspec.json.encode(name), bytes(encoded)), fields)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._raw)
+        return iter(self.raw_values)
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return len(self.raw_values)
 
 
 def parse_object(body: bytes) -> JsonObject:

@@ -122,8 +122,7 @@ class Admission:
         if has_budget:
             self._refuse_unknown_cost(request, price, fields)
         found = estimate(request.path, fields)
-        most = Usage(found.prompt, found.completion_or(self._rules.completion_tokens))
-        least = Usage(found.min_prompt, found.min_completion)
+        most, least = found.most_and_least(self._rules.completion_tokens)
         cost, least_cost = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
         total = most.total_tokens
         return found, Amounts(total, min(least.total_tokens, total), cost, min(cost, least_cost))

@@ -5,10 +5,15 @@ base64, which has many more bytes to a token.
 """
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
 
-from gateway.core.errors import BadRequest
+import msgspec
+
 from gateway.core.json_body import JsonObject
+from gateway.usage.models import Usage
+
+RawValues: TypeAlias = Mapping[str, msgspec.Raw]
 
 BYTES_PER_TOKEN = 4
 BYTES_PER_ATTACHED_TOKEN = 256
@@ -38,6 +43,14 @@ class Estimate(NamedTuple):
         """Returns the limit of the completion; without one, ``default`` tokens for each choice."""
         return min(default * self.choices, _LARGEST) if self.completion is None else self.completion
 
+    def most_and_least(self, default_completion: int) -> tuple[Usage, Usage]:
+        """Returns what the request may use, with ``default_completion`` tokens for a choice without a limit; and the least
+        that must be affordable."""
+        return (
+            Usage(self.prompt, self.completion_or(default_completion)),
+            Usage(self.min_prompt, self.min_completion),
+        )
+
     @property
     def min_prompt(self) -> int:
         """The number of prompt tokens even if the prompt has long words and much JSON syntax."""
@@ -56,19 +69,20 @@ def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
     """Returns the estimate for a request to ``endpoint``, such as ``chat/completions``. Without a JSON body it is 0."""
     if fields is None:
         return NOTHING_ESTIMATED
-    prompt = sum([_estimate_tokens(fields.raw(name) or b"") for name in fields if name in _PROMPTS])
+    values = fields.raw_values
+    prompt = sum([_estimate_tokens(bytes(raw)) for name, raw in values.items() if name in _PROMPTS])
     if endpoint in _WITHOUT_COMPLETION:
         return Estimate(prompt, 0, has_completion=False)
-    choices = max(_count(fields, "n"), _count(fields, "best_of")) * _prompt_count(endpoint, fields)
+    choices = max(_count(values, "n"), _count(values, "best_of")) * _prompt_count(endpoint, values)
     # The largest limit counts, because it is not known which one the provider applies.
-    bounds = [bound for name in _BOUNDS if name in fields and (bound := _whole(_value(fields, name))) is not None]
+    bounds = [bound for name in _BOUNDS if name in values and (bound := _whole(_decode(values[name]))) is not None]
     completion = min(max(bounds) * choices, _LARGEST) if bounds else None
     return Estimate(prompt, completion, min(choices, _LARGEST))
 
 
-def _prompt_count(endpoint: str, fields: JsonObject) -> int:
+def _prompt_count(endpoint: str, values: RawValues) -> int:
     """Returns the number of prompts: a text completion may have a list of them, strings or lists of tokens."""
-    prompts = _value(fields, "prompt") if endpoint == "completions" and "prompt" in fields else None
+    prompts = _decode(values["prompt"]) if endpoint == "completions" and "prompt" in values else None
     return len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
 
 
@@ -81,14 +95,14 @@ def _estimate_tokens(raw: bytes) -> int:
     return -(-len(raw) // BYTES_PER_TOKEN) + attached
 
 
-def _count(fields: JsonObject, name: str) -> int:
-    return max(1, _whole(_value(fields, name)) or 1) if name in fields else 1
+def _count(values: RawValues, name: str) -> int:
+    return max(1, _whole(_decode(values[name])) or 1) if name in values else 1
 
 
-def _value(fields: JsonObject, name: str) -> Any:
+def _decode(raw: msgspec.Raw) -> Any:
     try:
-        return fields[name]
-    except BadRequest:  # a number that is too large for JSON
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):  # a number that is too large, or nesting that is too deep
         return None
 
 

@@ -70,7 +70,7 @@ class OpenAIEndpoints:
 
     async def _pass_json(self, ctx: RequestContext) -> Response:
         fields = parse_object(await ctx.request.read(self._max_body))
-        model = read_model(fields) if "model" in fields or ctx.caller.is_limited else None
+        model = read_model(fields) if "model" in fields.raw_values or ctx.caller.is_limited else None
         request = _passed_request(ctx, body=fields.body, fields=fields, model=model)
         return await self._run(ctx, request, fields)
 
@@ -119,7 +119,7 @@ def _max_wait(ctx: RequestContext) -> float | None:
 
 def _refuse_other_models(ctx: RequestContext, fields: JsonObject) -> None:
     """Raises Forbidden for a model that is named where only some upstreams look for one: it cannot be checked."""
-    if others := [name for name in _OTHER_MODELS if name in fields]:
+    if others := [name for name in _OTHER_MODELS if name in fields.raw_values]:
         raise Forbidden(f"What this token may do depends on the model; it may not send `{others[0]}`.")
     if ctx.path.startswith(("/v1/deployments/", "/v1/engines/")) and "model" not in ctx.params:
         raise Forbidden("What this token may do depends on the model; it may not name one in a path that is passed on.")

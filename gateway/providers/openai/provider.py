@@ -144,10 +144,11 @@ class OpenAIProvider:
 
     def _returned_headers(self, response: TransportResponse) -> dict[str, str]:
         """Returns the headers that clients get to see, the upstream's request id among them under a name of its own."""
+        sent = response.headers
         headers: dict[str, str] = {
-            name: self._redact(value) for name in _RETURNED_HEADERS if (value := response.headers.get(name)) is not None
+            name: self._redact(value) for name in _RETURNED_HEADERS if (value := sent.get(name)) is not None
         }
-        if (request_id := response.headers.get(_REQUEST_ID)) is not None:
+        if (request_id := sent.get(_REQUEST_ID)) is not None:
             headers["x-upstream-request-id"] = self._redact(request_id)
         return headers
 
