@@ -52,6 +52,19 @@ def test_a_line_end_in_a_header_is_an_error(value: str, where: str) -> None:
         encode_head(200, headers, 0, version=V1_1, keeps_alive=True)
 
 
+def test_headers_go_out_in_their_order() -> None:
+    assert head(B="2", A="1")[1:3] == ["B: 2", "A: 1"]
+
+
+def test_an_unknown_status_has_no_reason() -> None:
+    assert head(499)[0] == "HTTP/1.1 499 "
+
+
+def test_text_that_is_not_utf_8_survives() -> None:
+    raw = b"caf\xe9".decode("utf-8", "surrogateescape")
+    assert b"x: caf\xe9\r\n" in encode_head(200, {"x": raw}, 0, version=V1_0, keeps_alive=True)
+
+
 def test_the_c_parser_is_there() -> None:
     require_c_parser()
 
