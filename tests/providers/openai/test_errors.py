@@ -90,3 +90,34 @@ async def test_an_error_with_200_keeps_its_code(tmp_path: Path) -> None:
         body = json.dumps({"error": {"message": "no", "code": code}}).encode()
         reply, _ = await ask(tmp_path, always(answer(body)), post())
         check_error(reply, status, "upstream_error", "upstream_error")
+
+
+@pytest.mark.parametrize(
+    ("behave", "body", "message"),
+    [
+        (always(answer(b"", "302 Found", extra=b"Location: /elsewhere\r\n")), CHAT, "The upstream answered 302"),
+        (always(answer(b"[]")), CHAT, "is not a JSON object"),
+        (always(answer(b"<html>")), CHAT, "is not a JSON object"),
+        (always(answer(b'{"choices":[]}')), STREAM, "answered a request for a stream without one"),
+        (streams(), STREAM, "broke off"),
+        (streams(b"data: half an event"), STREAM, "broke off within an event"),
+    ],
+)
+async def test_what_is_no_valid_response_is_502(tmp_path: Path, behave: Behaviour, body: bytes, message: str) -> None:
+    reply, _ = await ask(tmp_path, behave, post(body=body))
+    assert message in check_error(reply, 502, "upstream_error", "upstream_invalid")["message"]
+
+
+async def test_a_stream_without_an_event_that_may_end_anywhere_is_invalid(tmp_path: Path) -> None:
+    reply, _ = await ask(tmp_path, streams(), post("/v1/moderations", STREAM))
+    assert "ended before it began" in check_error(reply, 502, "upstream_error", "upstream_invalid")["message"]
+
+
+async def test_a_json_error_with_200_in_place_of_a_stream_is_that_error(tmp_path: Path) -> None:
+    reply, _ = await ask(tmp_path, always(answer(b'{"error":{"message":"busy","code":429}}')), post(body=STREAM))
+    assert "busy" in check_error(reply, 429, "upstream_error", "upstream_error")["message"]
+
+
+async def test_an_error_that_comes_first_in_a_stream_gets_its_status(tmp_path: Path) -> None:
+    reply, _ = await ask(tmp_path, streams(b'data: {"error":{"message":"busy","code":503}}\n\n'), post(body=STREAM))
+    assert "busy" in check_error(reply, 503, "upstream_error", "upstream_error")["message"]
