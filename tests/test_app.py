@@ -20,7 +20,7 @@ async def test_an_unknown_provider_is_found_at_once(tmp_path: Path) -> None:
 async def test_invalid_prices_are_found_at_once(tmp_path: Path) -> None:
     config = tmp_path / "gateway.toml"
     config.write_text('[prices."m"]\ninput = 1\n')
-    with pytest.raises(ValueError, match="prices.m.output"):
+    with pytest.raises(ValueError, match=r"prices\.m\.output"):
         App(load_settings(tmp_path, GATEWAY_CONFIG=str(config)))
 
 

@@ -139,6 +139,7 @@ class _Pipe:
         self._poll.register(descriptor, select.POLLOUT)
 
     def takes_more(self, wait_milliseconds: int) -> bool:
+        """Returns whether the descriptor accepts data, at the latest after this time."""
         return bool(self._poll.poll(wait_milliseconds))
 
     def send(self, data: bytearray) -> int:
@@ -165,9 +166,11 @@ class _Handler(logging.Handler):
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record."""
         self._writer.write(self.format(record))
 
     def flush(self) -> None:
+        """Writes what waits; the standard library calls it when the process ends."""
         self._writer.close()
 
 

@@ -58,6 +58,7 @@ class Counter:
         self._slot = worker.slot(series_key(*key))
 
     def inc(self, amount: float = 1.0) -> None:
+        """Adds an amount."""
         self._values[self._slot] += amount
 
 
@@ -69,6 +70,7 @@ class Gauge:
         self._slot = worker.slot(series_key(*key), is_gauge=True)
 
     def set(self, value: float) -> None:
+        """Sets the value of this worker."""
         self._values[self._slot] = value
 
 

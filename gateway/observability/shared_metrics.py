@@ -49,7 +49,7 @@ class MetricsPage:
 
     @property
     def count(self) -> int:
-        """The number of records that are complete."""
+        """The number of complete records."""
         return self._header[1]
 
     @count.setter

@@ -41,11 +41,13 @@ class PendingList(Generic[T]):
         return len(self.items)
 
     def take(self) -> list[T] | None:
+        """See ``Pending.take``."""
         batch = self.items[: self._batch_size]
         del self.items[: len(batch)]
         return batch or None
 
     def put_back(self, batch: list[T]) -> None:
+        """See ``Pending.put_back``."""
         self.items[:0] = batch
 
 

@@ -35,6 +35,11 @@ def test_an_amount_is_bounded(amount: int, stored: int) -> None:
     assert bounded(amount) == stored
 
 
+def test_a_sum_of_nine_million_entries_of_the_largest_amount_fits_into_64_bits() -> None:
+    assert MAX_AMOUNT == 10**12
+    assert 9_000_000 * MAX_AMOUNT < 2**63
+
+
 @pytest.mark.parametrize(("text", "stored"), [("", ""), ("plain", "plain"), ("é€", "é€"), ("half \ud800", "half ?")])
 def test_a_name_can_always_be_encoded(text: str, stored: str) -> None:
     assert encodable(text) == stored
