@@ -1,6 +1,6 @@
-"""What callers of the management API send: JSON bodies and queries, read strictly. Raises BadRequest with ``param``.
+"""Reads what callers of the management API send: JSON bodies and queries, each field by its reader.
 
-A field that nobody knows is refused: a misspelt restriction would restrict nothing.
+An unknown field is refused: a misspelt restriction would restrict nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,11 +18,14 @@ MAX_PER_PAGE = 100
 _LARGEST_PAGE = 10**9
 
 Readers = Mapping[str, Callable[[Any], Any]]
+"""By the names of fields: functions that return the value to use, and raise ValueError with the rule that is broken."""
 
 
 async def parse_json_params(ctx: RequestContext, readers: Readers, required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields of a JSON body that were sent, each read by its reader. An absent body is an empty one, and there is no
-    query."""
+    """Returns the fields of a JSON body that were sent. An absent body counts as an empty object.
+
+    Raises BadRequest for an unknown, missing or invalid field, with its name as ``param``, and for any query.
+    """
     parse_query(ctx, {})
     body = await ctx.request.read(MAX_FORM_BYTES)
     given = parse_object(body) if body.strip() or required else {}
@@ -39,7 +42,10 @@ async def parse_json_params(ctx: RequestContext, readers: Readers, required: tup
 
 
 def parse_query(ctx: RequestContext, readers: Readers) -> dict[str, Any]:
-    """The parameters of the query that were sent, each at most once."""
+    """Returns the parameters of the query that were sent.
+
+    Raises BadRequest for an unknown or invalid parameter, and for one that appears twice, with its name as ``param``.
+    """
     try:
         pairs = parse_qsl(ctx.query, keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError:
@@ -67,17 +73,18 @@ def _read(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
 
 
 class Pagination(NamedTuple):
-    """Which part of a list. Counted from 1."""
+    """A page of a list: its number, counted from 1, and how many items a page has."""
 
     number: int
     size: int
 
-    def cut(self, items: list[Any]) -> list[Any]:
+    def select(self, items: list[Any]) -> list[Any]:
+        """Returns the items of the page."""
         first = (self.number - 1) * self.size
         return items[first : first + self.size]
 
     def summary(self, total: int) -> dict[str, Any]:
-        """The ``pagination`` object for a list of ``total`` items."""
+        """Returns the ``pagination`` object for a list of ``total`` items."""
         pages = -(-total // self.size)
         return {
             "page": self.number,
@@ -90,6 +97,7 @@ class Pagination(NamedTuple):
 
 
 def pagination_of(query: Mapping[str, Any]) -> Pagination:
+    """Returns the page that a query asks for, which ``PAGE_READERS`` have read."""
     return Pagination(query.get("page", 1), query.get("per_page", MAX_PER_PAGE))
 
 

@@ -1,7 +1,7 @@
-"""Which request paths are refused before anybody looks at them. Pure.
+"""Says which request paths are invalid. Pure.
 
-Two servers in a row may read an odd path differently - one sees ``/v1/../admin``, the next ``/admin`` - so a path has one
-spelling here or none.
+Two servers in a row may read an odd path differently: one sees ``/v1/../admin``, the next ``/admin``. So a path has exactly one
+valid spelling here.
 """
 
 import re
@@ -10,12 +10,12 @@ from urllib.parse import unquote
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _WITH_ADDRESS = ("/api/user/key/", "/api/user/usage/")
-"""Their last segment is an e-mail address, which may hold any of these marks; and they never go to an upstream."""
+"""Paths whose last segment is an e-mail address, which may contain any of these characters. They never go upstream."""
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 def problem_with(path: str) -> str | None:
-    """What is odd about a raw path, as a clause for a message; None for a good one."""
+    """Returns what is wrong with a raw path, as the end of the sentence "the path …"; None for a valid one."""
     if _PLAIN.fullmatch(path):
         return None
     if not path.startswith("/"):
@@ -49,13 +49,13 @@ def _problem_with_escapes(path: str) -> str | None:
         char = chr(int(digits, 16))
         if char in _UNRESERVED:
             return f"spells {char!r} as %{digits}"
-        if char in "/\\%;?#" and not (char == "/" and _may_hold_slash(path)) and not path.startswith(_WITH_ADDRESS):
+        if char in "/\\%;?#" and not (char == "/" and _may_contain_slash(path)) and not path.startswith(_WITH_ADDRESS):
             return f"holds an escaped {char!r}"
         if ord(char) < 32 or ord(char) == 127:
             return "holds an escaped control character"
     return None
 
 
-def _may_hold_slash(path: str) -> bool:
-    """Names of models hold slashes, and clients escape them where a name is one segment."""
+def _may_contain_slash(path: str) -> bool:
+    """Names of models contain slashes, and clients escape them where a name is one segment."""
     return path.startswith(("/v1/models/", "/v1/engines/", "/engines/", "/openai/deployments/"))

@@ -1,4 +1,4 @@
-"""Several workers on one address: starts them, starts dead ones again, ends them together. Knows nothing of HTTP."""
+"""Supervises several workers: it starts them, restarts those that die, and stops them together. It knows nothing of HTTP."""
 
 import logging
 import multiprocessing
@@ -12,20 +12,20 @@ from typing import NamedTuple
 log = logging.getLogger(__name__)
 
 Target = Callable[[int], None]
-"""Runs a worker, given its number. Called in the child process, with the supervisor's signals blocked: the worker unblocks
-them when it can deal with them."""
+"""Runs a worker, given its number. It is called in the child process with the supervisor's signals blocked; the worker unblocks
+them when it can handle them."""
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 STABLE_SECONDS = 30.0
 END_NOW = signal.SIGUSR1
-"""What a worker is sent when it shall not even drain. A second SIGTERM would not do: two that wait count as one."""
+"""The signal that stops a worker without a drain. A second SIGTERM would not do: two pending ones count as one."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _KILL_AFTER_SECONDS = 15.0
 
 
 class Backoff(NamedTuple):
-    """Seconds to wait before the next start: doubled by each early death, forgotten after a long life."""
+    """The seconds to wait before the next start. Each early death doubles them, a long life resets them."""
 
     pause: float = 0.0
 
@@ -36,7 +36,7 @@ class Backoff(NamedTuple):
 
 
 class _Slot:
-    """A worker's place, whoever fills it."""
+    """The state of one worker number, whichever process runs it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -47,7 +47,7 @@ class _Slot:
 
 
 class Supervisor:
-    """Keeps ``count`` workers running until SIGTERM or SIGINT. Call it before any thread or event loop is started."""
+    """Keeps ``count`` workers running until SIGTERM or SIGINT. It must be used before any thread or event loop is started."""
 
     def __init__(self, target: Target, count: int, drain_seconds: float) -> None:
         self._target = target
@@ -56,7 +56,7 @@ class Supervisor:
         self._context = multiprocessing.get_context("fork")
 
     def run(self) -> int:
-        """Answers the exit code: 0 if every worker ended well when asked to."""
+        """Runs until stopped. Returns the exit code: 0 if every worker ended with 0 when it was told to stop."""
         # Blocked, signals wait until they are asked for: there is no handler that could run at a bad moment.
         # END_NOW, too, for the workers that inherit this: one that is just starting would die of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, (*_SIGNALS, END_NOW))

@@ -1,4 +1,4 @@
-"""One worker: a listening socket, an app behind it, and an orderly end."""
+"""Runs one worker: it serves a listening socket until it is told to stop, and then drains."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ Ready = Callable[[App], None]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError."""
+    """Returns a listening socket. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -42,7 +42,7 @@ def bind(host: str, port: int) -> socket.socket:
 def run(
     settings: Settings, listener: socket.socket, shared: WorkerShared, ready: Ready, parent: int | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
+    """Serves until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
 
     Raises what ``App`` raises.
     """
@@ -85,7 +85,7 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
     def _on_stop(self) -> None:
-        """The first signal begins the drain, the second ends it."""
+        """Begins the drain at the first signal, and ends it at the second."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
@@ -116,11 +116,11 @@ class Worker:
 
 
 def _nothing() -> None:
-    """A signal that somebody else deals with."""
+    """Ignores a signal that the supervisor handles."""
 
 
 def _run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """On uvloop where it is installed; it is not for Windows."""
+    """Runs on uvloop where it is installed, which it is not on Windows."""
     try:
         import uvloop
     except ImportError:

@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_named(query: str, code: str, param: str | None) ->
     ],
 )
 def test_pages(page: Pagination, total: int, items: list[int], pages: int, has_next: bool, has_prev: bool) -> None:
-    assert page.cut(list(range(total))) == items
+    assert page.select(list(range(total))) == items
     summary = page.summary(total)
     assert (summary["page"], summary["per_page"], summary["total"]) == (page.number, page.size, total)
     assert (summary["total_pages"], summary["has_next"], summary["has_prev"]) == (pages, has_next, has_prev)

@@ -54,7 +54,7 @@ class TokenEndpoints:
             and _fits(record, authorizer.view.status(record, authorizer.now), query)
         ]
         page = params.pagination_of(query)
-        shown = [serializers.public(authorizer.view, record, authorizer.now) for record in page.cut(found)]
+        shown = [serializers.public(authorizer.view, record, authorizer.now) for record in page.select(found)]
         return json_response(200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, ctx: RequestContext) -> Response:

@@ -1,8 +1,9 @@
-"""So many requests a minute for each address, in a bounded piece of memory that all workers share.
+"""Limits the requests of each client address, in a table of fixed size that all workers share.
 
-GCRA: an address has one number, the time at which all it has used is paid back. The memory is a table of buckets; an address
-that finds its bucket full takes the place of the one that has been quiet for longest, so a flood of addresses costs no more
-memory, and who is held back is forgotten last. Which bucket an address falls into is keyed: nobody can aim.
+The algorithm is GCRA: an address has one number, the time at which all its requests are paid back. The table consists of
+buckets of slots. An address that finds its bucket full takes the slot of the address that has been quiet for longest, so many
+addresses need no more memory, and those that are limited are forgotten last. The bucket is chosen by a keyed hash, so that
+nobody can choose to share one with somebody else.
 """
 
 import fcntl
@@ -25,22 +26,22 @@ _PERIOD_SECONDS = 60.0
 
 
 class IpRateLimit:
-    """Make it before workers are forked."""
+    """A limit of so many requests a minute for each address. It must be made before workers are forked."""
 
     def __init__(self, per_minute: int, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """``monotonic`` in seconds, the same for all processes."""
+        """``monotonic`` is a clock in seconds that is the same for all processes."""
         self._interval = _PERIOD_SECONDS / per_minute
         self._monotonic = monotonic
         self._salt = secrets.token_bytes(16)
         self._names = shared_integers(_BUCKETS * _SLOTS)
         self._paid_at = shared_floats(_BUCKETS * _SLOTS)
-        # The kernel frees a record lock when its process dies; a lock in memory would stay held for ever.
+        # The kernel frees a record lock when its process dies; a lock in memory would stay locked for ever.
         self._lock_file, path = tempfile.mkstemp()
         Path(path).unlink()
         weakref.finalize(self, os.close, self._lock_file)
 
     def wait(self, address: str | None) -> float:
-        """Seconds to wait: 0 where the request may pass, which is then counted. All who have no address are one."""
+        """Counts a request and returns 0, or returns the seconds until one may pass. Clients without an address count as one."""
         digest = hashlib.blake2b(_network(address).encode(), digest_size=16, key=self._salt).digest()
         bucket = int.from_bytes(digest[:8]) % _BUCKETS
         name = int.from_bytes(digest[8:]) or 1
@@ -62,7 +63,7 @@ class IpRateLimit:
 
     @contextmanager
     def _locked(self, bucket: int) -> Iterator[None]:
-        """Held for microseconds, so waiting for it does not hold up the event loop."""
+        """Locks a bucket. It is locked for microseconds only, so waiting for it does not delay the event loop."""
         fcntl.lockf(self._lock_file, fcntl.LOCK_EX, 1, bucket)
         try:
             yield
@@ -71,7 +72,7 @@ class IpRateLimit:
 
 
 def _network(address: str | None) -> str:
-    """Whoever has one IPv6 address has the 2^64 beside it."""
+    """Returns an IPv4 address, or the /64 network of an IPv6 address: whoever has one address of it has all 2^64."""
     if address is None:
         return ""
     parsed = ip_address(address)
