@@ -54,13 +54,13 @@ LIMITS: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = {
     "the same, and a parent's": (FOUR, FOUR),
 }
 
-Housekeeping = Callable[[], Coroutine[Any, Any, None]]
+BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
 Work = Callable[[int], Awaitable[None]]
-"""So many requests, one after the other."""
+"""Makes a number of requests, one after the other."""
 
 
 class Stub:
-    """A backend that has its answer ready: whole, or a stream of so many events."""
+    """A provider whose response is ready: whole, or a stream of ``chunks`` events."""
 
     name = "stub"
 
@@ -87,20 +87,20 @@ class Stub:
 
 @dataclass
 class Case:
-    """One kind of token and counters, with one kind of request. The three works differ in what they leave out.
+    """Measures one kind of token and counters with one kind of request.
 
-    Costs are CPU microseconds a request, one number for each slice of a round.
+    Costs are CPU microseconds per request, one number for each slice of a round.
     """
 
     ledger: Ledger
-    housekeeping: Sequence[Housekeeping]
+    background: Sequence[BackgroundTask]
     works: tuple[Work, Work, Work]
-    """Without admission and metering; with both; and with the headers that tell of them."""
+    """The same requests without admission and metering; with both; and with the rate limit headers, too."""
     costs: list[tuple[float, ...]] = field(default_factory=list)
     ledger_costs: list[float] = field(default_factory=list)
 
     async def measure(self, requests: int) -> None:
-        tasks = [asyncio.create_task(run()) for run in self.housekeeping]
+        tasks = [asyncio.create_task(run()) for run in self.background]
         size = max(1, requests // SLICES)
         for _ in range(SLICES):
             self.costs.append(tuple([await _cpu(work(size)) / size for work in self.works]))
@@ -121,7 +121,7 @@ class Case:
 
     @property
     def least_admission(self) -> float:
-        """In the slices that the machine disturbed least."""
+        """From the fastest slice of each work: what the machine disturbed least."""
         bare, metered, _ = map(min, zip(*self.costs, strict=True))
         return float(metered - bare)
 
@@ -131,7 +131,7 @@ class Case:
 
 
 async def _cpu(work: Awaitable[None]) -> float:
-    """Microseconds of the whole process, its threads too."""
+    """Returns the CPU microseconds of the whole process with its threads."""
     began = time.process_time_ns()
     await work
     nanoseconds = time.process_time_ns() - began
@@ -139,7 +139,7 @@ async def _cpu(work: Awaitable[None]) -> float:
 
 
 class Bench:
-    """What the cases have in common: the folder of their files, and what keeps house behind them."""
+    """Builds the cases. They share a folder, a clock and prices; each has its own counters and its own ledger."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -150,7 +150,7 @@ class Bench:
         self._ledgers: list[Ledger] = []
 
     def case(self, limits: tuple[Mapping[str, Any] | None, ...], store: str, chunks: int | None = None) -> Case:
-        """``chunks`` is the length of the streams that are asked for; None for whole answers."""
+        """Returns a case. ``chunks`` is the length of the streams; None: the responses are no streams."""
         number = next(self._numbers)
         counters = self._counters_in(store, self._folder / f"counters-{number}.sqlite")
         limiter = Limiter(counters, self._clock, QUEUE_SIZE)
@@ -162,14 +162,14 @@ class Bench:
         self._ledgers.append(ledger)
         self._counters.append(counters)
         body = (payloads.chat_request() if chunks is None else payloads.stream_request()).encode()
-        line = tuple(_record(place, each) for place, each in enumerate(limits))
+        chain = tuple(_record(place, each) for place, each in enumerate(limits))
         return Case(
             ledger,
             (counters.run, limiter.run),
             (
-                lambda count: _bare(stub, body, line, count),
-                lambda count: _metered(inference, body, line, count, has_headers=False),
-                lambda count: _metered(inference, body, line, count, has_headers=True),
+                lambda count: _bare(stub, body, chain, count),
+                lambda count: _metered(inference, body, chain, count, has_headers=False),
+                lambda count: _metered(inference, body, chain, count, has_headers=True),
             ),
         )
 
@@ -191,36 +191,36 @@ def _record(place: int, limits: Mapping[str, Any] | None) -> TokenRecord:
 
 
 def _request(body: bytes) -> ProviderRequest:
-    """As the route of ``/v1/chat/completions`` makes it: anew for each request, so that nothing is remembered in it."""
+    """Returns a new request, made as the endpoint of ``/v1/chat/completions`` makes it, so that nothing in it is cached."""
     fields = parse_object(body)
     stream = read_stream(fields)
     return ProviderRequest("POST", PATH, body=fields.body, fields=fields, model=read_model(fields), stream=stream)
 
 
 def _request_id(number: int) -> str:
-    """As good as random, so that the ledger has to look for its place."""
+    """Returns ids in no order, as the gateway makes them: the ledger sorts them into its index."""
     return f"req_{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
 
 
-def _principal(line: tuple[TokenRecord, ...]) -> Principal:
-    return Principal("bench", Role.MEMBER, SecretMatch(line[0], None), line[1:])
+def _principal(chain: tuple[TokenRecord, ...]) -> Principal:
+    return Principal("bench", Role.MEMBER, SecretMatch(chain[0], None), chain[1:])
 
 
-async def _bare(stub: Stub, body: bytes, line: tuple[TokenRecord, ...], count: int) -> None:
+async def _bare(stub: Stub, body: bytes, chain: tuple[TokenRecord, ...], count: int) -> None:
     for _ in range(count):
-        _principal(line)
+        _principal(chain)
         request = InferenceRequest(_request_id(0), _request(body))
         await _read(await stub.send(request.request))
         await asyncio.sleep(0)
 
 
 async def _metered(
-    inference: Inference, body: bytes, line: tuple[TokenRecord, ...], count: int, *, has_headers: bool
+    inference: Inference, body: bytes, chain: tuple[TokenRecord, ...], count: int, *, has_headers: bool
 ) -> None:
-    # Never the same twice, also from one work to the next.
+    # No id occurs twice, not even in another work.
     start = time.monotonic_ns()
     for number in range(start, start + count):
-        principal = _principal(line)
+        principal = _principal(chain)
         request = InferenceRequest(_request_id(number), _request(body))
         async with inference.open(principal, request) as response:
             if has_headers and request.usage is not None:

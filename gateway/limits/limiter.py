@@ -1,8 +1,8 @@
 """Grants reservations, and lets requests wait for capacity that other requests may give back.
 
-Requests wait in queues, one for each token and for each limit that stands in the way. The queues are served in turn, so a
-token with a hundred waiting requests delays another token by one request at most; and waiting for one limit delays nobody
-under another.
+Requests wait in queues, one for each token and each limit that refused them. The queues are served in turn, so a token with
+a hundred waiting requests delays another token by one request at most. A request that waits for one limit does not delay
+requests that the limit does not apply to.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExc
 POLL_SECONDS = 0.02
 """How often waiting requests are tried again although no request of this worker was settled: other workers settle, too."""
 BEHIND_QUEUE_RETRY_MS = 1000
-"""What a request is told that would have to wait behind others. Nobody can know how long they take."""
+"""The wait that is told to a request that is refused because others wait already. How long they take is unknown."""
 
 _QueueKey = tuple[str, str]
 """The id of the waiting token, and the counter that it waits for."""

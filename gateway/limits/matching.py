@@ -61,7 +61,7 @@ def _limits_of_day(chain: LimitChain, models: ModelNames, day: int, is_free: boo
 def _of_token(token_id: str, limit_set: LimitSet, models: ModelNames, day: int) -> Iterator[Limit]:
     yield from _of_set(token_id, None, limit_set, day)
     for pattern, model_set in limit_set.models:
-        # Some providers ignore the case of a model's name: nobody must get around a limit by writing it in capitals.
+        # Some providers ignore the case of a model's name, so a name in capitals must not escape the limit.
         if any(wildcards.matches(pattern.lower(), model.lower()) for model in models):
             yield from _of_set(token_id, pattern, model_set, day)
 

@@ -90,7 +90,7 @@ class CounterStore(Protocol):
 
 
 def find_counter(counters: TokenCounters, limit: Limit, now: int | None) -> Counter:
-    """Returns the counter of a limit, and adds it where there is none yet.
+    """Returns the counter of a limit, and adds it if the token has none yet.
 
     With ``now`` it is refilled up to then; and whenever one is added, counters of budgets whose window ended more than a
     day before are deleted.

@@ -1,4 +1,4 @@
-"""Limits are read strictly, written as they were read, and compared so that nobody gets around a lower one."""
+"""Limits are read strictly, written as they were read, and compared so that a child never gets more than its parent."""
 
 from datetime import date, timedelta
 from typing import Any

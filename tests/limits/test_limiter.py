@@ -1,4 +1,4 @@
-"""Waiting requests: no limit is ever exceeded, nothing stays reserved when somebody gives up, nobody starves."""
+"""Waiting requests: no limit is ever exceeded, nothing stays reserved for a cancelled one, no token starves."""
 
 import asyncio
 import collections
@@ -126,7 +126,9 @@ async def test_in_any_order_of_events_no_limit_is_exceeded_and_nothing_stays_res
         assert limiter.queued == 0
         counters.pauses = 0
         fresh = {"max_parallel": size}
-        await limiter.reserve(capacity_request(fresh, limited=PARENT), 0)  # nobody is taken to wait any more
+        await limiter.reserve(
+            capacity_request(fresh, limited=PARENT), 0
+        )  # no queue is left that it would have to wait behind
 
 
 @pytest.mark.parametrize("turns", range(12))

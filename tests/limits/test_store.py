@@ -265,7 +265,7 @@ FULL_RPM, FULL_PARALLEL, SPENT, RESERVED = Counter(60 * 60_000), Counter(0, 1), 
 def test_of_several_charges_that_do_not_fit_the_longest_wait_is_told(
     charges: list[Charge], counters: list[Counter], index: int
 ) -> None:
-    """Longest: what nobody else can give back, then what never comes back, then by time."""
+    """A charge that other requests cannot free goes first, then one that never fits, then the longest time."""
     exceeded = decide(charges, counters, NOW)
     assert isinstance(exceeded, LimitExceeded)
     assert (exceeded.charge, exceeded.counter) == (charges[index], counters[index])

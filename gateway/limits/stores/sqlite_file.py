@@ -1,6 +1,6 @@
 """Reads and writes the SQLite file of counters: one row for each token, with all its counters.
 
-Both stores use the same file, so that neither a restart nor another number of workers refills anybody's budget.
+Both stores use the same file, so that neither a restart nor another number of workers refills a budget.
 
 Where several workers count, each counter also says how much of what is reserved belongs to which worker, so that the
 reservations of a worker that died can be released.
@@ -31,7 +31,7 @@ _decode = msgspec.msgpack.Decoder(TokenCounters).decode
 
 
 def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    """Opens the file and makes it where there is none. Raises OSError, sqlite3.Error."""
+    """Opens the file, and creates it if it does not exist. Raises OSError, sqlite3.Error."""
     return sqlite.connect(path, SCHEMA, VERSION, busy_seconds)
 
 

@@ -130,7 +130,7 @@ class SqliteTransactions:
                     return _run(connection, work)
             except DatabaseBusy:
                 if time.monotonic() > deadline:
-                    raise OSError(f"{self._path} is held by another process for too long") from None
+                    raise OSError(f"{self._path} is locked by another process for too long") from None
             time.sleep(_RETRY_SECONDS)
 
     def _thread_connection(self) -> sqlite3.Connection:

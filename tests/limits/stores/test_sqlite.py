@@ -249,7 +249,7 @@ async def test_a_database_that_stays_locked_makes_the_store_unavailable(path: Pa
     counters = SqliteCounterStore(path, Clock(), SqliteTransactions(path, max_wait=0.02))
     reservation = granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW))
     with locked_database(path):
-        with pytest.raises(CounterStoreUnavailable, match="held by another process for too long"):
+        with pytest.raises(CounterStoreUnavailable, match="locked by another process for too long"):
             await counters.reserve(charges_for(BUDGET, cost=30), NOW)
         counters.settle(reservation, [10])
         await counters.flush()

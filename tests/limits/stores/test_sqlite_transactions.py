@@ -133,7 +133,7 @@ async def test_a_lock_that_is_never_released_is_an_error(path: Path) -> None:
     transactions = SqliteTransactions(path, max_wait=0.02)
     transactions.run_on_loop(add(1))
     with locked_database(path):
-        with pytest.raises(OSError, match="held by another process for too long"):
+        with pytest.raises(OSError, match="locked by another process for too long"):
             await transactions.run_in_thread(add(2), ignore)
         assert isinstance(await transactions.run_to_completion(add(3)), OSError)
     assert workers(path) == [1]
