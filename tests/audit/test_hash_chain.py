@@ -96,3 +96,24 @@ def test_any_changed_byte_shows_at_its_line(place: int, change: int) -> None:
     assert verdict.broken is not None
     assert verdict.broken.line <= line + 1
     assert verdict.broken.line >= min(line, 4) - 1
+
+
+def test_the_first_line_follows_64_zeros() -> None:
+    assert FIRST == "0" * 64 == START.hash
+    assert START.number == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"number":1,"previous":"","hash":2}',
+        b'{"number":"1","previous":"","hash":"2"}',
+        b'{"previous":"","hash":"2"}',
+        b'{"number":1,"hash":"2"}',
+        b'{"number":1,"previous":""}',
+    ],
+)
+def test_a_line_has_a_number_and_two_hashes(line: bytes) -> None:
+    with pytest.raises(ValueError, match="no line of an audit log"):
+        chain.head_after(line)
+    assert chain.head_after(b'{"number":1,"previous":"","hash":"2"}') == chain.ChainHead(1, "2")
