@@ -5,9 +5,10 @@ PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes --only-binary 
 # blockbuster needs forbiddenfruit, which is published as source alone.
 TEST_PIP_FLAGS := $(PIP_FLAGS) --no-binary forbiddenfruit
 
-# What needs no server: everything else takes sockets or processes.
-FAST := $(addprefix tests/,admin audit auth config core inference limits observability providers/echo storage tokens usage) \
-  tests/http/test_params.py tests/http/test_path_validation.py
+# Units and contracts. What is left out starts a gateway, on a socket or as a process.
+FAST := $(addprefix tests/,admin audit auth config core inference limits observability providers routing storage tokens usage) \
+  $(addprefix tests/http/test_,context.py error_formats.py in_flight.py params.py path_validation.py pipeline.py requester.py \
+    response.py routing.py) tests/http/middleware/test_access_log.py tests/http/middleware/test_drain.py
 
 .DEFAULT_GOAL := help
 
