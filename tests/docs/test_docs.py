@@ -14,6 +14,8 @@ from gateway.tokens.stores import json_format
 from tests.docs.blocks import block, pages
 from tests.support.gateway import ROOT, environment, gateway_process
 
+PATTERNS = {"gateway/a/b.py", "tests/a/test_b.py", "docs/decisions/NNN-title.md"}
+"""What pages call files that may have any name."""
 NAMES = {spec.name for spec in SPECS} | {"GATEWAY_CONFIG"}
 
 
@@ -109,3 +111,9 @@ def test_targets_of_make_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     named = re.findall(r"(?:^|`)make ([a-z][a-z-]*(?: [a-z][a-z-]*)*)", page.read_text(), re.MULTILINE)
     assert not {target for words in named for target in words.split()} - targets
+
+
+@every_page
+def test_paths_that_a_page_names_exist(page: Path) -> None:
+    named = set(re.findall(r"`((?:gateway|tests|docs|scripts|bench|requirements)/[\w./-]*)`", page.read_text()))
+    assert not [path for path in sorted(named - PATTERNS) if not (ROOT / path).exists()]
