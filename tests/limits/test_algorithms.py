@@ -1,5 +1,6 @@
 """The arithmetic of limits, against exact models of it."""
 
+import time
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -218,7 +219,8 @@ def test_an_estimate_is_not_cut_while_something_is_reserved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "reserved", "is_waiting"), [(0, 10, True), (6, 4, True), (7, 3, False), (6, 0, False), (10, 1, False)]
+    ("used", "reserved", "is_waiting"),
+    [(0, 10, True), (6, 4, True), (6, 1, True), (7, 3, False), (6, 0, False), (10, 1, False)],
 )
 def test_waiting_helps_where_the_minimum_fits_without_what_others_have_reserved(
     used: int, reserved: int, is_waiting: bool
@@ -259,7 +261,28 @@ def test_a_request_counts_when_it_is_reserved_and_not_again_when_it_is_settled()
     assert counter.used == 0
 
 
+def test_what_a_new_counter_and_an_empty_estimate_have() -> None:
+    assert Counter() == Counter(used=0, reserved=0, at=0, ends_at=None, reserved_by_worker=None)
+    assert Amounts() == (0, 0, 0, 0)
+
+
+def test_only_rates_have_headers() -> None:
+    kinds = (RequestsPerMinute, TokensPerMinute, Concurrency, BudgetWindow)
+    assert [kind.headers is not None for kind in kinds] == [True, True, False, False]
+
+
+def test_windows_are_in_utc_wherever_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert calendar_window("day", _milliseconds("2031-05-06") - 1) == ("2031-05-05", _milliseconds("2031-05-06"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_concurrency_counts_nothing_as_used() -> None:
+    assert Concurrency("t", None, 3).actual(500, 500) == 0
     limit, counter = Concurrency("t", None, 3), Counter()
     limit.reserve(counter, 1)
     limit.settle(counter, 1, limit.actual(500, 500))

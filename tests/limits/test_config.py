@@ -95,6 +95,7 @@ def test_two_sets_together_keep_to_both(one: LimitSet, other: LimitSet) -> None:
         ("10/day", "100", "10"),
         ("0.000005/day", "0.000020/month", "0.000005"),
         ("10/month", "3/day", "0.322580/day"),
+        ("0.000005/day", "0.000007/week", "0.000001/day"),
     ],
 )
 def test_two_budgets_together(one: str, other: str, both: str) -> None:
@@ -269,3 +270,11 @@ def test_two_sets_together_have_the_lower_of_each_limit(one: Any, other: Any, bo
 @pytest.mark.parametrize(("micro_usd", "text"), [(10_000_000, "10"), (2_500_000, "2.5"), (1, "0.000001")])
 def test_a_budget_is_written_as_it_is_read(micro_usd: int, text: str) -> None:
     assert [str(Budget(micro_usd, per)) for per in (None, "day")] == [text, f"{text}/day"]
+
+
+def test_a_budget_that_is_renewed_is_within_none_that_is_not() -> None:
+    assert Budget(1, "day").is_within(Budget(10**9)) is False
+
+
+def test_equal_limits_have_equal_hashes() -> None:
+    assert len({LimitSet(rpm=1, budget=Budget(1, "day")), LimitSet(rpm=1, budget=Budget(1, "day"))}) == 1

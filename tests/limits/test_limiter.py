@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.limits.algorithms import Charge
-from gateway.limits.limiter import BEHIND_QUEUE_RETRY_MS, Limiter, ReservationRefused
+from gateway.limits.limiter import Limiter, ReservationRefused
 from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation
 from gateway.limits.stores.memory import MemoryCounterStore
 from tests.support.limits import NOW, capacity_request, charges_for
@@ -218,7 +218,7 @@ async def test_a_new_request_does_not_overtake_a_waiting_one() -> None:
             await limiter.reserve(capacity_request(ONE_AT_A_TIME), 0)
         exceeded = caught.value.limit_exceeded
         assert (exceeded.charge.limit.kind, exceeded.counter.reserved) == ("parallel", 0)
-        assert (exceeded.retry_after_ms, exceeded.is_waiting_for_others) == (BEHIND_QUEUE_RETRY_MS, True)
+        assert (exceeded.retry_after_ms, exceeded.is_waiting_for_others) == (1000, True)
         assert (len(exceeded.charges), len(exceeded.counters)) == (1, 1)
         assert (await waiting).amounts == [1]
 
