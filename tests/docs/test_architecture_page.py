@@ -29,11 +29,12 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def test_every_file_of_the_pictures_exists() -> None:
+def test_every_file_of_the_page_exists() -> None:
     pictures = [block.text for block in blocks(PAGE) if block.language == "path"]
-    found = [name for picture in pictures for name in files_of(picture)]
-    assert len(found) > 15
-    assert not [name for name in found if not (ROOT / "gateway" / name).exists()]
+    in_text = re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)*\.py)`", TEXT)
+    found = [name for picture in pictures for name in files_of(picture)] + in_text
+    assert len(found) > 40
+    assert not [name for name in found if not (ROOT / "gateway" / name).exists() and not (ROOT / name).exists()]
 
 
 async def test_the_picture_has_the_middleware_in_its_order(tmp_path: Path) -> None:
