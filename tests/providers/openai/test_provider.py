@@ -238,3 +238,10 @@ async def test_many_requests_at_a_time(tmp_path: Path) -> None:
         bodies = [b'{"model":"m","n":%d}' % number for number in range(100)]
         replies = await asyncio.gather(*(gateway.post(body=body) for body in bodies))
         assert [reply.body for reply in replies] == bodies
+
+
+async def test_a_cached_file_that_has_not_changed_is_304(tmp_path: Path) -> None:
+    data = request("GET", "/v1/files/x/content", [BEARER, ("If-None-Match", '"tag"')])
+    reply, received = await ask(tmp_path, always(answer(b"", "304 Not Modified", extra=b'ETag: "tag"\r\n')), data)
+    assert received.header("If-None-Match") == '"tag"'
+    assert (reply.status, reply.header("ETag")) == (304, '"tag"')

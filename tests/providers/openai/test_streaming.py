@@ -44,7 +44,16 @@ async def test_an_end_that_was_omitted_is_added_behind_a_finish_reason(last: tup
 
 
 @pytest.mark.parametrize(
-    "chunks", [(), (TEXT,), (COMMENT,), (FINISH, USAGE, USAGE), (b"data: not JSON\n\n",), (b"data: [1]\n\n",)]
+    "chunks",
+    [
+        (),
+        (TEXT,),
+        (COMMENT,),
+        (FINISH, USAGE, USAGE),
+        (FINISH + USAGE * 2,),
+        (b"data: not JSON\n\n",),
+        (b"data: [1]\n\n",),
+    ],
 )
 async def test_without_a_finish_reason_it_broke_off(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(UpstreamInvalid, match=r"broke off\."):
