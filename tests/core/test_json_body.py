@@ -137,13 +137,11 @@ def test_a_copy_with_one_field_keeps_the_values_of_the_others_byte_for_byte(body
     changed = fields.copy_with("n", {"x": True})
     assert changed.body == copy
     assert dict(changed) == json.loads(copy)
-    assert changed.raw("n") == b'{"x":true}'
     assert dict(fields) == json.loads(body)
 
 
-def test_a_raw_value_is_what_the_client_wrote() -> None:
+def test_an_object_is_read_like_a_dictionary() -> None:
     fields = parse_object(b'{"a": 1.50, "b": null}')
-    assert (fields.raw("a"), fields.raw("b"), fields.raw("c")) == (b"1.50", b"null", None)
     assert (fields.get("a"), fields.get("c", 7), len(fields), "c" in fields) == (1.5, 7, 2, False)
 
 

@@ -48,8 +48,9 @@ class Desk:
         assert document is not None
         return document.tokens[0]
 
-    def gauge(self, name: str) -> float | None:
-        return self.metrics.registry.get_sample_value(name)
+    def gauge(self, name: str) -> float:
+        [line] = [line for line in self.metrics.render().decode().splitlines() if line.startswith(f"{name} ")]
+        return float(line.removeprefix(name))
 
 
 @pytest.fixture
