@@ -30,7 +30,7 @@ from gateway.observability.metrics import Metrics
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from gateway.routing.catalog import Catalog
 from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.models import TokenRecord
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices
 from gateway.usage.stores.sqlite import SqliteUsageStore
@@ -203,7 +203,7 @@ def _request_id(number: int) -> str:
 
 
 def _principal(chain: tuple[TokenRecord, ...]) -> Principal:
-    return Principal("bench", Role.MEMBER, SecretMatch(chain[0], None), chain[1:])
+    return Principal.of(SecretMatch(chain[0], None), chain[1:])
 
 
 async def _bare(stub: Stub, body: bytes, chain: tuple[TokenRecord, ...], count: int) -> None:

@@ -37,10 +37,9 @@ from gateway.providers import registry
 from gateway.providers.base import Provider, ProviderConfig
 from gateway.routing.catalog import Catalog
 from gateway.storage.shared_memory import SharedLatch, shared_floats
-from gateway.tokens.cache import FileState, TokenCache
+from gateway.tokens.cache import StoreState, TokenCache
 from gateway.tokens.last_used import LastUsedWriter
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import JsonTokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from gateway.usage.reports import UsageReports
@@ -83,8 +82,7 @@ class App:
     ) -> None:
         """``clock`` replaces the one in ``shared``.
 
-        Raises TokenFileError or OSError for a damaged token file, UnknownProvider or ValueError for the provider, ValueError
-        for an invalid table of prices.
+        Raises UnknownProvider or ValueError for the provider, ValueError for an invalid table of prices.
         """
         shared = shared or WorkerShared.new()
         self._settings = settings
@@ -105,16 +103,14 @@ class App:
 
     def _make_tokens(self, enforcement: SharedLatch) -> None:
         settings = self._settings
-        file = JsonTokenFile(settings.tokens_file, LOCK_SECONDS)
         audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
-        self.token_cache = TokenCache(file)
-        self.token_cache.load()
-        self._management = TokenManagement(TokenService(file, audit, self._clock), self.token_cache, self._clock)
-        self.last_used = LastUsedWriter(file, self._metrics)
+        store = JsonTokenStore(JsonTokenFile(settings.tokens_file, LOCK_SECONDS), audit, self._clock)
+        self.token_cache = TokenCache(store)
+        self._management = TokenManagement(store, self.token_cache, self._clock)
+        self.last_used = LastUsedWriter(store, self._metrics)
         self._authenticator = Authenticator(
             settings.environment_key, self.token_cache, self._clock, enforcement, settings.allow_open
         )
-        self.token_cache.subscribe(self._authenticator.on_tokens_changed)
 
     def _make_limits_and_usage(self) -> None:
         settings = self._settings
@@ -124,7 +120,7 @@ class App:
         self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
         self._store_monitor = StoreMonitor(
             (
-                Watched(self._metrics.token_store_up, lambda: self.token_cache.state is FileState.CURRENT),
+                Watched(self._metrics.token_store_up, lambda: self.token_cache.state is StoreState.CURRENT),
                 Watched(self._metrics.store_gauge("counters"), lambda: self.counters.is_up),
                 Watched(self._metrics.store_gauge("ledger"), lambda: self.ledger.is_up),
                 Watched(self._metrics.settlements_waiting, lambda: self.counters.pending),
@@ -179,7 +175,8 @@ class App:
         return self._metrics.render()
 
     async def start(self) -> None:
-        """Starts the background tasks."""
+        """Reads the tokens and starts the background tasks. Raises TokensDamaged or OSError for a damaged token file."""
+        await self.token_cache.load()
         self._tasks.keep(self.token_cache.run, "watch the token file")
         self._tasks.keep(self.last_used.run, "write last-used times")
         self._tasks.keep(self.in_flight.watch_disconnects, "notice clients that have disconnected")

@@ -7,7 +7,7 @@ import pytest
 from gateway.app import App, WorkerShared
 from gateway.auth.principal import Mode
 from gateway.providers.registry import UnknownProvider
-from gateway.tokens.stores.json_format import TokenFileError
+from gateway.tokens.stores.json_format import TokensDamaged
 from tests.support.gateway import KEY, StartGateway, load_settings
 from tests.support.tokens import content, entry
 
@@ -26,7 +26,7 @@ async def test_invalid_prices_are_found_at_once(tmp_path: Path) -> None:
 
 async def test_a_damaged_token_file_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "api_tokens.json").write_bytes(b"{")
-    with pytest.raises(TokenFileError):
+    with pytest.raises(TokensDamaged):
         App(load_settings(tmp_path))
 
 

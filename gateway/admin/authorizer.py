@@ -1,6 +1,6 @@
-"""What a caller may do to which tokens, on the tokens of one moment. Pure.
+"""Decides what a requester may do to which tokens, on the tokens of one moment. Pure.
 
-Somebody else's token is as good as none; one that the caller may see, and not do this to, is forbidden.
+A token that the requester may not see is treated as if it did not exist; one that it may see, and not do this to, is forbidden.
 """
 
 from collections.abc import Container
@@ -14,63 +14,71 @@ from gateway.tokens.models import Status, TokenRecord
 from gateway.tokens.rights import EVERYTHING, Rights, rights_of
 
 _NEEDS_EQUAL_RIGHTS = frozenset({Action.UPDATE, Action.ROTATE, Action.DELETE})
-"""What a token may only do to tokens that may do no more than itself: else it could get the secret of a mightier one, or
-change it. Revoking takes nothing but reach: it gives nothing."""
+"""What a token may only do to tokens with no more rights than its own: else it could get the secret of one with more rights,
+or change it. Revoking needs nothing but the scope: it gives nothing."""
 
 
 class Authorizer(NamedTuple):
-    """``match`` is None for who holds no token: the environment key, and anybody in open mode."""
+    """A requester's rights at one moment. ``secret_match`` is None without a token: the environment key, open mode."""
 
-    view: TokenHierarchy
+    tokens: TokenHierarchy
     now: float
     secret_match: SecretMatch | None
     rights: Rights
 
     @property
     def record(self) -> TokenRecord | None:
+        """The requester's token."""
         return self.secret_match.record if self.secret_match else None
 
     def scope(self, action: Action) -> Scope:
+        """Returns to which tokens the requester's role may do this."""
         return ROLES[self.rights.role][action]
 
     def allows(self, action: Action, record: TokenRecord) -> bool:
-        """Whether the caller's role reaches this token."""
-        return allows(self.rights.role, action, relation(self.view, self.record, record))
+        """Whether the requester's role may do this to that token."""
+        return allows(self.rights.role, action, relation(self.tokens, self.record, record))
 
     def find(self, action: Action, token_id: str) -> TokenRecord:
-        """A token to do this to. Raises NotFound for what the caller may not even see, Forbidden for what it may not do."""
-        record = self.view.find_by_id(token_id)
+        """Returns a token to do this to.
+
+        Raises NotFound for a token that the requester may not even see, Forbidden for one that it may not do this to.
+        """
+        record = self.tokens.find_by_id(token_id)
         if record is None or not self.allows(Action.READ, record):
             raise NotFound("There is no token with this id.", code="token_not_found")
         if not self.allows(action, record):
             raise Forbidden(f"A token with the role `{self.rights.role}` may not {action} this token.")
         if action in _NEEDS_EQUAL_RIGHTS:
-            self.require_within(rights_of(self.view, SecretMatch(record, None)))
+            self.require_within(rights_of(self.tokens, SecretMatch(record, None)))
         return record
 
-    def require_within(self, wanted: Rights, changed: Container[str] | None = None) -> None:
-        """Raises Forbidden for more than the caller has, in any field or in those that change."""
-        excess = [field for field in wanted.fields_exceeding(self.rights) if changed is None or field in changed]
-        if not excess:
+    def require_within(self, rights: Rights, changed: Container[str] | None = None) -> None:
+        """Checks that rights do not exceed the requester's, in any field or in those that change. Raises Forbidden."""
+        exceeding = [field for field in rights.fields_exceeding(self.rights) if changed is None or field in changed]
+        if not exceeding:
             return
-        message = f"Nobody can give more than they have; `{excess[0]}` goes beyond the token that asks."
+        message = f"Nobody can give more than they have; `{exceeding[0]}` goes beyond the token that asks."
         if self.secret_match is not None and self.secret_match.previous is not None:
             message += " The secret that was sent has been replaced: send the new one."
-        raise Forbidden(message, param=excess[0])
+        raise Forbidden(message, param=exceeding[0])
 
-    def require_owner(self, owner: str | None, due: str | None) -> None:
-        """Raises Forbidden for an owner other than the due one, unless the caller manages everybody's tokens."""
-        if owner != due and self.scope(Action.CREATE) is not Scope.ALL:
+    def require_owner(self, owner: str | None, allowed: str | None) -> None:
+        """Checks that an owner is the allowed one, unless the requester manages everybody's tokens. Raises Forbidden."""
+        if owner != allowed and self.scope(Action.CREATE) is not Scope.ALL:
             raise Forbidden("A token can only have the owner of the token that asks.", param="owner")
 
 
-def authorizer_for(view: TokenHierarchy, principal: Principal, now: float) -> Authorizer:
-    """Raises Unauthenticated for a caller who could not come in any more."""
-    if principal is ANONYMOUS and len(view) > 0:
+def authorizer_for(tokens: TokenHierarchy, principal: Principal, now: float) -> Authorizer:
+    """Returns what a principal may do to these tokens now; it may have been authenticated on older ones.
+
+    Raises Unauthenticated for a principal that would not be authenticated any more.
+    """
+    if principal is ANONYMOUS and len(tokens) > 0:
         raise Unauthenticated("Somebody has just created the first token. From now on a key is needed.")
     if principal.secret_match is None:
-        return Authorizer(view, now, None, EVERYTHING)
-    match = view.find_by_digest(principal.secret_hash)
-    if match is None or view.secret_status(match, now) is not Status.ACTIVE:
+        return Authorizer(tokens, now, None, EVERYTHING)
+    match = tokens.find_by_digest(principal.secret_hash)
+    if match is None or tokens.secret_status(match, now) is not Status.ACTIVE:
         raise Unauthenticated("Invalid API key provided: it has just ended.", code="invalid_api_key")
-    return Authorizer(view, now, match, rights_of(view, match))
+    return Authorizer(tokens, now, match, rights_of(tokens, match))

@@ -1,10 +1,12 @@
-"""The use case of managing tokens: every change is decided under the lock of the file, on the tokens as they are then. A
-caller who has been revoked since the gate let it in, or a parent that has been narrowed meanwhile, counts.
+"""Manages tokens on behalf of requesters.
+
+Every change is decided in a transaction, on the tokens as they are then: a requester who has been revoked since its request
+was authenticated, or a parent that has been narrowed meanwhile, counts.
 """
 
-import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,174 +17,147 @@ from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Action, Scope
 from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
-from gateway.tokens import changes, service
-from gateway.tokens import secret as secrets_room
-from gateway.tokens.cache import FileState, TokenCache
-from gateway.tokens.changes import ChangeRefused, CreatedToken, RecordChange, TokenSpec
+from gateway.tokens import changes
+from gateway.tokens import secret as token_secret
+from gateway.tokens.cache import StoreState, TokenCache
+from gateway.tokens.changes import ChangeRefused, CreatedToken, TokenSpec
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.rights import rights_of_chain
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_format import TokenFileError
+from gateway.tokens.store import TokensDamaged, TokenStore, TokenTransaction
 
 log = logging.getLogger(__name__)
 
 
 class Requester(NamedTuple):
-    """Who asks, and how that is written down."""
+    """Who asks for a change, and how that is logged."""
 
     principal: Principal
     actor: Actor
 
 
-Plan = Callable[[Authorizer], Sequence[RecordChange]]
-
-
 class TokenManagement:
-    """What callers do to tokens. Every method may raise StoreUnavailable; then nothing has changed."""
+    """What requesters do to tokens. Every change may raise Unauthenticated, and StoreUnavailable: then nothing changed."""
 
-    def __init__(self, tokens: TokenService, cache: TokenCache, clock: Callable[[], float]) -> None:
-        self._service = tokens
+    def __init__(self, store: TokenStore, cache: TokenCache, clock: Callable[[], float]) -> None:
+        """``clock`` tells seconds since the epoch."""
+        self._store = store
         self._cache = cache
         self._clock = clock
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Returns seconds since the epoch."""
         return self._clock()
 
-    async def view(self) -> TokenHierarchy:
-        """The tokens with every change in them that was made before, by whichever process."""
+    async def tokens(self) -> TokenHierarchy:
+        """Returns the tokens with every change in them that was made before, by whichever process."""
         await self._cache.refresh()
-        return self._cache.view
+        return self._cache.tokens
 
     async def authorizer(self, principal: Principal) -> Authorizer:
-        """What the caller may do now. Raises Unauthenticated."""
-        return authorizer_for(await self.view(), principal, self._clock())
+        """Returns what a principal may do now. Raises Unauthenticated."""
+        return authorizer_for(await self.tokens(), principal, self._clock())
 
-    async def create(self, caller: Requester, spec: TokenSpec) -> CreatedToken:
-        """Raises BadRequest, Forbidden."""
-        made: list[CreatedToken] = []
+    async def create(self, requester: Requester, spec: TokenSpec) -> CreatedToken:
+        """Creates a token and returns it with its secret. Raises BadRequest, Forbidden."""
+        async with self.transaction(requester) as (tx, authorizer):
+            created = new_token(authorizer, spec)
+            tx.apply(changes.create(tx.tokens, created.record, tx.now))
+        return created
 
-        def plan(authorizer: Authorizer) -> Sequence[RecordChange]:
-            made.append(new_token(authorizer, spec))
-            return changes.created(authorizer.view, made[-1].record, authorizer.now)
-
-        await self.change(caller, plan)
-        return made[-1]
-
-    async def update(self, caller: Requester, token_id: str, values: Mapping[str, Any]) -> TokenRecord:
-        """``values`` are fields of the record. Raises NotFound, Forbidden, BadRequest."""
-
-        def plan(authorizer: Authorizer) -> Sequence[RecordChange]:
+    async def update(self, requester: Requester, token_id: str, values: Mapping[str, Any]) -> TokenRecord:
+        """Sets fields of a record and returns it. Raises NotFound, Forbidden, BadRequest."""
+        async with self.transaction(requester) as (tx, authorizer):
             record = authorizer.find(Action.UPDATE, token_id)
             authorizer.require_owner(values.get("owner", record.owner), record.owner)
             after = msgspec.structs.replace(record, **values)
             authorizer.require_within(rights_of_chain((after,)), values)
-            return changes.patched(authorizer.view, record, values)
+            tx.apply(changes.update(tx.tokens, record, values))
+        return tx.change_of(record).record
 
-        return await self._changed(caller, token_id, plan)
+    async def revoke(self, requester: Requester, token_id: str) -> TokenRecord:
+        """Ends a token and its descendants, and returns its record. Raises NotFound, Forbidden."""
+        async with self.transaction(requester) as (tx, authorizer):
+            record = authorizer.find(Action.REVOKE, token_id)
+            tx.apply(changes.revoke(tx.tokens, record, tx.now))
+        return tx.change_of(record).record
 
-    async def revoke(self, caller: Requester, token_id: str) -> TokenRecord:
-        """Raises NotFound, Forbidden."""
-        return await self._changed(
-            caller,
-            token_id,
-            lambda authorizer: changes.revoked(
-                authorizer.view, authorizer.find(Action.REVOKE, token_id), authorizer.now
-            ),
-        )
+    async def delete(self, requester: Requester, token_id: str) -> None:
+        """Removes a token's record; its descendants stay, revoked. Raises NotFound, Forbidden."""
+        async with self.transaction(requester) as (tx, authorizer):
+            record = authorizer.find(Action.DELETE, token_id)
+            tx.apply(changes.delete(tx.tokens, record, tx.now))
 
-    async def delete(self, caller: Requester, token_id: str) -> None:
-        """Raises NotFound, Forbidden."""
-        await self.change(
-            caller,
-            lambda authorizer: changes.deleted(
-                authorizer.view, authorizer.find(Action.DELETE, token_id), authorizer.now
-            ),
-        )
+    async def rotate(self, requester: Requester, token_id: str, grace: int) -> CreatedToken:
+        """Gives a token a new secret; the old one works for ``grace`` seconds more.
 
-    async def rotate(self, caller: Requester, token_id: str, grace: int) -> CreatedToken:
-        """``grace`` in seconds. Raises NotFound, Forbidden, Conflict, BadRequest."""
-        secrets: list[str] = []
-
-        def plan(authorizer: Authorizer) -> Sequence[RecordChange]:
+        Raises NotFound, Forbidden, Conflict, BadRequest.
+        """
+        async with self.transaction(requester) as (tx, authorizer):
             record = authorizer.find(Action.ROTATE, token_id)
-            secrets.append(secrets_room.generate(secrets_room.kind(record.prefix)))
-            return changes.rotated(authorizer.view, record, secrets[-1], grace, authorizer.now)
-
-        return CreatedToken(await self._changed(caller, token_id, plan), secrets[-1])
+            secret = token_secret.generate(token_secret.kind(record.prefix))
+            tx.apply(changes.rotate(tx.tokens, record, secret, grace, tx.now))
+        return CreatedToken(tx.change_of(record).record, secret)
 
     async def revoke_secret(self, actor: Actor, secret: str) -> None:
-        """Whoever holds a secret may end it: a token and all below it, or one secret that has been replaced."""
-        digest = secrets_room.digest(secret)
+        """Ends what a secret belongs to, whoever sends it: a token with its descendants, or one replaced secret.
 
-        def plan(view: TokenHierarchy, now: float) -> Sequence[RecordChange]:
-            match = view.find_by_digest(digest)
-            return () if match is None else changes.ended(view, match, now)
-
-        view = await self.view()
-        if self._cache.state is not FileState.CURRENT:
+        Raises StoreUnavailable.
+        """
+        digest = token_secret.digest(secret)
+        tokens = await self.tokens()
+        if self._cache.state is not StoreState.CURRENT:
             raise StoreUnavailable("The token file cannot be read at the moment, so nothing was revoked.")
-        if view.find_by_digest(digest) is not None:  # who guesses shall not keep the lock busy
-            await self._write(actor, plan)
+        if tokens.find_by_digest(digest) is None:
+            return  # whoever guesses shall not keep the store locked
+        async with self._store_transaction(actor) as tx:
+            match = tx.tokens.find_by_digest(digest)
+            if match is not None:
+                tx.apply(changes.revoke_match(tx.tokens, match, tx.now))
 
-    async def change(self, caller: Requester, plan: Plan) -> tuple[RecordChange, ...]:
-        """Make a change that ``plan`` decides on the newest tokens."""
+    @contextlib.asynccontextmanager
+    async def transaction(self, requester: Requester) -> AsyncIterator[tuple[TokenTransaction, Authorizer]]:
+        """Changes tokens on behalf of a requester, whose rights are those on the newest tokens.
 
-        def planned(view: TokenHierarchy, now: float) -> Sequence[RecordChange]:
-            return plan(authorizer_for(view, caller.principal, now))
+        Raises Unauthenticated, StoreUnavailable; BadRequest or Conflict for a change that is refused; what the block raises.
+        """
+        async with self._store_transaction(requester.actor) as tx:
+            yield tx, authorizer_for(tx.tokens, requester.principal, tx.now)
 
-        return await self._write(caller.actor, planned)
-
-    async def _changed(self, caller: Requester, token_id: str, plan: Plan) -> TokenRecord:
-        """The record afterwards, also where there was nothing to change."""
-        seen: dict[str, TokenRecord] = {}
-
-        def planned(authorizer: Authorizer) -> Sequence[RecordChange]:
-            record_changes = plan(authorizer)
-            for record in (authorizer.view.find_by_id(token_id), *(change.record for change in record_changes)):
-                if record is not None:
-                    seen[record.id] = record
-            return record_changes
-
-        await self.change(caller, planned)
-        return seen[token_id]
-
-    async def _write(self, actor: Actor, plan: service.Plan) -> tuple[RecordChange, ...]:
-        """In a thread, and then seen by this worker at once; the others see it with their next look."""
+    @contextlib.asynccontextmanager
+    async def _store_transaction(self, actor: Actor) -> AsyncIterator[TokenTransaction]:
+        """What it changes is seen by this worker at once; other workers see it with their next read."""
         try:
-            record_changes = await asyncio.to_thread(
-                self._service.change, actor, plan, create=self._cache.may_create_file
-            )
+            async with self._store.transaction(actor, may_create=self._cache.may_create_store) as tx:
+                yield tx
         except ChangeRefused as error:
             raise _refusal(error) from None
-        except (TokenFileError, OSError) as error:
+        except (TokensDamaged, OSError) as error:
             log.error("a change to the tokens failed", extra={"problem": str(error)})
             raise StoreUnavailable("The change could not be written. Nothing has changed; please try again.") from None
         await self._cache.refresh()
-        return record_changes
 
 
 def new_token(authorizer: Authorizer, spec: TokenSpec) -> CreatedToken:
-    """Whoever may not create everywhere creates below itself. Raises Forbidden, ChangeRefused."""
+    """Returns a token for the spec. Whoever may not create everywhere creates below itself. Raises Forbidden, ChangeRefused."""
     if authorizer.scope(Action.CREATE) is not Scope.ALL:
-        spec = _below(authorizer, spec)
-    defaults, owner = changes.inherited_defaults(authorizer.view, spec.parent_id, authorizer.rights, authorizer.now)
+        spec = _below_requester(authorizer, spec)
+    defaults, owner = changes.inherited_defaults(authorizer.tokens, spec.parent_id, authorizer.rights, authorizer.now)
     if spec.owner is not UNSET:
         authorizer.require_owner(spec.owner, owner)
-    made = changes.new_token(spec, defaults, owner, authorizer.now)
-    authorizer.require_within(rights_of_chain((made.record,)))
-    return made
+    created = changes.new_token(spec, defaults, owner, authorizer.now)
+    authorizer.require_within(rights_of_chain((created.record,)))
+    return created
 
 
-def _below(authorizer: Authorizer, spec: TokenSpec) -> TokenSpec:
-    """With a parent: the caller, or a token below it."""
-    caller = authorizer.record
-    if caller is None or authorizer.scope(Action.CREATE) is Scope.NOTHING:
+def _below_requester(authorizer: Authorizer, spec: TokenSpec) -> TokenSpec:
+    """The spec with a parent: the requester's token, or one of its descendants. Raises Forbidden, ChangeRefused."""
+    own = authorizer.record
+    if own is None or authorizer.scope(Action.CREATE) is Scope.NOTHING:
         raise Forbidden(f"A token with the role `{authorizer.rights.role}` may not create tokens.")
-    if spec.parent_id in (None, caller.id):
-        return msgspec.structs.replace(spec, parent_id=caller.id)
-    if all(child.id != spec.parent_id for child in authorizer.view.descendants(caller)):
+    if spec.parent_id in (None, own.id):
+        return msgspec.structs.replace(spec, parent_id=own.id)
+    if all(descendant.id != spec.parent_id for descendant in authorizer.tokens.descendants(own)):
         raise ChangeRefused("There is no active token with this id.", "parent_id")
     return spec
 

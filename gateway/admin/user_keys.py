@@ -1,6 +1,7 @@
-"""The use case of a user's one key, found by e-mail address: a ``sk_live_`` token that its owner may replace and end."""
+"""Manages a user's one key, found by e-mail address: a ``sk_live_`` token that its owner may replace and end."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
+from typing import NamedTuple
 
 from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import Requester, TokenManagement
@@ -8,7 +9,7 @@ from gateway.auth.principal import Principal
 from gateway.auth.roles import Action, Scope
 from gateway.core.errors import Forbidden, NotFound
 from gateway.tokens import changes
-from gateway.tokens import secret as secrets_room
+from gateway.tokens import secret as token_secret
 from gateway.tokens.changes import CreatedToken, RecordChange, TokenSpec
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Status, TokenRecord
@@ -22,97 +23,86 @@ class UserKeys:
         self._management = management
 
     async def current(self, principal: Principal, email: str) -> TokenRecord | None:
-        """The user's key; None where there is none. Raises NotFound for somebody else's."""
+        """Returns the user's key; None where there is none. Raises NotFound for somebody else's, Unauthenticated."""
         authorizer = await self._management.authorizer(principal)
-        if not _is_theirs(authorizer, email, Action.READ):
+        if not _is_allowed(authorizer, email, Action.READ):
             raise _no_key()
-        active = (
-            record
-            for record in _keys_of(authorizer.view, email)
-            if authorizer.view.status(record, authorizer.now) is Status.ACTIVE
-        )
-        return next(active, None)
+        return _OwnedKeys.of(authorizer, email).active
 
-    async def replace(self, caller: Requester, email: str, name: str) -> CreatedToken:
-        """Make the user's key; one that is there ends. Raises Forbidden."""
-        made: list[CreatedToken] = []
+    async def replace(self, requester: Requester, email: str, name: str) -> CreatedToken:
+        """Creates the user's key and returns it with its secret; a key that is there ends.
 
-        def plan(authorizer: Authorizer) -> Sequence[RecordChange]:
-            if not _is_theirs(authorizer, email, Action.CREATE):
+        Raises Forbidden, Unauthenticated, StoreUnavailable.
+        """
+        async with self._management.transaction(requester) as (tx, authorizer):
+            if not _is_allowed(authorizer, email, Action.CREATE):
                 raise Forbidden("Only an admin, or a token of that owner, may make this user's key.", param="email")
-            ending = [
-                change
-                for old in _keys_of(authorizer.view, email)
-                for change in changes.revoked(authorizer.view, old, authorizer.now)
-            ]
-            made.append(_successor(authorizer, email, name, {change.record.id for change in ending}))
-            return (*ending, *changes.created(authorizer.view, made[-1].record, authorizer.now))
+            owned = _OwnedKeys.of(authorizer, email)
+            tx.apply(owned.revocations)
+            created = _replacement(authorizer, owned, email, name)
+            tx.apply(changes.create(tx.tokens, created.record, tx.now))
+        return created
 
-        await self._management.change(caller, plan)
-        return made[-1]
-
-    async def revoke(self, caller: Requester, email: str) -> None:
-        """Raises NotFound where there is none, and for somebody else's."""
-
-        def plan(authorizer: Authorizer) -> Sequence[RecordChange]:
-            if not _is_theirs(authorizer, email, Action.REVOKE):
+    async def revoke(self, requester: Requester, email: str) -> None:
+        """Ends the user's key. Raises NotFound where there is none and for somebody else's, Unauthenticated,
+        StoreUnavailable."""
+        async with self._management.transaction(requester) as (tx, authorizer):
+            owned = _OwnedKeys.of(authorizer, email)
+            if not _is_allowed(authorizer, email, Action.REVOKE) or not owned.revocations:
                 raise _no_key()
-            ending = [
-                change
-                for old in _keys_of(authorizer.view, email)
-                for change in changes.revoked(authorizer.view, old, authorizer.now)
-            ]
-            if not ending:
-                raise _no_key()
-            return ending
-
-        await self._management.change(caller, plan)
+            tx.apply(owned.revocations)
 
 
-def _keys_of(view: TokenHierarchy, email: str) -> list[TokenRecord]:
-    """The newest first. More than one only where somebody made them by other means."""
-    return [
-        record
-        for record in reversed(view.document.tokens)
-        if record.owner == email and record.revoked_at is None and secrets_room.kind(record.prefix) == secrets_room.LIVE
-    ]
+class _OwnedKeys(NamedTuple):
+    """A user's keys: the newest that is active, and what ends them all with their descendants.
+
+    There is more than one only where somebody created them by other means.
+    """
+
+    active: TokenRecord | None
+    revocations: tuple[RecordChange, ...]
+
+    @staticmethod
+    def of(authorizer: Authorizer, email: str) -> "_OwnedKeys":
+        tokens, now = authorizer.tokens, authorizer.now
+        keys = [record for record in reversed(tokens.records) if _is_key_of(record, email)]
+        active = (record for record in keys if tokens.status(record, now) is Status.ACTIVE)
+        revocations = tuple(change for record in keys for change in changes.revoke(tokens, record, now))
+        return _OwnedKeys(next(active, None), revocations)
 
 
-def _is_theirs(authorizer: Authorizer, email: str, action: Action) -> bool:
+def _is_key_of(record: TokenRecord, email: str) -> bool:
+    is_live = token_secret.kind(record.prefix) == token_secret.LIVE
+    return record.owner == email and record.revoked_at is None and is_live
+
+
+def _is_allowed(authorizer: Authorizer, email: str, action: Action) -> bool:
+    """Whether the requester may do this to that user's key."""
     scope = authorizer.scope(action)
-    return scope is Scope.ALL or (
-        scope is Scope.OWN and authorizer.record is not None and authorizer.record.owner == email
-    )
+    if scope is Scope.OWN:
+        return authorizer.record is not None and authorizer.record.owner == email
+    return scope is Scope.ALL
 
 
-def _successor(authorizer: Authorizer, email: str, name: str, ending: Container[str]) -> CreatedToken:
-    """With the limits of the key that it replaces, if that was good; never more than the caller has."""
-    old = next(
-        (
-            one
-            for one in _keys_of(authorizer.view, email)
-            if authorizer.view.status(one, authorizer.now) is Status.ACTIVE
-        ),
-        None,
-    )
-    defaults = authorizer.rights
-    if old is not None and not (carried := rights_of(authorizer.view, SecretMatch(old, None))).fields_exceeding(
-        authorizer.rights
-    ):
-        defaults = carried
-    parent = _surviving(
-        authorizer.view, old if authorizer.scope(Action.CREATE) is Scope.ALL else authorizer.record, ending
-    )
-    spec = TokenSpec(name=name, owner=email, parent_id=parent.id if parent else None, prefix=secrets_room.LIVE)
-    made = changes.new_token(spec, defaults, email, authorizer.now)
-    authorizer.require_within(rights_of_chain((made.record,)))
-    return made
+def _replacement(authorizer: Authorizer, owned: _OwnedKeys, email: str, name: str) -> CreatedToken:
+    """A key with the rights of the active one that it replaces, unless they exceed the requester's. Raises Forbidden."""
+    defaults, above = authorizer.rights, authorizer.record
+    if owned.active is not None:
+        rights = rights_of(authorizer.tokens, SecretMatch(owned.active, None))
+        defaults = authorizer.rights if rights.fields_exceeding(authorizer.rights) else rights
+    if authorizer.scope(Action.CREATE) is Scope.ALL:
+        above = owned.active
+    parent = _first_not_ending(authorizer.tokens, above, {change.record.id for change in owned.revocations})
+    spec = TokenSpec(name=name, owner=email, parent_id=parent.id if parent else None, prefix=token_secret.LIVE)
+    created = changes.new_token(spec, defaults, email, authorizer.now)
+    authorizer.require_within(rights_of_chain((created.record,)))
+    return created
 
 
-def _surviving(view: TokenHierarchy, start: TokenRecord | None, ending: Container[str]) -> TokenRecord | None:
-    """The first of a line upwards that goes on: a key below one that ends would be born dead."""
-    line = (start, *(view.parents(start) or ())) if start is not None else ()
-    return next((record for record in line if record.id not in ending), None)
+def _first_not_ending(tokens: TokenHierarchy, record: TokenRecord | None, ending: Container[str]) -> TokenRecord | None:
+    """The first of a record and its parents that goes on: below one that ends, a new key would have ended, too."""
+    chain = (record, *(tokens.parents(record) or ())) if record is not None else ()
+    return next((record for record in chain if record.id not in ending), None)
 
 
 def _no_key() -> NotFound:

@@ -1,5 +1,6 @@
 """The audit log on disk: appended under a lock, synced before anybody is told that a change was made. Blocking."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,11 @@ class AuditLog:
         self._clock = clock
         self._lock_seconds = lock_seconds
 
-    def append(self, entries: Sequence[AuditEvent]) -> None:
+    async def append(self, entries: Sequence[AuditEvent]) -> None:
         """Write all of them or none. Raises OSError; AuditLogError where the end of the file is no audit log."""
+        await asyncio.to_thread(self._append_locked, entries)
+
+    def _append_locked(self, entries: Sequence[AuditEvent]) -> None:
         files.make_folder(self.path.parent)
         with files.locked(self.path, self._lock_seconds):
             descriptor = files.make_file(self.path, os.O_RDWR | os.O_NONBLOCK)

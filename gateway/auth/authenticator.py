@@ -1,4 +1,4 @@
-"""From a credential to a principal, in four modes; fails closed."""
+"""Finds the principal for a credential, in four modes. Whatever is unclear is refused."""
 
 import hmac
 from collections.abc import Callable
@@ -10,21 +10,24 @@ from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
 from gateway.observability.redaction import redact_secret
 from gateway.storage.shared_memory import SharedLatch
-from gateway.tokens import secret as secrets_room
-from gateway.tokens.cache import FileState
+from gateway.tokens import secret as token_secret
+from gateway.tokens.cache import Listener, StoreState
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status
 
 
 class Tokens(Protocol):
-    """The newest view of the stored tokens."""
+    """The newest tokens, and how they relate to what is stored: a ``TokenCache``."""
 
-    view: TokenHierarchy
-    state: FileState
+    tokens: TokenHierarchy
+    state: StoreState
+
+    def subscribe(self, listener: Listener) -> None:
+        """Calls ``listener`` with the tokens each time they have changed."""
 
 
 class Authenticator:
-    """Decides who a credential belongs to."""
+    """Decides who a credential belongs to. Open mode ends for good, for every worker, with the first token that appears."""
 
     def __init__(
         self,
@@ -34,72 +37,74 @@ class Authenticator:
         enforcement: SharedLatch,
         allow_open: bool = False,
     ) -> None:
-        self._environment_digest = secrets_room.digest(environment_key) if environment_key else None
+        """``clock`` tells seconds since the epoch; ``allow_open`` serves other machines in open mode, too."""
+        self._environment_digest = token_secret.digest(environment_key) if environment_key else None
         self._tokens = tokens
         self._clock = clock
         self._enforcement = enforcement
         self._allow_open = allow_open
-        self._known: dict[str, Principal] = {}
-        """Who has called since the tokens of ``_known_of`` are the newest."""
-        self._known_of = tokens.view
-        self.on_tokens_changed(tokens.view)
+        self._principals: dict[str, Principal] = {}
+        """Who has called since the tokens last changed, by the hash of the secret."""
+        tokens.subscribe(self._on_tokens_changed)
+        self._on_tokens_changed(tokens.tokens)
 
-    def on_tokens_changed(self, view: TokenHierarchy) -> None:
-        """Called with each new view: the first token that appears ends openness for good, even if nobody asks meanwhile."""
-        if self._environment_digest is not None or len(view) > 0:
+    def _on_tokens_changed(self, tokens: TokenHierarchy) -> None:
+        """Forgets principals that the old tokens made, and ends open mode even if nobody asks meanwhile."""
+        self._principals = {}
+        if self._environment_digest is not None or len(tokens) > 0:
             self._enforcement.set()
 
     @property
     def mode(self) -> Mode:
-        self.on_tokens_changed(self._tokens.view)
-        holds_tokens = len(self._tokens.view) > 0
+        """How callers are told apart now."""
         if self._environment_digest is not None:
-            return Mode.ENVIRONMENT_AND_FILE if holds_tokens else Mode.ENVIRONMENT
+            return Mode.ENVIRONMENT_AND_FILE if len(self._tokens.tokens) > 0 else Mode.ENVIRONMENT
         return Mode.FILE if self._enforcement.is_set else Mode.OPEN
 
     def authenticate(self, credential: Credential | None, client: Client) -> Principal:
-        """Raises Unauthenticated, Forbidden (open mode, from afar), StoreUnavailable."""
+        """Returns who is calling.
+
+        Raises Unauthenticated for a missing or bad credential, UnknownCredential for one that was never valid here,
+        Forbidden in open mode for a client on another machine, StoreUnavailable in open mode over a damaged store.
+        """
         if self.mode is Mode.OPEN:
-            return self._admit_anybody(client)
+            return self._authenticate_open(client)
         if credential is None:
             raise _no_credential()
         if credential.secret is None:
             raise _invalid("***", "it is not printable ASCII of at most 512 characters behind `Bearer`")
-        digest = secrets_room.digest(credential.secret)
-        if self._is_environment(digest):
+        digest = token_secret.digest(credential.secret)
+        if self._is_environment_digest(digest):
             return ENVIRONMENT_KEY
-        return self._find(credential.secret, digest)
+        return self._authenticate_token(credential.secret, digest)
 
     def is_environment_key(self, secret: str) -> bool:
-        return self._is_environment(secrets_room.digest(secret))
+        """Whether this is the key that is set in the environment."""
+        return self._is_environment_digest(token_secret.digest(secret))
 
-    def _is_environment(self, digest: str) -> bool:
+    def _is_environment_digest(self, digest: str) -> bool:
         return self._environment_digest is not None and hmac.compare_digest(digest, self._environment_digest)
 
-    def _find(self, secret: str, digest: str) -> Principal:
-        if secrets_room.has_bad_checksum(secret):
+    def _authenticate_token(self, secret: str, digest: str) -> Principal:
+        if token_secret.has_bad_checksum(secret):
             raise _invalid(redact_secret(secret), "its checksum is wrong, so a character is missing or mistyped")
-        view = self._tokens.view
-        match = view.find_by_digest(digest)
+        tokens = self._tokens.tokens
+        match = tokens.find_by_digest(digest)
         if match is None:
             raise UnknownCredential(
                 f"Invalid API key provided: {redact_secret(secret)} (it is not known here).", code="invalid_api_key"
             )
-        status = view.secret_status(match, self._clock())
+        status = tokens.secret_status(match, self._clock())
         if status is not Status.ACTIVE:
             raise _invalid(redact_secret(secret), f"it is {status}")
-        if view is not self._known_of:
-            self._known_of, self._known = view, {}
-        principal = self._known.get(digest)
+        principal = self._principals.get(digest)
         if principal is None:
-            record = match.record
-            parents = view.parents(record) or ()
-            principal = self._known[digest] = Principal(record.name, view.role(record), match, parents, digest)
+            principal = self._principals[digest] = Principal.of(match, tokens.parents(match.record) or ())
         return principal
 
-    def _admit_anybody(self, client: Client) -> Principal:
-        if self._tokens.state is FileState.DAMAGED:
-            # There is a token file and nobody knows what is in it: it may well forbid this caller.
+    def _authenticate_open(self, client: Client) -> Principal:
+        if self._tokens.state is StoreState.DAMAGED:
+            # There are tokens and nobody knows which: they may well forbid this caller.
             raise StoreUnavailable("The token file cannot be read at the moment.")
         if not (client.is_local or self._allow_open):
             raise Forbidden(
@@ -116,5 +121,5 @@ def _no_credential() -> Unauthenticated:
     )
 
 
-def _invalid(masked: str, reason: str) -> Unauthenticated:
-    return Unauthenticated(f"Invalid API key provided: {masked} ({reason}).", code="invalid_api_key")
+def _invalid(redacted: str, reason: str) -> Unauthenticated:
+    return Unauthenticated(f"Invalid API key provided: {redacted} ({reason}).", code="invalid_api_key")

@@ -1,9 +1,9 @@
-"""Who is calling."""
+"""Describes who is calling, and what that means for a request. Values only."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from gateway.limits.matching import NO_LIMITS, LimitChain
 from gateway.tokens.hierarchy import SecretMatch
@@ -21,20 +21,19 @@ class Mode(Enum):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """An authenticated caller. ``match`` is None for the environment key and in open mode.
+    """An authenticated caller: the environment key, anybody in open mode, or a token, which ``Principal.of`` takes.
 
-    What depends on the whole line of its token is found once: a principal is kept for as long as the tokens do not change.
+    What depends on the whole chain of parents is computed once: a principal is kept for as long as the tokens do not change.
     """
 
     name: str
     role: Role
     secret_match: SecretMatch | None = None
-    parents: tuple[TokenRecord, ...] = ()
-    """What its rights depend on, too."""
-    secret_hash: str = ""
-    """Which secret was shown: another one of the same token may live on when this one has ended."""
+    """The token and which of its secrets was sent; None without a token."""
+    chain: tuple[TokenRecord, ...] = ()
+    """The token and its parents, the nearest first; empty without a token."""
     is_test: bool = False
-    """Test tokens are answered by the echo backend, whatever the model."""
+    """Test tokens are answered by the echo provider, whatever the model."""
     is_limited: bool = False
     """Whether only certain models are allowed."""
     depends_on_model: bool = False
@@ -42,31 +41,51 @@ class Principal(msgspec.Struct, frozen=True):
     limits: LimitChain = NO_LIMITS
     """Its own limits and its parents'; each set holds."""
 
-    def __post_init__(self) -> None:
-        line = self._line()
-        if line:
-            limits = [(record.id, record.limits) for record in line if record.limits is not None]
-            force_setattr(self, "is_test", any(record.prefix.startswith(TEST) for record in line))
-            force_setattr(self, "is_limited", any(record.models is not None for record in line))
-            is_metered = any(limits.budget is not None or limits.models for _, limits in limits)
-            force_setattr(self, "depends_on_model", self.is_limited or is_metered)
-            force_setattr(self, "limits", LimitChain(limits) if limits else NO_LIMITS)
+    @classmethod
+    def of(cls, match: SecretMatch, parents: Sequence[TokenRecord] = ()) -> "Principal":
+        """Returns the principal for a token's secret. The role is the lowest among the token and its parents."""
+        chain = (match.record, *parents)
+        limits = [(record.id, record.limits) for record in chain if record.limits is not None]
+        is_limited = any(record.models is not None for record in chain)
+        is_metered = any(own.budget is not None or own.models for _, own in limits)
+        return cls(
+            name=match.record.name,
+            role=min((record.role for record in chain), key=lambda role: role.rank),
+            secret_match=match,
+            chain=chain,
+            is_test=any(record.prefix.startswith(TEST) for record in chain),
+            is_limited=is_limited,
+            depends_on_model=is_limited or is_metered,
+            limits=LimitChain(limits) if limits else NO_LIMITS,
+        )
 
     @property
     def token_id(self) -> str | None:
+        """The id of its token; None without one."""
         return self.secret_match.record.id if self.secret_match else None
 
     @property
+    def secret_hash(self) -> str:
+        """The SHA-256 of the secret that was sent: another one of the same token may live on when this one has ended.
+
+        Empty without a token.
+        """
+        if self.secret_match is None:
+            return ""
+        return (self.secret_match.previous or self.secret_match.record).hash
+
+    @property
     def names(self) -> dict[str, str]:
-        """Of its token and its parents, by their ids: its own first."""
-        return {record.id: record.name for record in self._line()}
+        """The names of its token and its parents by their ids, its own first."""
+        return {record.id: record.name for record in self.chain}
 
     def may_use(self, model: str) -> bool:
-        return not self.is_limited or all(allows_model(record.models, model) for record in self._line())
-
-    def _line(self) -> tuple[TokenRecord, ...]:
-        return () if self.secret_match is None else (self.secret_match.record, *self.parents)
+        """Whether its token and every parent allow this model."""
+        return not self.is_limited or all(allows_model(record.models, model) for record in self.chain)
 
 
 ANONYMOUS = Principal("open", Role.ADMIN)
+"""Anybody, in open mode."""
+
 ENVIRONMENT_KEY = Principal("environment", Role.ADMIN)
+"""Whoever has the key that is set in the environment."""

@@ -11,6 +11,8 @@ from gateway.tokens.models import Role, TokenRecord
 
 
 class Action(StrEnum):
+    """What can be done. The value is the name that clients see."""
+
     INFER = "inference"
     READ = "read"
     CREATE = "create"
@@ -23,17 +25,17 @@ class Action(StrEnum):
 
 
 class Scope(StrEnum):
-    """How far a verb goes, from the least to the most."""
+    """To which tokens an action may be done, from the least to the most."""
 
     NOTHING = "nothing"
     SELF = "itself"
     OWN = "own"
-    """Itself, what is below it, and what its owner owns. To create: below itself."""
+    """The token itself, its descendants, and what its owner owns. To create: below itself."""
     ALL = "all"
 
 
-def _row(**verbs: Scope) -> Mapping[Action, Scope]:
-    return MappingProxyType({action: verbs.get(action.name.lower(), Scope.NOTHING) for action in Action})
+def _row(**scopes: Scope) -> Mapping[Action, Scope]:
+    return MappingProxyType({action: scopes.get(action.name.lower(), Scope.NOTHING) for action in Action})
 
 
 _OWN, _ALL = Scope.OWN, Scope.ALL
@@ -48,14 +50,14 @@ ROLES: Mapping[Role, Mapping[Action, Scope]] = MappingProxyType(
 
 
 class Relation(Enum):
-    """What a token is to whoever asks."""
+    """What a token is to the token that asks."""
 
     ITSELF = "itself"
     OWN = "own"
-    STRANGER = "stranger"
+    UNRELATED = "unrelated"
 
 
-_REACHED = MappingProxyType(
+_RELATIONS_IN_SCOPE = MappingProxyType(
     {
         Scope.NOTHING: frozenset[Relation](),
         Scope.SELF: frozenset({Relation.ITSELF}),
@@ -65,24 +67,28 @@ _REACHED = MappingProxyType(
 )
 
 
-def relation(view: TokenHierarchy, caller: TokenRecord | None, other: TokenRecord) -> Relation:
-    """Two tokens without an owner are strangers: nobody owns them both. ``caller`` is None for who holds no token."""
-    if caller is None:
-        return Relation.STRANGER
-    if caller.id == other.id:
+def relation(tokens: TokenHierarchy, requester: TokenRecord | None, other: TokenRecord) -> Relation:
+    """Returns what a token is to the requester's token, which is None for a requester without one.
+
+    Two tokens without an owner are unrelated: nobody owns them both.
+    """
+    if requester is None:
+        return Relation.UNRELATED
+    if requester.id == other.id:
         return Relation.ITSELF
-    if caller.owner is not None and caller.owner == other.owner:
+    if requester.owner is not None and requester.owner == other.owner:
         return Relation.OWN
-    is_below = any(parent.id == caller.id for parent in view.parents(other) or ())
-    return Relation.OWN if is_below else Relation.STRANGER
+    is_descendant = any(parent.id == requester.id for parent in tokens.parents(other) or ())
+    return Relation.OWN if is_descendant else Relation.UNRELATED
 
 
 def allows(role: Role, action: Action, relation: Relation) -> bool:
-    return relation in _REACHED[ROLES[role][action]]
+    """Whether a role may do this to a token in that relation."""
+    return relation in _RELATIONS_IN_SCOPE[ROLES[role][action]]
 
 
 class Access(Enum):
-    """Which tokens a route may then touch is asked object by object, in ``management``."""
+    """What a route requires. Which tokens it may then touch is decided token by token, in ``gateway.admin``."""
 
     PUBLIC = "public"
     """No credential is looked at."""
@@ -92,26 +98,27 @@ class Access(Enum):
     """Whoever may use models: every role."""
     MANAGE = "manage"
     """Whoever may create and change tokens."""
-    ADMIN = "admin"
     ADMIN_OR_LOOPBACK = "admin or loopback"
-    """An admin, or a client on the same machine that shows no credential."""
+    """An admin, or a client on the same machine that sends no credential."""
 
 
-_TAKES = {
+_REQUIRED_ACTION = {
     Access.ANY: Action.READ,
     Access.INFERENCE: Action.INFER,
     Access.MANAGE: Action.CREATE,
-    Access.ADMIN: Action.ADMINISTER,
     Access.ADMIN_OR_LOOPBACK: Action.ADMINISTER,
 }
-_ROLES = {
+_ALLOWED_ROLES = {
     access: frozenset(role for role, row in ROLES.items() if row[action] is not Scope.NOTHING)
-    for access, action in _TAKES.items()
+    for access, action in _REQUIRED_ACTION.items()
 }
 
 
 def authorize(principal: Principal, access: Access) -> None:
-    """Raises Forbidden."""
-    if principal.role not in _ROLES[access]:
-        others = ", ".join(f"`{role}`" for role in ROLES if role in _ROLES[access])
+    """Checks that a principal may use a route. Raises Forbidden.
+
+    A public route has no principal: asking for one is a programming error, and raises KeyError.
+    """
+    if principal.role not in _ALLOWED_ROLES[access]:
+        others = ", ".join(f"`{role}`" for role in ROLES if role in _ALLOWED_ROLES[access])
         raise Forbidden(f"A token with the role `{principal.role}` may not do this; it takes the role {others}.")

@@ -1,6 +1,7 @@
 """The command ``gateway``: loads and checks the settings, prints a banner and serves."""
 
 import argparse
+import asyncio
 import contextlib
 import gc
 import logging
@@ -20,8 +21,8 @@ from gateway.providers import registry
 from gateway.server import worker
 from gateway.server.aiohttp_server import ParserMissing, require_c_parser
 from gateway.server.supervisor import Supervisor
+from gateway.tokens.store import TokensDamaged
 from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenFileError
 from gateway.usage.pricing.prices import read_price_table
 
 EXIT_FAILED = 1
@@ -99,8 +100,8 @@ def _token_file_problems(path: Path) -> list[Problem]:
         # Perhaps a volume is not mounted yet. Without the file the gateway would serve in open mode.
         return [Problem("GATEWAY_TOKENS_FILE", f"{path} is a link that leads nowhere")]
     try:
-        JsonTokenFile(path).read()
-    except TokenFileError as error:
+        asyncio.run(JsonTokenFile(path).read())
+    except TokensDamaged as error:
         return [Problem("GATEWAY_TOKENS_FILE", str(error))]
     except OSError as error:
         return [Problem("GATEWAY_TOKENS_FILE", f"{path}: {error.strerror or error}")]

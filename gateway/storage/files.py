@@ -13,11 +13,13 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import aiofiles
 from filelock import FileLock, Timeout
 
-from gateway.core.tasks import await_uncancelled
+if TYPE_CHECKING:
+    from filelock import AsyncFileLock
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +81,8 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
     Raises LockTimeout after ``timeout`` seconds, OSError where the lock cannot be created.
     """
-    # With a long interval, a lock that another process takes again and again is never found free. ``locked_async`` may enter in
-    # one thread and leave in another.
-    lock = FileLock(f"{path}.lock", timeout=timeout, poll_interval=_LOCK_POLL_SECONDS, mode=0o600, thread_local=False)
+    # With a long interval, a lock that another process takes again and again is never found free.
+    lock = FileLock(f"{path}.lock", timeout=timeout, poll_interval=_LOCK_POLL_SECONDS, mode=0o600)
     try:
         with lock:
             _hand_over(Path(lock.lock_file), path.parent)
@@ -92,54 +93,65 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def locked_async(path: Path, seconds: float) -> AsyncIterator[None]:
-    """Holds the same lock, from an event loop: threads wait for it, and release it.
+    """Holds the same lock, from an event loop. No thread waits for it: the pool of threads is left to whoever holds it.
 
-    A caller that is cancelled while it waits gets its cancellation when the wait is over; it does not keep the lock then. Raises
-    LockTimeout after as many seconds, OSError as ``locked``.
+    Raises LockTimeout after as many seconds, OSError where the lock cannot be created.
     """
-    lock = locked(path, seconds)
-    taking = asyncio.ensure_future(asyncio.to_thread(lock.__enter__))
+    lock = await asyncio.to_thread(_async_lock, path, seconds)
     try:
-        await await_uncancelled(taking, asyncio.Future.result)
-        yield
-    finally:
-        if taking.exception() is None:
-            releasing = asyncio.ensure_future(asyncio.to_thread(lock.__exit__, None, None, None))
-            await await_uncancelled(releasing, asyncio.Future.result)
+        async with lock:
+            await asyncio.to_thread(_hand_over, Path(lock.lock_file), path.parent)
+            yield
+    except Timeout:
+        raise LockTimeout(f"{path}.lock is held by another process for more than {seconds:g} s") from None
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most ``limit`` bytes. Raises OSError: a device or pipe must not block us."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is not a regular file")
-        if status.st_size > limit:
-            raise OSError(f"{path} is larger than {limit} bytes")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(limit + 1)
-    finally:
-        os.close(descriptor)
+def _async_lock(path: Path, seconds: float) -> "AsyncFileLock":
+    from filelock import AsyncFileLock  # loads slowly, and a command that only reads tokens needs no lock
+
+    return AsyncFileLock(f"{path}.lock", timeout=seconds, poll_interval=_LOCK_POLL_SECONDS, mode=0o600)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Make ``data`` the content of ``path``, mode 0600. The caller holds the lock. Raises OSError; then nothing changed.
+async def read_regular(path: Path, limit: int) -> bytes:
+    """Returns the content of a regular file of at most ``limit`` bytes.
 
-    Once renamed, the change is made: a folder that cannot be synced is logged, because only a power cut could still undo it.
+    Raises OSError, also for a device or a pipe: reading one could block for ever.
+    """
+
+    def open_regular(name: str, _flags: int) -> int:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(f"{path} is not a regular file")
+            if status.st_size > limit:
+                raise OSError(f"{path} is larger than {limit} bytes")
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    async with aiofiles.open(path, "rb", opener=open_regular) as file:
+        return await file.read(limit + 1)
+
+
+async def replace(path: Path, data: bytes) -> None:
+    """Replaces the content of a file, which then has mode 0600. The caller holds the lock, and is not cancelled meanwhile.
+
+    Raises OSError; then nothing has changed. Once the file is renamed, the change is made: a folder that cannot be synced is
+    logged, because only a power cut could still undo the change.
     """
     folder = path.parent
     temporary = folder / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
     try:
-        _write_new(temporary, data)
-        _hand_over(temporary, path if path.exists() else folder)
-        temporary.replace(path)
+        await _write_new(temporary, data)
+        await asyncio.to_thread(_move, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            await asyncio.to_thread(temporary.unlink)
         raise
     try:
-        sync_folder(folder)
+        await asyncio.to_thread(sync_folder, folder)
     except OSError as error:
         log.error("a change is made but may not survive a power cut", extra={"folder": folder, "problem": str(error)})
 
@@ -151,14 +163,28 @@ def sweep(path: Path) -> None:
             leftover.unlink()
 
 
-def _write_new(path: Path, data: bytes) -> None:
+async def _write_new(path: Path, data: bytes) -> None:
+    async with aiofiles.open(path, "wb", opener=_create) as file:
+        await file.write(data)
+        await file.flush()
+        await asyncio.to_thread(os.fsync, file.fileno())
+
+
+def _create(name: str, _flags: int) -> int:
+    """Opens a new file with mode 0600, whatever the umask is. Returns the descriptor."""
     # O_EXCL and O_NOFOLLOW: a link planted under the temporary name must not be followed.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o600), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _move(temporary: Path, path: Path) -> None:
+    _hand_over(temporary, path if path.exists() else path.parent)
+    temporary.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

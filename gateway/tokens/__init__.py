@@ -1,6 +1,6 @@
-"""Tokens: the record, its secret, the file that holds them, and the one writer.
+"""Tokens: what is stored of them, what follows from it, where it is stored, and how it changes.
 
-``record`` and ``secret`` are values, ``view`` and ``grants`` what follows from them, ``changes`` what can be done to them;
-``document`` turns records into JSON and back; ``token_file`` keeps them safe on disk; ``watcher`` gives a server the newest
-good view; ``service`` is the only way to change them.
+``models`` and ``secret`` are values; ``hierarchy``, ``rights`` and ``lookup`` compute what follows from records; ``changes``
+computes what a change does to them. ``store`` declares where tokens are stored and changed in transactions, ``stores`` has the
+implementations. A server keeps the newest tokens in a ``cache`` and writes uses with ``last_used``.
 """

@@ -1,4 +1,4 @@
-"""The newest good view of the tokens that a server has, and what is wrong with the file it comes from."""
+"""Keeps the newest good tokens in memory for a server, and knows how they relate to what is stored."""
 
 import asyncio
 import logging
@@ -8,8 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
+from gateway.tokens.store import TokensDamaged, TokensMissing, TokenStore
 
 log = logging.getLogger(__name__)
 
@@ -17,108 +16,110 @@ POLL_SECONDS = 0.25
 GONE_SECONDS = 2.0
 
 
-class FileState(Enum):
-    """How the view relates to the file."""
+class StoreState(Enum):
+    """How the tokens in memory relate to the store."""
 
     CURRENT = "current"
-    GONE = "gone"  # a missing file is a state of its own: "no token is valid"
-    DAMAGED = "damaged"  # the last good view goes on serving
+    GONE = "gone"
+    """The store is missing although there were tokens: no token is valid."""
+    DAMAGED = "damaged"
+    """The store cannot be read: the last good tokens stay valid."""
 
 
 Listener = Callable[[TokenHierarchy], None]
-EMPTY = TokenDocument()
 
 
 class TokenCache:
-    """Polls the file: four looks a second give a bound for every kind of change on every file system."""
+    """Polls the store: four reads a second give a bound for every kind of change on every file system."""
 
-    def __init__(self, file: JsonTokenFile, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._file = file
+    def __init__(self, store: TokenStore, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """``monotonic`` tells seconds."""
+        self._store = store
         self._monotonic = monotonic
         self._missing_since: float | None = None
         self._listeners: list[Listener] = []
-        self._looking = asyncio.Lock()
-        self._began = -math.inf
-        self.view = TokenHierarchy(EMPTY)
-        self.state = FileState.CURRENT
-        self.problem: str | None = None
+        self._reading = asyncio.Lock()
+        self._last_began = -math.inf
+        self._logged_problem: str | None = None
+        self.tokens = TokenHierarchy()
+        self.state = StoreState.CURRENT
 
     @property
-    def may_create_file(self) -> bool:
-        """Whether a file may be made: not where there was one, which may come back any moment."""
-        return self.state is FileState.CURRENT and len(self.view) == 0
+    def may_create_store(self) -> bool:
+        """Whether a missing store may be created: not where there was one, which may come back any moment."""
+        return self.state is StoreState.CURRENT and len(self.tokens) == 0
 
     def subscribe(self, listener: Listener) -> None:
-        """``listener`` is called with each new view, on the event loop."""
+        """Calls ``listener`` with the tokens each time they have changed, on the event loop."""
         self._listeners.append(listener)
 
-    def load(self) -> None:
-        """The first look, at start-up. Raises TokenFileError or OSError: a server must not start on a damaged file."""
-        document = self._file.read()
-        self.view = TokenHierarchy(document or EMPTY)
-        self.state = FileState.CURRENT
+    async def load(self) -> None:
+        """Reads the store for the first time. A missing one is empty.
+
+        Raises TokensDamaged, OSError: a server must not start on a damaged store.
+        """
+        try:
+            tokens = await self._store.read()
+        except TokensMissing:
+            return
+        self._publish(tokens)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Polls until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             await self.refresh()
 
     async def refresh(self) -> None:
-        """One look that begins from now on, whoever takes it. A damaged or missing file never raises; it is a state."""
+        """Reads the store once, beginning after the call, whoever does it: changes made before are in ``tokens`` then.
+
+        A damaged or missing store never raises; it is a state.
+        """
         asked = self._monotonic()
-        async with self._looking:  # an older look must not be published behind a newer one
-            if self._began > asked:
+        async with self._reading:  # an older read must not be published after a newer one
+            if self._last_began > asked:
                 return
-            self._began = self._monotonic()
+            self._last_began = self._monotonic()
             try:
-                view = await asyncio.to_thread(self._read)
-            except (TokenFileError, OSError) as error:
-                self._damaged(str(error))
+                tokens = await self._store.read()
+            except TokensMissing:
+                self._on_missing()
+            except (TokensDamaged, OSError) as error:
+                self._on_damage(str(error))
             else:
-                if view is None:
-                    self._missing()
-                else:
-                    self._good(view)
+                self._on_good(tokens)
 
-    def _read(self) -> TokenHierarchy | None:
-        """In a thread: of many tokens a view takes its time, too."""
-        document = self._file.read()
-        if document is None:
-            return None
-        return self.view if document is self.view.document else TokenHierarchy(document)
-
-    def _good(self, view: TokenHierarchy) -> None:
+    def _on_good(self, tokens: TokenHierarchy) -> None:
         self._missing_since = None
-        if self.state is not FileState.CURRENT:
-            log.info("token file readable again", extra={"tokens": len(view)})
-        self.state = FileState.CURRENT
-        self.problem = None
-        self._publish(view)
+        if self.state is not StoreState.CURRENT:
+            log.info("token file readable again", extra={"tokens": len(tokens)})
+        self.state = StoreState.CURRENT
+        self._logged_problem = None
+        self._publish(tokens)
 
-    def _damaged(self, problem: str) -> None:
+    def _on_damage(self, problem: str) -> None:
         self._missing_since = None
-        if problem != self.problem:
+        if problem != self._logged_problem:
             log.error("token file unusable, the last good state goes on serving", extra={"problem": problem})
-        self.state = FileState.DAMAGED
-        self.problem = problem
+        self.state = StoreState.DAMAGED
+        self._logged_problem = problem
 
-    def _missing(self) -> None:
-        """Editors and copies replace a file by way of a moment without it; hence the wait."""
-        if self.state is FileState.CURRENT and not len(self.view):
+    def _on_missing(self) -> None:
+        """Waits before anything ends: editors and copies replace a file by way of a moment without it."""
+        if self.may_create_store:
             return
         now = self._monotonic()
         if self._missing_since is None:
             self._missing_since = now
-        if now - self._missing_since > GONE_SECONDS and self.state is not FileState.GONE:
+        if now - self._missing_since > GONE_SECONDS and self.state is not StoreState.GONE:
             log.error("token file gone, no token is valid until it is back")
-            self.state = FileState.GONE
-            self.problem = "the token file is gone"
-            self._publish(TokenHierarchy(EMPTY))
+            self.state = StoreState.GONE
+            self._logged_problem = None
+            self._publish(TokenHierarchy())
 
-    def _publish(self, view: TokenHierarchy) -> None:
-        if view is self.view:
+    def _publish(self, tokens: TokenHierarchy) -> None:
+        if tokens is self.tokens:
             return
-        self.view = view
+        self.tokens = tokens
         for listener in self._listeners:
-            listener(self.view)
+            listener(tokens)

@@ -1,6 +1,7 @@
-"""What a change does to the tokens, before anything is written. Pure: from a view to the records it touches.
+"""Computes what a change does to the tokens, before anything is written. Pure: from a hierarchy to changes of records.
 
-A change is a list of touches, in the order in which they are logged. Nothing here asks who wants it: that is ``management``.
+A change of the tokens is a list of changes of records, in the order in which they are logged. Nothing here asks who wants
+it: that is decided in ``gateway.admin``.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -10,21 +11,20 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from gateway.limits.config import LimitSet
-from gateway.tokens import secret as secrets_room
+from gateway.tokens import secret as token_secret
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
 from gateway.tokens.rights import Rights, rights_of_chain
-from gateway.tokens.stores.json_format import TokenDocument
 
 MAX_PREVIOUS_SECRETS = 5
-LONGEST_GRACE = 366 * 86_400
+MAX_GRACE_SECONDS = 366 * 86_400
 _ID_LENGTH = 20
 
 T = TypeVar("T")
 
 
 class ChangeRefused(Exception):
-    """The tokens are not in a state for this. ``field`` names what stands in the way."""
+    """The tokens are not in a state for this change. ``field`` names what stands in the way, if it is one field."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class ChangeRefused(Exception):
 
 
 class RecordChange(NamedTuple):
-    """One record before and after. ``before`` is None for a new one, ``after`` for a deleted one."""
+    """One record before and after. ``before`` is None for a new one, ``after`` for a deleted one; never both."""
 
     action: str
     before: TokenRecord | None
@@ -40,22 +40,22 @@ class RecordChange(NamedTuple):
 
     @property
     def record(self) -> TokenRecord:
-        """What there is of it now, or was last."""
-        found = self.after or self.before
-        if found is None:
-            raise ValueError("a touch touches something")
-        return found
+        """The record as it is now, or was last. Raises ValueError where there is neither."""
+        record = self.after or self.before
+        if record is None:
+            raise ValueError("a change of no record")
+        return record
 
 
 class CreatedToken(NamedTuple):
-    """A token and its secret, which exists nowhere else."""
+    """A token and its secret, which is stored nowhere."""
 
     record: TokenRecord
     secret: str
 
 
 class TokenSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new token shall be. What is unset it takes from its giver. ``expires_at`` in seconds since the epoch."""
+    """What a new token shall be. What is unset is inherited. ``expires_at`` is in seconds since the epoch."""
 
     name: str
     owner: str | UnsetType | None = UNSET
@@ -69,13 +69,16 @@ class TokenSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_token(spec: TokenSpec, defaults: Rights, owner: str | None, now: float) -> CreatedToken:
-    """A record for the wish, with a fresh secret. ``owner`` is for a wish that names none."""
-    secret = secrets_room.generate(_or(spec.prefix, secrets_room.TEST if defaults.is_test else secrets_room.PLAIN))
+    """Returns a record for the spec with a fresh secret. ``defaults`` and ``owner`` are for what the spec leaves unset.
+
+    Raises ValueError for an unknown prefix.
+    """
+    secret = token_secret.generate(_or(spec.prefix, token_secret.TEST if defaults.is_test else token_secret.PLAIN))
     record = TokenRecord(
-        id=f"tok_{secrets_room.random_text(_ID_LENGTH)}",
+        id=f"tok_{token_secret.random_text(_ID_LENGTH)}",
         name=spec.name,
-        prefix=secrets_room.display_prefix(secret),
-        hash=secrets_room.digest(secret),
+        prefix=token_secret.display_prefix(secret),
+        hash=token_secret.digest(secret),
         owner=_or(spec.owner, owner),
         role=_or(spec.role, min(Role.MEMBER, defaults.role, key=lambda role: role.rank)),
         parent_id=spec.parent_id,
@@ -88,146 +91,162 @@ def new_token(spec: TokenSpec, defaults: Rights, owner: str | None, now: float) 
     return CreatedToken(record, secret)
 
 
-def _or(wished: T | UnsetType, otherwise: T) -> T:
-    return otherwise if isinstance(wished, UnsetType) else wished
-
-
-def created(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
-    """Raises ChangeRefused for a child that exceeds its parent, or whose parent has ended."""
-    if record.parent_id is not None:
-        parent = parent_of(view, record.parent_id, now)
-        if record.owner != parent.owner:
-            raise ChangeRefused("A child has the owner of its parent.", "owner")
-        _refuse_excess(view, record, frozenset(TokenRecord.__struct_fields__) | {"prefix"})
-    return (RecordChange("token.create", None, record),)
+def _or(value: T | UnsetType, default: T) -> T:
+    return default if isinstance(value, UnsetType) else value
 
 
 def inherited_defaults(
-    view: TokenHierarchy, parent_id: str | None, caller: Rights, now: float
+    tokens: TokenHierarchy, parent_id: str | None, requester: Rights, now: float
 ) -> tuple[Rights, str | None]:
-    """What a new token takes from where its wish says nothing, and its owner: a parent's, else the caller's grant.
+    """Returns the rights and the owner that a new token inherits: the parent's, or without one the requester's rights.
 
     Raises ChangeRefused where there is no such parent.
     """
     if parent_id is None:
-        return caller, None
-    parent = parent_of(view, parent_id, now)
-    return rights_of_chain((parent, *(view.parents(parent) or ()))), parent.owner
+        return requester, None
+    parent = parent_of(tokens, parent_id, now)
+    return rights_of_chain((parent, *(tokens.parents(parent) or ()))), parent.owner
 
 
-def parent_of(view: TokenHierarchy, parent_id: str, now: float) -> TokenRecord:
-    """A token that may have children. Raises ChangeRefused."""
-    parent = view.find_by_id(parent_id)
-    if parent is None or view.status(parent, now) is not Status.ACTIVE:
+def parent_of(tokens: TokenHierarchy, parent_id: str, now: float) -> TokenRecord:
+    """Returns the token with this id, which may have children. Raises ChangeRefused unless it is active."""
+    parent = tokens.find_by_id(parent_id)
+    if parent is None or tokens.status(parent, now) is not Status.ACTIVE:
         raise ChangeRefused("There is no active token with this id.", "parent_id")
     return parent
 
 
-def _refuse_excess(view: TokenHierarchy, record: TokenRecord, changed: Container[str]) -> None:
-    above = view.parents(record)
-    if above:
-        excess = rights_of_chain((record,)).fields_exceeding(rights_of_chain(above))
-        if found := next((field for field in excess if field in changed), None):
-            raise ChangeRefused("A child may not have more than its parent.", found)
+def create(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
+    """Returns the change that adds the record.
+
+    Raises ChangeRefused for a child that exceeds its parent, or whose parent has ended.
+    """
+    if record.parent_id is not None:
+        parent = parent_of(tokens, record.parent_id, now)
+        if record.owner != parent.owner:
+            raise ChangeRefused("A child has the owner of its parent.", "owner")
+        _require_within_parents(tokens, record, frozenset(TokenRecord.__struct_fields__))
+    return (RecordChange("token.create", None, record),)
 
 
-def revoked(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
-    """It and all below it. Revoked is for ever: what is revoked already keeps its time."""
-    line = (record, *view.descendants(record))
+def _require_within_parents(tokens: TokenHierarchy, record: TokenRecord, changed: Container[str]) -> None:
+    """Raises ChangeRefused where one of the fields that change goes beyond the parents."""
+    parents = tokens.parents(record)
+    if parents:
+        exceeding = rights_of_chain((record,)).fields_exceeding(rights_of_chain(parents))
+        if field := next((field for field in exceeding if field in changed), None):
+            raise ChangeRefused("A child may not have more than its parent.", field)
+
+
+def revoke(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
+    """Returns the changes that end a token and all its descendants. What is revoked already keeps its time."""
     return tuple(
-        RecordChange("token.revoke", one, msgspec.structs.replace(one, revoked_at=int(now)))
-        for one in line
-        if one.revoked_at is None
+        RecordChange("token.revoke", ending, msgspec.structs.replace(ending, revoked_at=int(now)))
+        for ending in (record, *tokens.descendants(record))
+        if ending.revoked_at is None
     )
 
 
-def ended(view: TokenHierarchy, match: SecretMatch, now: float) -> tuple[RecordChange, ...]:
-    """What was meant: the token and all below it, or only a secret of it that has been replaced."""
+def revoke_match(tokens: TokenHierarchy, match: SecretMatch, now: float) -> tuple[RecordChange, ...]:
+    """Returns the changes that end what was meant: the token with its descendants, or one secret that was replaced."""
     if match.previous is not None:
-        return secret_ended(match.record, match.previous, now)
-    return revoked(view, match.record, now)
+        return revoke_secret(match.record, match.previous, now)
+    return revoke(tokens, match.record, now)
 
 
-def deleted(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
-    """The record goes; what is below it stays as a record, revoked."""
-    below = (change for change in revoked(view, record, now) if change.record.id != record.id)
-    return (*below, RecordChange("token.delete", record, None))
+def revoke_secret(record: TokenRecord, previous: PreviousSecret, now: float) -> tuple[RecordChange, ...]:
+    """Returns the change that ends a replaced secret before its time; the token and its newer secrets go on."""
+    if previous.status(now) is not Status.ACTIVE:
+        return ()
+    secrets = tuple(
+        msgspec.structs.replace(old, revoked_at=int(now)) if old is previous else old for old in record.previous_secrets
+    )
+    return (RecordChange("token.end_secret", record, msgspec.structs.replace(record, previous_secrets=secrets)),)
 
 
-def patched(view: TokenHierarchy, record: TokenRecord, values: Mapping[str, Any]) -> tuple[RecordChange, ...]:
-    """Set fields. A new owner also gets what is below. Raises ChangeRefused where a child would exceed its parent."""
+def delete(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
+    """Returns the changes that remove the record; its descendants stay as records, revoked."""
+    revoked = (change for change in revoke(tokens, record, now) if change.record.id != record.id)
+    return (*revoked, RecordChange("token.delete", record, None))
+
+
+def update(tokens: TokenHierarchy, record: TokenRecord, values: Mapping[str, Any]) -> tuple[RecordChange, ...]:
+    """Returns the changes that set fields of a record; a new owner also becomes the owner of its descendants.
+
+    ``values`` are fields of ``TokenRecord``. Raises ChangeRefused where a child would exceed its parent.
+    """
     after = msgspec.structs.replace(record, **values)
-    _refuse_excess(view, after, values)
-    record_changes = [RecordChange("token.update", record, after)]
+    _require_within_parents(tokens, after, values)
+    changes = [RecordChange("token.update", record, after)]
     if after.owner != record.owner:
         if record.parent_id is not None:
             raise ChangeRefused("A child has the owner of its parent.", "owner")
-        record_changes += [
+        changes += [
             RecordChange("token.update", child, msgspec.structs.replace(child, owner=after.owner))
-            for child in view.descendants(record)
+            for child in tokens.descendants(record)
         ]
-    return tuple(change for change in record_changes if change.before != change.after)
+    return tuple(change for change in changes if change.before != change.after)
 
 
-def rotated(view: TokenHierarchy, record: TokenRecord, secret: str, grace: int, now: float) -> tuple[RecordChange, ...]:
-    """The secret is replaced; the old one works for ``grace`` seconds more, never beyond the token's own end.
+def rotate(
+    tokens: TokenHierarchy, record: TokenRecord, secret: str, grace: int, now: float
+) -> tuple[RecordChange, ...]:
+    """Returns the change that gives a token a new secret; the old one works for ``grace`` seconds more.
 
-    Without grace every older secret ends now: that is what a leak takes. Raises ChangeRefused.
+    It never works beyond the token's own end. Without grace every older secret ends now: that is what a leak takes.
+    Raises ChangeRefused for a token that has ended, too long a grace, and too many secrets at a time.
     """
-    status = view.status(record, now)
+    status = tokens.status(record, now)
     if status is not Status.ACTIVE:
         raise ChangeRefused(f"This token is {status}; a new secret would not work either.")
-    older = [old for old in record.previous_secrets if old.status(now) is Status.ACTIVE]
-    if grace > LONGEST_GRACE:
-        raise ChangeRefused("A grace is at most a year: two secrets for ever would be one too many.", "grace")
-    if grace == 0:
-        older = [msgspec.structs.replace(old, revoked_at=int(now)) for old in older]
-    elif len(older) >= MAX_PREVIOUS_SECRETS:
-        raise ChangeRefused(
-            f"{len(older)} older secrets of this token are still valid. Wait until one has ended, or rotate without grace.",
-            "grace",
-        )
-    end = int(now) + grace
+    grace_end = int(now) + grace
     replaced = PreviousSecret(
         prefix=record.prefix,
         hash=record.hash,
         rotated_at=int(now),
-        valid_until=end if record.expires_at is None else min(end, record.expires_at),
+        valid_until=grace_end if record.expires_at is None else min(grace_end, record.expires_at),
         revoked_at=int(now) if grace == 0 else None,
     )
     after = msgspec.structs.replace(
         record,
-        prefix=secrets_room.display_prefix(secret),
-        hash=secrets_room.digest(secret),
-        previous_secrets=(*older, replaced),
+        prefix=token_secret.display_prefix(secret),
+        hash=token_secret.digest(secret),
+        previous_secrets=(*_older_secrets(record, grace, now), replaced),
     )
     return (RecordChange("token.rotate", record, after),)
 
 
-def secret_ended(record: TokenRecord, previous: PreviousSecret, now: float) -> tuple[RecordChange, ...]:
-    """End a replaced secret before its time; the token and its newer secrets go on."""
-    if previous.status(now) is not Status.ACTIVE:
-        return ()
-    ended = tuple(
-        msgspec.structs.replace(old, revoked_at=int(now)) if old is previous else old for old in record.previous_secrets
-    )
-    return (RecordChange("token.end_secret", record, msgspec.structs.replace(record, previous_secrets=ended)),)
+def _older_secrets(record: TokenRecord, grace: int, now: float) -> list[PreviousSecret]:
+    """The replaced secrets that are kept: those that still work, revoked where there is no grace. Raises ChangeRefused."""
+    active = [previous for previous in record.previous_secrets if previous.status(now) is Status.ACTIVE]
+    if grace > MAX_GRACE_SECONDS:
+        raise ChangeRefused("A grace is at most a year: two secrets for ever would be one too many.", "grace")
+    if grace == 0:
+        return [msgspec.structs.replace(previous, revoked_at=int(now)) for previous in active]
+    if len(active) >= MAX_PREVIOUS_SECRETS:
+        raise ChangeRefused(
+            f"{len(active)} older secrets of this token are still valid. Wait until one has ended, or rotate without "
+            "grace.",
+            "grace",
+        )
+    return active
 
 
-def imported(view: TokenHierarchy, offered: Iterable[TokenRecord]) -> tuple[RecordChange, ...]:
-    """Those whose id and secrets are not here yet."""
+def import_records(tokens: TokenHierarchy, offered: Iterable[TokenRecord]) -> tuple[RecordChange, ...]:
+    """Returns the changes that add those records whose id and secrets are not there yet."""
     new = (
         record
         for record in offered
-        if view.find_by_id(record.id) is None
-        and not any(view.find_by_digest(one) for one in (record.hash, *(old.hash for old in record.previous_secrets)))
+        if tokens.find_by_id(record.id) is None
+        and not any(tokens.find_by_digest(one) for one in (record.hash, *(old.hash for old in record.previous_secrets)))
     )
     return tuple(RecordChange("token.import", None, record) for record in new)
 
 
-def applied(before: TokenDocument, record_changes: Sequence[RecordChange]) -> TokenDocument:
-    """The document with every touch in it; what is new comes last."""
-    after = {change.before.id: change.after for change in record_changes if change.before is not None}
-    kept = [after.get(record.id, record) for record in before.tokens]
-    new = [change.after for change in record_changes if change.before is None]
-    return TokenDocument(tuple(record for record in (*kept, *new) if record is not None), before.unknown)
+def apply(records: Sequence[TokenRecord], changes: Iterable[RecordChange]) -> tuple[TokenRecord, ...]:
+    """Returns the records with every change in them, in their order; new ones come last."""
+    changes = tuple(changes)
+    after = {change.before.id: change.after for change in changes if change.before is not None}
+    present = (after.get(record.id, record) for record in records)
+    new = (change.after for change in changes if change.before is None)
+    return tuple(record for record in (*present, *new) if record is not None)

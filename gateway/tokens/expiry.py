@@ -1,4 +1,4 @@
-"""How long a token lives, as people say it."""
+"""Parses when a token expires, as people write it. Pure."""
 
 import re
 
@@ -9,27 +9,27 @@ _SPAN = re.compile(r"([0-9]{1,6})([smhdwy])")
 
 
 def span(text: str) -> int:
-    """``90s``, ``30m`` (minutes), ``24h``, ``30d``, ``2w``, ``1y`` or ``0`` in seconds. Raises ValueError.
+    """Returns ``90s``, ``30m`` (minutes), ``24h``, ``30d``, ``2w``, ``1y`` or ``0`` in seconds. Raises ValueError.
 
     1y is 365 days, whatever the calendar says.
     """
     if text == "0":
         return 0
-    found = _SPAN.fullmatch(text)
-    if found is None:
+    match = _SPAN.fullmatch(text)
+    if match is None:
         raise ValueError(f"{text!r} is no time span such as 90s, 30m (minutes), 24h, 30d, 2w or 1y")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def expiry_in(text: str, now: float) -> int | None:
-    """The end of a span that begins now, in seconds since the epoch; ``never`` is None. Raises ValueError."""
-    return None if text == "never" else _future(text, int(now) + span(text), now)
+    """Returns the end of a span that begins now, in seconds since the epoch; None for ``never``. Raises ValueError."""
+    return None if text == "never" else _require_future(text, int(now) + span(text), now)
 
 
 def expiry(text: str, now: float) -> int | None:
-    """A span, ``never``, or a date, as seconds since the epoch.
+    """Returns a span from now, or a date, in seconds since the epoch; None for ``never``.
 
-    A span is added to ``now`` as it stands. A date without a time means its first second, UTC. Raises ValueError.
+    A date without a time means its first second, UTC. Raises ValueError.
     """
     if text == "never" or _SPAN.fullmatch(text):
         return expiry_in(text, now)
@@ -37,10 +37,10 @@ def expiry(text: str, now: float) -> int | None:
         at = from_iso(text)
     except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is none of 30d, 12h, 2w, 1y, never or a date such as 2027-01-31") from None
-    return _future(text, at, now)
+    return _require_future(text, at, now)
 
 
-def _future(text: str, at: int, now: float) -> int:
+def _require_future(text: str, at: int, now: float) -> int:
     if not now < at <= LATEST:
         raise ValueError(f"{text!r} does not lie in the future (up to the year 9999)")
     return at

@@ -1,88 +1,87 @@
-"""An immutable set of tokens, and what follows from their kinship. Pure.
+"""Holds an immutable set of tokens and answers what follows from which token is the parent of which. Pure.
 
 A child never outlives its parent, nor may it do more, whatever its own record says: rights are looked up along the whole
-line, so that narrowing a parent narrows its children at once.
+chain of parents, so narrowing a parent narrows its children at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
-from gateway.tokens.stores.json_format import TokenDocument
+from gateway.tokens.models import PreviousSecret, Status, TokenRecord
 
 
 class SecretMatch(NamedTuple):
-    """Whose secret it is. ``previous`` is set where a rotation has replaced that secret."""
+    """The token that a secret belongs to. ``previous`` is set where a rotation has replaced that secret."""
 
     record: TokenRecord
     previous: PreviousSecret | None
 
 
 class TokenHierarchy:
-    """The tokens of a document, found by id and by the digest of their secret."""
+    """The tokens of one moment, in the order in which they are stored, found by id and by the digest of their secret."""
 
-    def __init__(self, document: TokenDocument) -> None:
-        self.document = document
-        self._by_id = {record.id: record for record in document.tokens}
-        self._by_hash = {record.hash: SecretMatch(record, None) for record in document.tokens}
-        for record in document.tokens:
+    def __init__(self, records: Iterable[TokenRecord] = ()) -> None:
+        self.records = tuple(records)
+        self._by_id = {record.id: record for record in self.records}
+        self._by_hash = {record.hash: SecretMatch(record, None) for record in self.records}
+        for record in self.records:
             self._by_hash.update({old.hash: SecretMatch(record, old) for old in record.previous_secrets})
 
     def find_by_digest(self, digest: str) -> SecretMatch | None:
+        """Returns the token that has a secret with this SHA-256, and which of its secrets that is."""
         return self._by_hash.get(digest)
 
     def find_by_id(self, token_id: str) -> TokenRecord | None:
+        """Returns the token with this id."""
         return self._by_id.get(token_id)
 
     def parents(self, record: TokenRecord) -> tuple[TokenRecord, ...] | None:
-        """Its line upwards, the nearest first. None where the line is broken: a parent is gone, or its own child."""
-        line: list[TokenRecord] = []
+        """Returns the chain of parents upwards, the nearest first.
+
+        None means that the chain is broken: a parent has been deleted, or is among its own parents.
+        """
+        chain: list[TokenRecord] = []
         seen = {record.id}
         while record.parent_id is not None:
             parent = self._by_id.get(record.parent_id)
             if parent is None or parent.id in seen:
                 return None
             seen.add(parent.id)
-            line.append(parent)
+            chain.append(parent)
             record = parent
-        return tuple(line)
+        return tuple(chain)
 
     def status(self, record: TokenRecord, now: float) -> Status:
-        """The record's own status, ended also by the end of a parent: one that is revoked, expired or gone."""
+        """Returns the status of a record, in which the end of a parent counts: one that is revoked, expired or deleted."""
         own = record.status(now)
         if own is not Status.ACTIVE or record.parent_id is None:
             return own
-        line = self.parents(record)
-        if line is None:
+        parents = self.parents(record)
+        if parents is None:
             return Status.REVOKED
-        ended = (status for parent in line if (status := parent.status(now)) is not Status.ACTIVE)
+        ended = (status for parent in parents if (status := parent.status(now)) is not Status.ACTIVE)
         return next(ended, Status.ACTIVE)
 
     def secret_status(self, match: SecretMatch, now: float) -> Status:
-        """The status of that very secret: a replaced one may end before its token does."""
+        """Returns the status of that very secret: a replaced one may end before its token does."""
         status = self.status(match.record, now)
         if status is not Status.ACTIVE or match.previous is None:
             return status
         return match.previous.status(now)
 
-    def role(self, record: TokenRecord) -> Role:
-        """Its role, or the lowest among its parents'."""
-        line = self.parents(record) if record.parent_id is not None else ()
-        return min((record.role, *(parent.role for parent in line or ())), key=lambda role: role.rank)
-
     def descendants(self, record: TokenRecord) -> Iterator[TokenRecord]:
-        """Children, their children and so on; parents come before their children."""
+        """Yields the children, their children and so on; parents come before their children."""
         children: dict[str, list[TokenRecord]] = {}
-        for other in self.document.tokens:
+        for other in self.records:
             if other.parent_id is not None:
                 children.setdefault(other.parent_id, []).append(other)
         seen = {record.id}
-        waiting = [record]
-        while waiting:
-            for child in children.get(waiting.pop(0).id, ()):
+        pending = [record]
+        while pending:
+            for child in children.get(pending.pop(0).id, ()):
                 if child.id not in seen:
                     seen.add(child.id)
-                    waiting.append(child)
+                    pending.append(child)
                     yield child
 
     def __len__(self) -> int:

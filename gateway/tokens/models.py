@@ -1,4 +1,4 @@
-"""What is known of a token, and what follows from it. Values only."""
+"""Describes what is stored of a token, and what follows from one record. Values only."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -11,7 +11,7 @@ from gateway.limits.config import LimitSet
 
 
 class Role(StrEnum):
-    """From the most to the least."""
+    """What a token may do, from the most to the least; ``gateway.auth.roles`` has the details."""
 
     ADMIN = "admin"
     MEMBER = "member"
@@ -19,19 +19,23 @@ class Role(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Higher may do more."""
+        """A number that is higher for a role that may do more."""
         return -list(Role).index(self)
 
 
 class Status(StrEnum):
+    """Whether a token or a secret is valid."""
+
     ACTIVE = "active"
     EXPIRED = "expired"
     REVOKED = "revoked"
 
 
 class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """A secret that a rotation has replaced. It works on until ``valid_until``; what is written of its use since then
-    tells a person when it is safe to end it. Times are whole seconds since the epoch, UTC."""
+    """A secret that a rotation has replaced, which goes on working until ``valid_until``.
+
+    Its uses since then tell a person when it is safe to end it. Times are whole seconds since the epoch, UTC.
+    """
 
     prefix: str
     hash: str
@@ -43,6 +47,7 @@ class PreviousSecret(msgspec.Struct, frozen=True, kw_only=True):
     usage_count: int = 0
 
     def status(self, now: float) -> Status:
+        """Returns its own status, as if its token were active."""
         return _status(self.revoked_at, self.valid_until, now)
 
 
@@ -67,15 +72,15 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     previous_secrets: tuple[PreviousSecret, ...] = ()
     """Oldest first."""
     unknown: Mapping[str, Any] = {}
-    """Fields of a newer version or of somebody's own: kept when the file is written again."""
+    """Fields of a newer version or of somebody's own, which are stored again."""
 
     def status(self, now: float) -> Status:
-        """Its own status; ``tokens.view`` knows what a parent's end does to it."""
+        """Returns its own status; ``TokenHierarchy.status`` counts the parents in."""
         return _status(self.revoked_at, self.expires_at, now)
 
 
 def _status(revoked_at: int | None, expires_at: int | None, now: float) -> Status:
-    """Revoked is for ever; expiry holds from its very second."""
+    """Revoked is for ever; a token is expired from the very second of its expiry on."""
     if revoked_at is not None:
         return Status.REVOKED
     if expires_at is not None and now >= expires_at:
@@ -84,5 +89,5 @@ def _status(revoked_at: int | None, expires_at: int | None, now: float) -> Statu
 
 
 def allows_model(patterns: tuple[str, ...] | None, model: str) -> bool:
-    """Whether an allow-list with ``*`` globs lets a model through. None allows all, an empty list nothing."""
+    """Whether a list of names with ``*`` wildcards lets a model through. None allows every model, an empty list none."""
     return patterns is None or any(wildcards.matches(pattern, model) for pattern in patterns)

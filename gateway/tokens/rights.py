@@ -1,4 +1,4 @@
-"""How much a token may do, and whether that is more than somebody else may. Pure.
+"""Computes how much a token may do, and whether that is more than another may do. Pure.
 
 Nobody can give more than they have: neither to a child, nor to a token they change or get a new secret of.
 """
@@ -15,7 +15,10 @@ from gateway.tokens.models import PreviousSecret, Role, TokenRecord, allows_mode
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """What follows from a line of records: every list of models has to allow a model, every set of limits holds."""
+    """What a chain of records may do: every list of models has to allow a model, every set of limits holds.
+
+    ``expires_at`` is in seconds since the epoch; None means never.
+    """
 
     role: Role
     models: tuple[tuple[str, ...], ...] = ()
@@ -24,61 +27,65 @@ class Rights(msgspec.Struct, frozen=True):
     is_test: bool = False
 
     def fields_exceeding(self, other: "Rights") -> list[str]:
-        """The fields in which this goes beyond the other, by the names that requests have for them."""
-        found = []
+        """Returns the fields in which this goes beyond the other, by the names that requests have for them."""
+        exceeding = []
         if self.role.rank > other.role.rank:
-            found.append("role")
+            exceeding.append("role")
         if other.is_test and not self.is_test:
-            found.append("prefix")
-        if not all(any(_covers(theirs, mine) for mine in self.models) for theirs in other.models):
-            found.append("models")
-        if not all(any(mine.is_within(theirs) for mine in self.limits) for theirs in other.limits):
-            found.append("limits")
+            exceeding.append("prefix")
+        if not all(any(_covers(theirs, ours) for ours in self.models) for theirs in other.models):
+            exceeding.append("models")
+        if not all(any(ours.is_within(theirs) for ours in self.limits) for theirs in other.limits):
+            exceeding.append("limits")
         if other.expires_at is not None and (self.expires_at is None or self.expires_at > other.expires_at):
-            found.append("expires_at")
-        return found
+            exceeding.append("expires_at")
+        return exceeding
 
     @property
     def tightest_limits(self) -> LimitSet | None:
-        """One set that keeps to all of them."""
+        """One set of limits that keeps to all of them; None for no limit."""
         return reduce(LimitSet.and_also, self.limits) if self.limits else None
 
     @property
     def common_models(self) -> tuple[str, ...] | None:
         """Patterns that every list lets through; None for all models."""
-        return reduce(_shared, self.models) if self.models else None
+        return reduce(_intersect, self.models) if self.models else None
 
 
 EVERYTHING = Rights(Role.ADMIN)
+"""The rights of whoever has no token and needs none: the environment key, the command line, open mode."""
 
 
-def rights_of_chain(line: Sequence[TokenRecord], previous: PreviousSecret | None = None) -> Rights:
-    """Of a record and its parents. A secret that has been replaced gives nothing that outlasts it."""
-    ends = [record.expires_at for record in line if record.expires_at is not None]
+def rights_of_chain(chain: Sequence[TokenRecord], previous: PreviousSecret | None = None) -> Rights:
+    """Returns the rights of a record with its parents; the record comes first, and there is at least that.
+
+    ``previous`` is the secret that is used, if a rotation has replaced it: it gives nothing that outlasts it.
+    """
+    ends = [record.expires_at for record in chain if record.expires_at is not None]
     if previous is not None:
         ends.append(previous.valid_until)
     return Rights(
-        role=min((record.role for record in line), key=lambda role: role.rank),
-        models=tuple(record.models for record in line if record.models is not None),
-        limits=tuple(record.limits for record in line if record.limits is not None),
+        role=min((record.role for record in chain), key=lambda role: role.rank),
+        models=tuple(record.models for record in chain if record.models is not None),
+        limits=tuple(record.limits for record in chain if record.limits is not None),
         expires_at=min(ends, default=None),
-        is_test=any(secret.kind(record.prefix) == secret.TEST for record in line),
+        is_test=any(secret.kind(record.prefix) == secret.TEST for record in chain),
     )
 
 
-def rights_of(view: TokenHierarchy, match: SecretMatch) -> Rights:
-    """Of whoever holds that secret."""
-    return rights_of_chain((match.record, *(view.parents(match.record) or ())), match.previous)
+def rights_of(tokens: TokenHierarchy, match: SecretMatch) -> Rights:
+    """Returns the rights of whoever has that secret."""
+    return rights_of_chain((match.record, *(tokens.parents(match.record) or ())), match.previous)
 
 
-def _shared(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+def _intersect(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
     """Patterns for what both lists let through; where two patterns cross in more than one place, for less than that."""
-    shared = (_crossing(one, other) for one in some for other in others)
-    return tuple(dict.fromkeys(pattern for pattern in shared if pattern is not None))
+    crossings = (_crossing(one, other) for one in some for other in others)
+    return tuple(dict.fromkeys(pattern for pattern in crossings if pattern is not None))
 
 
 def _crossing(one: str, other: str) -> str | None:
-    """``gpt-4*`` and ``*-mini`` cross in ``gpt-4*-mini``."""
+    """One pattern for what two let through: ``gpt-4*`` and ``*-mini`` cross in ``gpt-4*-mini``."""
     if allows_model((other,), one):
         return one
     if allows_model((one,), other):
@@ -87,13 +94,13 @@ def _crossing(one: str, other: str) -> str | None:
         return None
     (head, tail), (other_head, other_tail) = one.split("*"), other.split("*")
     heads, tails = sorted((head, other_head), key=len), sorted((tail, other_tail), key=len)
-    fits = heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
-    return f"{heads[1]}*{tails[1]}" if fits else None
+    crosses = heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
+    return f"{heads[1]}*{tails[1]}" if crosses else None
 
 
 def _covers(allowed: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     """Whether every model that ``wanted`` lets through is let through by ``allowed``, too.
 
-    A pattern taken as a text fits another pattern only if the other has a star wherever this one has.
+    A pattern taken as a name fits another pattern only if the other has a star wherever this one has.
     """
     return all(allows_model(allowed, pattern) for pattern in wanted)

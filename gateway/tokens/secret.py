@@ -1,8 +1,8 @@
-"""The secret text of a token: made, checked, hashed, shown in part.
+"""Generates, checks, hashes and abbreviates the secrets of tokens.
 
-Form: a prefix, 43 base62 characters (256 bits) from ``secrets``, 6 base62 characters of CRC32 over all that stands before.
-The checksum is no security: it lets a mistyped secret be refused without a look-up. SHA-256 is enough to store them,
-because a search through 2^255 secrets is out of reach; slow hashes are for passwords.
+A secret is a prefix, 43 base62 characters (256 bits) from ``secrets``, and 6 base62 characters of CRC32 over all before them.
+The checksum is no security: it lets a mistyped secret be refused without a look-up. SHA-256 is enough to store secrets,
+because a search through 2^255 of them is out of reach; slow hashes are for passwords.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _OUR_FORM = re.compile(r"(?:sk-|sk_live_|sk_test_)[0-9A-Za-z]{49}")
 
 
 def generate(prefix: str = "sk-") -> str:
-    """A new secret. 52 characters for the prefix ``sk-``."""
+    """Returns a new secret, of 52 characters for the prefix ``sk-``. Raises ValueError for an unknown prefix."""
     if prefix not in PREFIXES:
         raise ValueError(f"the prefix must be one of {', '.join(PREFIXES)}")
     stem = prefix + random_text(_RANDOM_LENGTH)
@@ -27,12 +27,12 @@ def generate(prefix: str = "sk-") -> str:
 
 
 def kind(prefix: str) -> str:
-    """Which of our prefixes a secret or its display prefix begins with; one from elsewhere counts as the plain kind."""
+    """Returns which of our prefixes a secret or its display prefix begins with; ``sk-`` for a secret from elsewhere."""
     return next((known for known in reversed(PREFIXES) if prefix.startswith(known)), PREFIXES[0])
 
 
 def random_text(length: int) -> str:
-    """Base62 characters from the system's random source."""
+    """Returns base62 characters from the system's random source."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
@@ -42,17 +42,17 @@ def has_our_form(secret: str) -> bool:
 
 
 def has_bad_checksum(secret: str) -> bool:
-    """Whether this has our form but not our checksum. Secrets of any other form come from elsewhere: False."""
+    """Whether this has our form but not our checksum. A secret of any other form comes from elsewhere: False."""
     return has_our_form(secret) and _checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]
 
 
 def digest(secret: str) -> str:
-    """SHA-256 in hexadecimal: what is stored, and what is looked up. Takes any text, even what is not valid UTF-8."""
+    """Returns the SHA-256 in hexadecimal, which is stored and looked up. Takes any string, even what is not valid UTF-8."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def display_prefix(secret: str) -> str:
-    """The beginning that lists show: 14 characters, and never more than half of a short secret."""
+    """Returns the beginning that lists show: 14 characters, and never more than half of a short secret."""
     return secret[: min(DISPLAY_LENGTH, max(1, len(secret) // 2))]
 
 

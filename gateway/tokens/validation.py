@@ -1,4 +1,7 @@
-"""A token's fields as they stand in JSON: one reader each. Each raises FieldError with the field's name and the rule."""
+"""Reads and writes the fields of a token as JSON has them. Pure.
+
+There is one reader for each field. Each returns the value to store, and raises FieldError with the field's name and the rule.
+"""
 
 import math
 import re
@@ -22,7 +25,7 @@ _E_MAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 
 
 class FieldError(ValueError):
-    """A value that does not fit its field."""
+    """A value is invalid for its field. ``rule`` says what it must be."""
 
     def __init__(self, field: str, rule: str) -> None:
         super().__init__(f"`{field}` {rule}")
@@ -31,12 +34,14 @@ class FieldError(ValueError):
 
 
 def name(value: Any) -> str:
+    """Returns a token's name. Raises FieldError."""
     if not is_printable(value, MAX_NAME_LENGTH) or not value.strip():
         raise FieldError("name", f"must be a printable string of 1 to {MAX_NAME_LENGTH} characters")
     return value
 
 
 def owner(value: Any) -> str | None:
+    """Returns an e-mail address; None for null. Raises FieldError."""
     if value is None:
         return None
     if not isinstance(value, str) or not _E_MAIL.fullmatch(value) or not value.isprintable():
@@ -45,6 +50,7 @@ def owner(value: Any) -> str | None:
 
 
 def role(value: Any) -> Role:
+    """Returns a role; ``member`` for null. Raises FieldError."""
     if value is None:
         return Role.MEMBER
     try:
@@ -54,6 +60,7 @@ def role(value: Any) -> Role:
 
 
 def models(value: Any) -> tuple[str, ...] | None:
+    """Returns a list of model names with wildcards; None for null, which allows every model. Raises FieldError."""
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > MAX_MODELS or not all(map(_is_model, value)):
@@ -68,6 +75,7 @@ def _is_model(value: Any) -> bool:
 
 
 def limits(value: Any) -> LimitSet | None:
+    """Returns a set of limits; None for null. Raises FieldError with the name of the limit that is invalid."""
     try:
         return read_limits(value)
     except LimitError as error:
@@ -75,7 +83,7 @@ def limits(value: Any) -> LimitSet | None:
 
 
 def new_metadata(value: Any) -> dict[str, Any]:
-    """What somebody wants to keep beside a token: small enough, and fit to be read again once it is written."""
+    """Returns what somebody wants to keep with a token: small enough, and readable once it is written. Raises FieldError."""
     found = _optional_object("metadata")(value) or {}
     if not _is_plain(found, _METADATA_DEPTH) or len(msgspec.json.encode(found)) > MAX_METADATA_BYTES:
         raise FieldError(
@@ -95,7 +103,7 @@ def _is_plain(value: Any, levels: int) -> bool:
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
-def _text(field: str) -> Callable[[Any], str]:
+def _string(field: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not isinstance(value, str) or not value or not value.isprintable():
             raise FieldError(field, "must be a string")
@@ -104,8 +112,8 @@ def _text(field: str) -> Callable[[Any], str]:
     return read
 
 
-def _optional_text(field: str) -> Callable[[Any], str | None]:
-    read = _text(field)
+def _optional_string(field: str) -> Callable[[Any], str | None]:
+    read = _string(field)
     return lambda value: None if value is None else read(value)
 
 
@@ -159,13 +167,13 @@ def _optional_object(field: str) -> Callable[[Any], dict[str, Any] | None]:
 _PREVIOUS = "previous_secrets"
 _PREVIOUS_READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
     {
-        "prefix": _text(f"{_PREVIOUS}.prefix"),
+        "prefix": _string(f"{_PREVIOUS}.prefix"),
         "hash": _hash(f"{_PREVIOUS}.hash"),
         "rotated_at": _time(f"{_PREVIOUS}.rotated_at"),
         "valid_until": _time(f"{_PREVIOUS}.valid_until"),
         "revoked_at": _optional_time(f"{_PREVIOUS}.revoked_at"),
         "last_used": _optional_time(f"{_PREVIOUS}.last_used"),
-        "last_used_from": _optional_text(f"{_PREVIOUS}.last_used_from"),
+        "last_used_from": _optional_string(f"{_PREVIOUS}.last_used_from"),
         "usage_count": _count(f"{_PREVIOUS}.usage_count"),
     }
 )
@@ -187,13 +195,13 @@ def _previous_secrets(value: Any) -> tuple[PreviousSecret, ...]:
 
 READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
     {
-        "id": _text("id"),
+        "id": _string("id"),
         "name": name,
-        "prefix": _text("prefix"),
+        "prefix": _string("prefix"),
         "hash": _hash("hash"),
         "owner": owner,
         "role": role,
-        "parent_id": _optional_text("parent_id"),
+        "parent_id": _optional_string("parent_id"),
         "created_at": _time("created_at"),
         "expires_at": _optional_time("expires_at"),
         "revoked_at": _optional_time("revoked_at"),
@@ -205,11 +213,11 @@ READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
         _PREVIOUS: _previous_secrets,
     }
 )
-"""Every field of the file form, in the order in which it is written."""
+"""Every field that the token file has, in the order in which it is written."""
 
 
-def as_json(record: TokenRecord) -> dict[str, Any]:
-    """The same fields of a record, as JSON has them."""
+def to_json(record: TokenRecord) -> dict[str, Any]:
+    """Returns the same fields of a record, as JSON has them."""
     return {
         "id": record.id,
         "name": record.name,

@@ -38,21 +38,21 @@ KIN = [
     ("a", "sister", Relation.OWN),
     ("a", "child", Relation.OWN),
     ("child", "a", Relation.OWN),
-    ("a", "bob", Relation.STRANGER),
-    ("a", "free", Relation.STRANGER),
-    ("free", "free_too", Relation.STRANGER),
+    ("a", "bob", Relation.UNRELATED),
+    ("a", "free", Relation.UNRELATED),
+    ("free", "free_too", Relation.UNRELATED),
     ("free", "kid", Relation.OWN),
     ("free", "grandkid", Relation.OWN),
-    ("kid", "free", Relation.STRANGER),
-    ("free_too", "kid", Relation.STRANGER),
+    ("kid", "free", Relation.UNRELATED),
+    ("free_too", "kid", Relation.UNRELATED),
 ]
 
 
 @pytest.mark.parametrize(("one", "other", "expected"), KIN)
 def test_relations(one: str, other: str, expected: Relation) -> None:
-    records = {record.name: record for record in FAMILY.document.tokens}
+    records = {record.name: record for record in FAMILY.records}
     assert relation(FAMILY, records[one], records[other]) is expected
-    assert relation(FAMILY, None, records[other]) is Relation.STRANGER
+    assert relation(FAMILY, None, records[other]) is Relation.UNRELATED
 
 
 @pytest.mark.parametrize("action", Action)
@@ -61,7 +61,7 @@ def test_scopes_by_relation(action: Action) -> None:
     assert allows(Role.SERVICE, action, Relation.ITSELF) == (action in (Action.READ, Action.INFER))
     assert allows(Role.SERVICE, action, Relation.OWN) == (action is Action.INFER)
     assert allows(Role.MEMBER, action, Relation.OWN) == (action is not Action.ADMINISTER)
-    assert allows(Role.MEMBER, action, Relation.STRANGER) == (action is Action.INFER)
+    assert allows(Role.MEMBER, action, Relation.UNRELATED) == (action is Action.INFER)
 
 
 def test_what_cannot_be_seen_is_not_there() -> None:
@@ -76,7 +76,7 @@ def test_what_cannot_be_seen_is_not_there() -> None:
 
 def test_a_mightier_token_can_only_be_seen_and_revoked() -> None:
     family = view(token("a", owner=ANN, models=["x"]), token("wide", owner=ANN), token("boss", owner=ANN, role="admin"))
-    may = caller(family, family.document.tokens[0])
+    may = caller(family, family.records[0])
     for mightier in ("tok_wide", "tok_boss"):
         for action in (Action.UPDATE, Action.ROTATE, Action.DELETE):
             with pytest.raises(Forbidden):
@@ -88,7 +88,7 @@ def test_a_mightier_token_can_only_be_seen_and_revoked() -> None:
 def test_a_service_is_told_what_it_may_not_do_to_itself() -> None:
     family = view(token("s", role="service"))
     with pytest.raises(Forbidden, match="`service` may not rotate"):
-        caller(family, family.document.tokens[0]).find(Action.ROTATE, "tok_s")
+        caller(family, family.records[0]).find(Action.ROTATE, "tok_s")
 
 
 @pytest.mark.parametrize("now", [NOW, NOW + 59.9])

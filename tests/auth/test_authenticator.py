@@ -14,7 +14,7 @@ from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret
-from gateway.tokens.cache import FileState
+from gateway.tokens.cache import StoreState
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role
 from gateway.tokens.stores.json_format import TokenDocument
@@ -33,7 +33,7 @@ TOKENS = (
 
 class Tokens:
     def __init__(self, *tokens: object) -> None:
-        self.state = FileState.CURRENT
+        self.state = StoreState.CURRENT
         self.listeners: list[Callable[[TokenHierarchy], None]] = []
         self.hold(*tokens)
 
@@ -87,7 +87,7 @@ def test_open_mode_tells_others_the_mend() -> None:
 def test_open_mode_over_a_damaged_file_serves_nobody() -> None:
     tokens = Tokens()
     gateway = make(tokens, allow_open=True)
-    tokens.state = FileState.DAMAGED
+    tokens.state = StoreState.DAMAGED
     with pytest.raises(StoreUnavailable) as caught:
         gateway.authenticate(None, LOCAL)
     assert caught.value.status == 503
@@ -174,7 +174,7 @@ def test_no_way_leads_back_to_open(steps: list[str]) -> None:
     gateway = make(tokens, allow_open=True)
     has_enforced = False
     for step in steps:
-        tokens.state = FileState.DAMAGED if step == "damaged" else FileState.CURRENT
+        tokens.state = StoreState.DAMAGED if step == "damaged" else StoreState.CURRENT
         if step != "damaged":
             tokens.hold(*{"none": (), "revoked": TOKENS[1:2], "all": TOKENS}[step])
         has_enforced = gateway.mode is not Mode.OPEN or has_enforced

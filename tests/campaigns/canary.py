@@ -13,8 +13,6 @@ from gateway.core.clock import SteadyClock
 from gateway.tokens import secret
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import Role
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns.canary_requests import (
     AT_A_TIME,
     COMPLETIONS,
@@ -28,7 +26,7 @@ from tests.campaigns.canary_requests import (
 )
 from tests.campaigns.life import TOKENS, AuditLog, Needles, audit_path
 from tests.support.gateway import ROOT, Process
-from tests.support.tokens import BY, freegpt
+from tests.support.tokens import BY, TokenEditor, freegpt
 from tests.support.upstream import Connection, Received, Upstream, answer
 from tests.support.wire import connected, request
 
@@ -123,13 +121,13 @@ class Sender:
         return dict(json.loads(said.partition(b"\r\n\r\n")[2]))
 
 
-def service_at(folder: Path) -> TokenService:
+def editor_at(folder: Path) -> TokenEditor:
     clock = SteadyClock()
-    return TokenService(JsonTokenFile(folder / TOKENS), AuditLog(audit_path(folder), clock), clock)
+    return TokenEditor(folder / TOKENS, clock, AuditLog(audit_path(folder), clock))
 
 
 def make_secrets(folder: Path) -> Secrets:
-    service = service_at(folder)
+    service = editor_at(folder)
     specs = {"living": {}, "revoked": {}, "test": {"prefix": "sk_test_"}, "service": {"role": Role.SERVICE}}
     specs |= {"limited": {"models": ("none",)}, "expired": {"expires_at": int(time.time()) - 5}}
     found = {name: service.create(BY, TokenSpec(name=name, **spec)).secret for name, spec in specs.items()}

@@ -5,8 +5,8 @@ said before anything is written, so that whoever kills the process knows it. ``p
 makes changes until it is killed, and says each once it is done.
 """
 
+import asyncio
 import base64
-import builtins
 import errno
 import json
 import os
@@ -18,23 +18,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
+
+import aiofiles
 
 from gateway.audit import log
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.limits.config import read_limits
 from gateway.storage import files
-from gateway.tokens import changes, secret
-from gateway.tokens.changes import ChangeRefused, RecordChange, TokenSpec
-from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.last_used import Use, UseKey, apply_uses
+from gateway.tokens import changes, operations, secret
+from gateway.tokens.changes import ChangeRefused, TokenSpec
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
 from gateway.tokens.models import Role, TokenRecord
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenFileError
+from gateway.tokens.store import TokensDamaged
+from gateway.tokens.stores import json_format
+from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
+from gateway.tokens.uses import Use, UseKey
 from tests.support.tokens import BY, Clock
 
 TOKENS = "api_tokens.json"
@@ -51,51 +52,50 @@ class Hands:
 
     def __init__(self, folder: Path, wall: Callable[[], float]) -> None:
         self.clock = SteadyClock(wall)
-        self._file = JsonTokenFile(folder / TOKENS)
-        self._service = TokenService(self._file, AuditLog(audit_path(folder), self.clock), self.clock)
+        self._store = JsonTokenStore(
+            JsonTokenFile(folder / TOKENS), AuditLog(audit_path(folder), self.clock), self.clock
+        )
 
     def tokens(self) -> tuple[TokenRecord, ...]:
-        return self._service.view().document.tokens
+        return asyncio.run(operations.read_or_empty(self._store)).records
 
     def do(self, order: Order) -> Order:
         """The new ``id`` and ``secret`` if there are any, or ``refused``, or ``failed``: then nothing shall have changed."""
         self.clock()
         try:
-            return getattr(self, f"_{order['verb']}")(order) or {}
+            return asyncio.run(getattr(self, f"_{order['verb']}")(order)) or {}
         except (ChangeRefused, NoSuchToken, AmbiguousToken) as error:
             return {"refused": type(error).__name__}
-        except (OSError, TokenFileError) as error:
+        except (OSError, TokensDamaged) as error:
             return {"failed": str(error)}
 
-    def _create(self, order: Order) -> Order:
-        made = self._service.create(BY, TokenSpec(**fields(order["wish"])))
+    async def _create(self, order: Order) -> Order:
+        made = await operations.create(self._store, BY, TokenSpec(**fields(order["wish"])))
         return {"id": made.record.id, "secret": made.secret}
 
-    def _rotate(self, order: Order) -> Order:
-        made = self._service.rotate(BY, order["reference"], order["grace"])
+    async def _rotate(self, order: Order) -> Order:
+        made = await operations.rotate(self._store, BY, order["reference"], order["grace"])
         return {"id": made.record.id, "secret": made.secret}
 
-    def _revoke(self, order: Order) -> None:
-        self._service.revoke(BY, order["reference"])
+    async def _revoke(self, order: Order) -> None:
+        await operations.revoke(self._store, BY, order["reference"])
 
-    def _delete(self, order: Order) -> None:
-        self._service.delete(BY, order["reference"])
+    async def _delete(self, order: Order) -> None:
+        await operations.delete(self._store, BY, order["reference"])
 
-    def _patch(self, order: Order) -> None:
-        def plan(view: TokenHierarchy, _now: float) -> tuple[RecordChange, ...]:
-            record = view.find_by_id(order["reference"])
+    async def _patch(self, order: Order) -> None:
+        async with self._store.transaction(BY) as tx:
+            record = tx.tokens.find_by_id(order["reference"])
             if record is None:
                 raise NoSuchToken
-            return changes.patched(view, record, fields(order["values"]))
+            tx.apply(changes.update(tx.tokens, record, fields(order["values"])))
 
-        self._service.change(BY, plan)
+    async def _import(self, order: Order) -> None:
+        await operations.import_records(self._store, BY, json_format.decode(order["text"].encode()).tokens)
 
-    def _import(self, order: Order) -> None:
-        self._service.import_file(BY, order["text"].encode())
-
-    def _use(self, order: Order) -> None:
+    async def _use(self, order: Order) -> None:
         uses = {UseKey(order["id"], order["hash"]): Use(order["times"], int(self.clock()), order["address"])}
-        self._file.update(lambda before: apply_uses(before, uses), create=False)
+        await self._store.record_uses(uses)
 
 
 def fields(values: Order) -> Order:
@@ -166,42 +166,49 @@ class _System:
 class _Output:
     """A file that is written."""
 
-    def __init__(self, file: IO[bytes], trap: Trap) -> None:
-        self._file = file
+    def __init__(self, opening: Any, trap: Trap) -> None:
+        self._opening = opening
         self._trap = trap
 
-    def __enter__(self) -> "_Output":
+    async def __aenter__(self) -> "_Output":
+        self._file = await self._opening.__aenter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    async def __aexit__(self, *error: object) -> None:
+        await self._opening.__aexit__(*error)
 
     def fileno(self) -> int:
-        return self._file.fileno()
+        return int(self._file.fileno())
 
-    def flush(self) -> None:
-        self._file.flush()
+    async def flush(self) -> None:
+        await self._file.flush()
 
-    def write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         if not self._trap.passes():
-            self._file.write(data[: len(data) // 2])
-            self._file.flush()
+            await self._file.write(data[: len(data) // 2])
+            await self._file.flush()
             self._trap.spring("write")
-        self._file.write(data)
+        await self._file.write(data)
+
+
+class _Aiofiles:
+    """The module ``aiofiles``, with a trap under what writes."""
+
+    def __init__(self, trap: Trap) -> None:
+        self._trap = trap
+
+    def open(self, path: Path, mode: str, **options: Any) -> Any:
+        opening = aiofiles.open(path, mode, **options)  # type: ignore[call-overload]
+        return _Output(opening, self._trap) if mode == "wb" else opening
 
 
 @contextmanager
 def trapped(trap: Trap) -> Iterator[None]:
     """Under the two modules that write: the token file's and the audit log's."""
     kept = Path.replace, Path.unlink
-
-    def opened(descriptor: int, mode: str, **options: Any) -> Any:
-        file = builtins.open(descriptor, mode, **options)  # noqa: SIM115 - the caller closes it
-        return _Output(file, trap) if "w" in mode else file
-
     files.os = _System(trap, "atomic_file")  # type: ignore[assignment]
     log.os = _System(trap, "journal")  # type: ignore[assignment]
-    files.open = opened  # type: ignore[attr-defined]
+    files.aiofiles = _Aiofiles(trap)  # type: ignore[assignment]
     Path.replace = lambda path, target: trap.guard("replace", kept[0], path, target)  # type: ignore[method-assign]
     Path.unlink = lambda path, *rest: trap.guard("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
     try:
@@ -209,7 +216,7 @@ def trapped(trap: Trap) -> Iterator[None]:
     finally:
         Path.replace, Path.unlink = kept  # type: ignore[method-assign]
         files.os = log.os = os
-        del files.open  # type: ignore[attr-defined]
+        files.aiofiles = aiofiles
 
 
 class Second:

@@ -17,10 +17,10 @@ from tests.campaigns.canary import (
     Sender,
     ask_while_draining,
     break_the_store,
+    editor_at,
     make_secrets,
     misbehave,
     plant_bug,
-    service_at,
     settings_for,
     take_command_lines,
     take_files,
@@ -160,7 +160,7 @@ async def test_configured_secrets_are_masked_however_they_are_spelt(
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_a_secret_for_a_name_is_masked_in_the_log(tmp_path: Path, log_format: str) -> None:
     """A name is the text of whoever gave it: it stands in the file and in lists as it was given. A log goes to other people."""
-    service, collected = service_at(tmp_path), Collected()
+    service, collected = editor_at(tmp_path), Collected()
     pasted = service.create(BY, TokenSpec(name="living")).secret
     named = service.create(BY, TokenSpec(name=pasted)).secret
     with gateway_process(tmp_path, log_format=log_format, GATEWAY_LOG_LEVEL="debug") as gateway:

@@ -22,12 +22,10 @@ from gateway.audit.hash_chain import verify
 from gateway.audit.log import AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import CreatedToken, TokenSpec
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.campaigns import life
 from tests.support.gateway import BEARER, KEY, ROOT, STREAM, Process, gateway_process, pause, running_gateway
 from tests.support.server import slow_upstream
-from tests.support.tokens import BY, NOW, Clock, service_at
+from tests.support.tokens import BY, NOW, Clock, TokenEditor
 from tests.support.wire import Client, connected, post, request, talk
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
@@ -123,7 +121,7 @@ class Hands:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.log = AuditLog(folder / "data" / "audit.jsonl", SteadyClock())
-        self.service = TokenService(JsonTokenFile(folder / "api_tokens.json"), self.log, SteadyClock())
+        self.service = TokenEditor(folder / "api_tokens.json", SteadyClock(), self.log)
         self._port = port
 
     async def by_hand(self, made: CreatedToken) -> None:
@@ -200,7 +198,7 @@ EDGE = ((-1.0, 400), (-0.001, 400), (-1e-6, 400), (0.0, 401), (1e-6, 401), (1.0,
 async def test_an_end_is_exact_at_its_second(tmp_path: Path) -> None:
     """A token's own, its parent's, that of a secret which has been replaced; and no clock that goes back undoes it."""
     wall = Clock()
-    service = service_at(tmp_path / "api_tokens.json", wall)
+    service = TokenEditor(tmp_path / "api_tokens.json", wall)
     own = service.create(BY, TokenSpec(name="own", expires_at=NOW + 10))
     parent = service.create(BY, TokenSpec(name="parent", expires_at=NOW + 20))
     child = service.create(BY, TokenSpec(name="child", parent_id=parent.record.id))
@@ -233,7 +231,7 @@ async def test_a_clock_set_back_revives_nothing_even_in_a_new_worker(tmp_path: P
     (tmp_path / "sitecustomize.py").write_text(MOVED_CLOCK)
     moved = tmp_path / "moved"
     moved.write_text("0")
-    service = service_at(tmp_path / "api_tokens.json", time.time)
+    service = TokenEditor(tmp_path / "api_tokens.json", time.time)
     living = service.create(BY, TokenSpec(name="living"))
     ending = service.create(BY, TokenSpec(name="ending", expires_at=int(time.time()) + 1000))
     with gateway_process(tmp_path, GATEWAY_WORKERS=str(WORKERS), PYTHONPATH=f"{tmp_path}:{ROOT}") as gateway:

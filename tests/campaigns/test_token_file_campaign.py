@@ -17,14 +17,15 @@ from gateway.app import App
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
 from gateway.tokens import secret
-from gateway.tokens.cache import FileState
+from gateway.tokens.cache import StoreState
+from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import Status
+from gateway.tokens.store import TokensDamaged
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
+from gateway.tokens.stores.json_format import TokenDocument
 from tests.campaigns.damage import ACTIVE, GOOD, REVOKED, Damage, damages
 from tests.support.gateway import ROOT, Running, environment, load_settings, pause, running_gateway
-from tests.support.tokens import STRANGE_KEY, content, entry
+from tests.support.tokens import BY, STRANGE_KEY, TokenEditor, content, entry
 
 FULL = os.environ.get("GATEWAY_TEST_CAMPAIGN") == "full"
 SHARED = content(
@@ -145,7 +146,7 @@ def test_a_killed_writer_tears_nothing_and_loses_nothing(tmp_path: Path) -> None
         model.note(_killed_in_the_act(path, number, chance.random() * 0.05))
         try:
             document = read(path)
-        except TokenFileError:
+        except TokensDamaged:
             torn += 1
             continue
         assert model.lost(document) == 0, f"kill {number}"
@@ -155,7 +156,7 @@ def test_a_killed_writer_tears_nothing_and_loses_nothing(tmp_path: Path) -> None
         more = model.learn(document)
         assert more <= 1, f"kill {number}: one change at most can be done without a word"
         unacknowledged += more
-    JsonTokenFile(path).update(lambda before: TokenDocument(before.tokens, {"swept": True}))
+    TokenEditor(path, time.time).create(BY, TokenSpec(name="sweeping"))
     print(
         f"\ncampaign kill -9: {kills} kills, {len(model.made)} tokens made, {sum(model.uses.values())} uses, {torn} torn, "
         f"0 lost, {strays} stray temporaries, {unacknowledged} done without a word"
@@ -182,17 +183,17 @@ async def test_no_damage_opens_a_running_gateway(tmp_path: Path) -> None:
     path = tmp_path / "api_tokens.json"
     path.write_bytes(GOOD)
     states = list(damages(1 if FULL else 15))
-    seen: Counter[FileState] = Counter()
+    seen: Counter[StoreState] = Counter()
     async with running_gateway(tmp_path) as gateway, aiohttp.ClientSession() as client:
         watcher = gateway.app.token_cache
         for damage in states:
             await _damage_and_ask(client, gateway, path, damage)
             seen[watcher.state] += 1
-            if watcher.state is FileState.DAMAGED:
+            if watcher.state is StoreState.DAMAGED:
                 assert await _status(client, gateway, ACTIVE) == 200, f"{damage[0]}: the last good state goes on"
             _restore(path)
             await watcher.refresh()
-            assert watcher.state is FileState.CURRENT, damage[0]
+            assert watcher.state is StoreState.CURRENT, damage[0]
             assert await _status(client, gateway, ACTIVE) == 200, damage[0]
     told = ", ".join(f"{count} {state.value}" for state, count in seen.items())
     print(f"\ncampaign damage, running: {len(states)} states ({told}), 3 requests each, 0 let in")
@@ -229,21 +230,24 @@ async def test_no_damage_lets_a_gateway_start_open(tmp_path: Path) -> None:
     for name, do in states:
         _restore(path)
         do(path)
-        ends[_start(settings)].append(name)
+        ends[await _start(settings)].append(name)
     told = ", ".join(f"{len(names)} {end}" for end, names in ends.items())
     print(f"\ncampaign damage, start: {len(states)} states, {told}")
     assert (ends["open"], ends["crashed"]) == ([], [])
 
 
-def _start(settings: Settings) -> str:
-    """How a start ends. Nothing is opened yet, so nothing needs to be closed."""
+async def _start(settings: Settings) -> str:
+    """How a start ends."""
+    app = App(settings)
     try:
-        app = App(settings)
-    except (TokenFileError, OSError):
+        await app.start()
+    except (TokensDamaged, OSError):
         return "refused"
     except Exception as bug:
         print(f"\n{type(bug).__name__}: {bug}")
         return "crashed"
-    match = app.token_cache.view.find_by_digest(secret.digest(REVOKED))
+    finally:
+        await app.stop()
+    match = app.token_cache.tokens.find_by_digest(secret.digest(REVOKED))
     revived = match is not None and match.record.status(0) is Status.ACTIVE
     return "open" if app.mode is Mode.OPEN or revived else "enforced"

@@ -33,9 +33,9 @@ from gateway.observability.metrics import Metrics
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.changes import TokenSpec
-from gateway.tokens.last_used import LastUsedWriter, UseKey
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import JsonTokenFile
+from gateway.tokens.last_used import LastUsedWriter
+from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
+from gateway.tokens.uses import UseKey
 from tests.campaigns.life import TOKENS, Hands, Needles, Order, Second, Trap, audit_path, fail, fields, trapped
 from tests.campaigns.life_model import (
     YEAR,
@@ -66,16 +66,13 @@ class Gateway:
     """The server's parts, put together as the composition root does."""
 
     def __init__(self, folder: Path, clock: SteadyClock, enforcement: SharedLatch, key: str | None) -> None:
-        file = JsonTokenFile(folder / TOKENS, 2.0)
+        store = JsonTokenStore(JsonTokenFile(folder / TOKENS, 2.0), AuditLog(audit_path(folder), clock, 2.0), clock)
         self.clock = clock
         self.enforcement = enforcement
-        self.watcher = TokenCache(file)
-        self.watcher.load()
-        service = TokenService(file, AuditLog(audit_path(folder), clock, 2.0), clock)
-        self.management = TokenManagement(service, self.watcher, clock)
-        self.recorder = LastUsedWriter(file, Metrics())
+        self.watcher = TokenCache(store)
+        self.management = TokenManagement(store, self.watcher, clock)
+        self.recorder = LastUsedWriter(store, Metrics())
         self.authenticator = Authenticator(key, self.watcher, clock, enforcement)
-        self.watcher.subscribe(self.authenticator.on_tokens_changed)
 
     def let_in(self, text: str) -> tuple[str, Principal | None]:
         """How the secret is taken, and for whose."""
@@ -356,7 +353,7 @@ class Life:
         waiting = bool(self.waiting)
         with self._disk() as trap:
             self.runner.run(self.server.recorder.flush())
-        if self.server.recorder._waiting:
+        if self.server.recorder.pending:
             assert trap.sprung, "uses wait though nothing was in the way"
         elif waiting:
             self._write_uses()
@@ -601,7 +598,7 @@ class Life:
 
     def _check_uses(self) -> None:
         """Each use is in the file, or waits to be."""
-        waits = {(used.token_id, used.previous_hash): list(use) for used, use in self.server.recorder._waiting.items()}
+        waits = {(used.token_id, used.previous_hash): list(use) for used, use in self.server.recorder._pending.items()}
         assert waits == self.waiting
 
     def look_for_secrets(self) -> None:
@@ -626,6 +623,7 @@ class Life:
             self.has_enforced = self.key is not None
         clock = sibling.clock if sibling else SteadyClock(self.wall)
         self.gateway = Gateway(self.folder, clock, sibling.enforcement if sibling else SharedLatch(), self.key)
+        self.runner.run(self.gateway.watcher.load())
 
     def _now(self, who: str) -> float:
         """What that process takes the time for: it never goes back, for as long as the process lives."""

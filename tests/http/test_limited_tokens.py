@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.tokens.changes import TokenSpec
-from tests.support.tokens import BY, Clock, service_at
+from tests.support.tokens import BY, Clock, TokenEditor
 from tests.support.upstream import always, answer
 from tests.support.wire import gateway_before
 
@@ -13,7 +13,7 @@ GOOD = always(answer(b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'))
 
 
 def limited(folder: Path) -> str:
-    service = service_at(folder / "api_tokens.json", Clock())
+    service = TokenEditor(folder / "api_tokens.json", Clock())
     return service.create(BY, TokenSpec(name="limited", models=("gpt-4o*",))).secret
 
 

@@ -15,7 +15,7 @@ from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.tokens.changes import TokenSpec
 from tests.support.gateway import JSON, Running
 from tests.support.reply import Reply, check_error
-from tests.support.tokens import BY, Clock, service_at
+from tests.support.tokens import BY, Clock, TokenEditor
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer
 from tests.support.wire import connected, gateway_before, request
 
@@ -31,7 +31,7 @@ COUNTERS = pytest.mark.parametrize("counters", ["memory", "sqlite"])
 
 def token(folder: Path, limits: dict[str, Any], **spec: Any) -> str:
     """The secret of a new token."""
-    service = service_at(folder / "api_tokens.json", Clock())
+    service = TokenEditor(folder / "api_tokens.json", Clock())
     return service.create(BY, TokenSpec(name=spec.pop("name", "limited"), limits=read_limits(limits), **spec)).secret
 
 
@@ -95,8 +95,8 @@ async def test_exactly_so_many_pass(
 @COUNTERS
 async def test_34732_children_share_their_parents_budget(tmp_path: Path, counters: str) -> None:
     token(tmp_path, {"budget": "0.000035"}, name="team")
-    service = service_at(tmp_path / "api_tokens.json", Clock())
-    parent = service.view().document.tokens[0].id
+    service = TokenEditor(tmp_path / "api_tokens.json", Clock())
+    parent = service.tokens().records[0].id
     children = [token(tmp_path, {"budget": "0.000020"}, name=f"child {at}", parent_id=parent) for at in range(4)]
     async with limiting(tmp_path, GATEWAY_COUNTERS=counters) as (upstream, gateway, _):
         replies = await all_at_once(gateway, children, 48)
@@ -220,7 +220,7 @@ async def test_parallel_requests_take_turns(tmp_path: Path, counters: str) -> No
 
 async def test_a_noisy_token_does_not_starve_another(tmp_path: Path) -> None:
     token(tmp_path, {"max_parallel": 1}, name="team")
-    parent = service_at(tmp_path / "api_tokens.json", Clock()).view().document.tokens[0].id
+    parent = TokenEditor(tmp_path / "api_tokens.json", Clock()).tokens().records[0].id
     noisy, quiet = (token(tmp_path, {"max_parallel": 1}, name=name, parent_id=parent) for name in ("noisy", "quiet"))
     upstream = Holding()
     async with limiting(tmp_path, upstream) as (_, gateway, _):

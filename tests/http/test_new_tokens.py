@@ -11,7 +11,7 @@ from gateway.tokens.changes import TokenSpec
 from gateway.tokens.stores.json_file import JsonTokenFile
 from tests.support.gateway import KEY, StartGateway
 from tests.support.reply import check_error
-from tests.support.tokens import BY, STRANGE_KEY, service_at
+from tests.support.tokens import BY, STRANGE_KEY, TokenEditor
 from tests.support.wire import request, talk
 
 
@@ -21,7 +21,7 @@ async def test_it_is_known_before_the_next_look_is_due(
 ) -> None:
     monkeypatch.setattr(cache, "POLL_SECONDS", 3600.0)
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
-    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
     made = await asyncio.to_thread(service.create, BY, TokenSpec(name="new"))
     data = {
         "header": request("GET", "/v1/models", [("api-key", made.secret)]),

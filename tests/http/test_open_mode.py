@@ -8,10 +8,9 @@ import pytest
 from gateway.core.clock import SteadyClock
 from gateway.tokens import cache
 from gateway.tokens.changes import TokenSpec
-from gateway.tokens.service import TokenService
 from tests.support.gateway import CHAT, Running, StartGateway
 from tests.support.reply import Headers, Reply, check_error
-from tests.support.tokens import BY, service_at
+from tests.support.tokens import BY, TokenEditor
 from tests.support.wire import request, talk
 
 MODELS = request("GET", "/v1/models")
@@ -102,8 +101,8 @@ async def test_a_named_origin_may_come_in_open_mode(start_gateway: StartGateway)
     assert (reply.status, reply.header("Access-Control-Allow-Origin")) == (200, "https://app.example.com")
 
 
-def service(folder: Path) -> TokenService:
-    return service_at(folder / "api_tokens.json", SteadyClock())
+def service(folder: Path) -> TokenEditor:
+    return TokenEditor(folder / "api_tokens.json", SteadyClock())
 
 
 async def test_the_first_token_closes_it_within_a_second(tmp_path: Path, start_gateway: StartGateway) -> None:
@@ -135,7 +134,7 @@ async def test_it_never_opens_again(
         (tmp_path / "api_tokens.json").unlink()
     for _ in range(3):
         await gateway.refresh_tokens()
-    assert len(gateway.app.token_cache.view) == 0
+    assert len(gateway.app.token_cache.tokens) == 0
     check_error(await ask(gateway), 401, "invalid_request_error", None)
     assert await mode(gateway) == "file"
 

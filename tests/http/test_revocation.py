@@ -12,7 +12,7 @@ from gateway.tokens.changes import TokenSpec
 from tests.http.test_client_gone import EVENT, SAY, Slow, upstream_is_left
 from tests.support.gateway import CHAT, STREAM, Running, running_gateway
 from tests.support.reply import check_error
-from tests.support.tokens import BY, service_at
+from tests.support.tokens import BY, TokenEditor
 from tests.support.upstream import Connection, Received, Upstream, running_upstream
 from tests.support.wire import Client, connected, post, request, talk
 
@@ -23,7 +23,7 @@ class Tokens:
     """Two tokens in the gateway's file."""
 
     def __init__(self, folder: Path) -> None:
-        self.service = service_at(folder / "api_tokens.json", SteadyClock())
+        self.service = TokenEditor(folder / "api_tokens.json", SteadyClock())
         self.dying = self.service.create(BY, TokenSpec(name="dying"))
         self.living = self.service.create(BY, TokenSpec(name="living"))
 

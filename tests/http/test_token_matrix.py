@@ -75,7 +75,7 @@ class MatrixGateway:
         """Under the lock: the gateway may be about to write last uses down."""
         fresh = self.path.with_suffix(".fresh")
         fresh.write_bytes(FILE)
-        with files.locked(self.path, 10):
+        async with files.locked_async(self.path, 10):
             fresh.replace(self.path)
         self.known = FILE
         await self.gateway.refresh_tokens()

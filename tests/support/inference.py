@@ -103,7 +103,7 @@ def token_with(
         id="tok_1", name="t", prefix=prefix, hash="0" * 64, created_at=0, owner="ann@example.com", role=Role.MEMBER,
         models=models, limits=read_limits(limits),
     )  # fmt: skip
-    return Principal("t", Role.MEMBER, SecretMatch(record, None))
+    return Principal.of(SecretMatch(record, None))
 
 
 def chat(model: str = "m", **fields: Any) -> ProviderRequest:

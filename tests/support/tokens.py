@@ -1,18 +1,24 @@
 """Tokens to test with: their JSON form, their records, and the file that holds them."""
 
+import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.audit.hash_chain import Actor, AuditEvent
-from gateway.tokens import secret
+from gateway.tokens import operations, secret
+from gateway.tokens.changes import CreatedToken, RecordChange, TokenSpec
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import JsonTokenFile
+from gateway.tokens.store import AuditSink
+from gateway.tokens.stores import json_format
+from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000
 NOBODY = 65534
@@ -32,26 +38,65 @@ class Clock:
         return self.now
 
 
-class MemoryLog:
+class MemoryAuditLog:
     """An audit log that is easy to look into."""
 
     def __init__(self) -> None:
-        self.entries: list[AuditEvent] = []
+        self.events: list[AuditEvent] = []
 
-    def append(self, entries: Sequence[AuditEvent]) -> None:
-        self.entries += entries
+    async def append(self, entries: Sequence[AuditEvent]) -> None:
+        self.events += entries
+
+    def summary(self) -> list[tuple[str, str]]:
+        """The action and the name of the token of each event."""
+        return [(event.action, event.token) for event in self.events]
 
 
 BY = Actor("command line", "tester")
 
 
-def service_at(path: Path, clock: Callable[[], float], log: MemoryLog | None = None) -> TokenService:
-    """The writer of that token file."""
-    return TokenService(JsonTokenFile(path), log or MemoryLog(), clock)
+def store_at(path: Path, clock: Callable[[], float], audit: AuditSink | None = None) -> JsonTokenStore:
+    """A store in that token file."""
+    return JsonTokenStore(JsonTokenFile(path), audit or MemoryAuditLog(), clock)
+
+
+class TokenEditor:
+    """Changes a token file as another process does: blocking, with an event loop of its own for each change."""
+
+    def __init__(self, path: Path, clock: Callable[[], float], audit: AuditSink | None = None) -> None:
+        self._path = path
+        self._clock = clock
+        self._audit = audit or MemoryAuditLog()
+
+    def tokens(self) -> TokenHierarchy:
+        return self._run(operations.read_or_empty(self._store()))
+
+    def create(self, by: Actor, spec: TokenSpec) -> CreatedToken:
+        return self._run(operations.create(self._store(), by, spec))
+
+    def revoke(self, by: Actor, reference: str) -> RecordChange:
+        return self._run(operations.revoke(self._store(), by, reference))
+
+    def delete(self, by: Actor, reference: str) -> None:
+        self._run(operations.delete(self._store(), by, reference))
+
+    def rotate(self, by: Actor, reference: str, grace: int) -> CreatedToken:
+        return self._run(operations.rotate(self._store(), by, reference, grace))
+
+    def import_file(self, by: Actor, data: bytes) -> tuple[TokenRecord, ...]:
+        return self._run(operations.import_records(self._store(), by, json_format.decode(data).tokens))
+
+    def _store(self) -> JsonTokenStore:
+        return store_at(self._path, self._clock, self._audit)
+
+    def _run(self, operation: Coroutine[Any, Any, T]) -> T:
+        """In a thread, because the test's own loop may be running."""
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, operation).result()
 
 
 def entry(text: str = "sk-first-secret-of-many-made-up", **fields: Any) -> dict[str, Any]:
-    """A token as it stands in the file, for the secret ``text``."""
+    """A token as the file has it, for the secret ``text``."""
     digest = secret.digest(text)
     return {
         "id": f"tok_{digest[:12]}",
@@ -69,7 +114,7 @@ def content(*entries: dict[str, Any], **top: Any) -> bytes:
 
 
 def record(text: str = "sk-first-secret-of-many-made-up", **fields: Any) -> TokenRecord:
-    return codec.decode(content(entry(text, **fields))).tokens[0]
+    return json_format.decode(content(entry(text, **fields))).tokens[0]
 
 
 def freegpt(text: str = "sk-old-secret-that-freegpt-made", **fields: Any) -> dict[str, Any]:
@@ -80,7 +125,7 @@ def freegpt(text: str = "sk-old-secret-that-freegpt-made", **fields: Any) -> dic
 
 def names(path: Path) -> list[str]:
     """The names in the token file, read anew."""
-    return [token.name for token in codec.decode(path.read_bytes()).tokens]
+    return [token.name for token in json_format.decode(path.read_bytes()).tokens]
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.tokens import cache
-from gateway.tokens.cache import FileState, TokenCache
+from gateway.tokens.cache import StoreState, TokenCache
 from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenFileError
+from gateway.tokens.stores.json_format import TokensDamaged
 from tests.support.tokens import Clock, content, entry
 
 SECRET = "sk-first-secret-of-many-made-up"
@@ -36,7 +36,7 @@ def watching(path: Path, clock: Clock) -> TokenCache:
 
 def test_start_up_takes_what_is_there(watching: TokenCache) -> None:
     assert len(watching.view) == 1
-    assert (watching.state, watching.problem) == (FileState.CURRENT, None)
+    assert (watching.state, watching.problem) == (StoreState.CURRENT, None)
 
 
 def test_start_up_without_a_file_is_empty(path: Path) -> None:
@@ -47,7 +47,7 @@ def test_start_up_without_a_file_is_empty(path: Path) -> None:
 
 def test_start_up_on_a_damaged_file_fails(path: Path) -> None:
     path.write_bytes(b"{")
-    with pytest.raises(TokenFileError):
+    with pytest.raises(TokensDamaged):
         TokenCache(JsonTokenFile(path)).load()
 
 
@@ -70,12 +70,12 @@ async def test_through_damage_the_last_good_view_goes_on(watching: TokenCache, p
     await watching.refresh()
     await watching.refresh()
     assert watching.view is good
-    assert watching.state is FileState.DAMAGED
+    assert watching.state is StoreState.DAMAGED
     assert str(path) in (watching.problem or "")
     path.write_bytes(REVOKED)
     await watching.refresh()
-    assert (watching.state, watching.problem) == (FileState.CURRENT, None)
-    assert watching.view.document.tokens[0].revoked_at is not None
+    assert (watching.state, watching.problem) == (StoreState.CURRENT, None)
+    assert watching.view.records[0].revoked_at is not None
 
 
 async def test_damage_is_logged_once_and_so_is_its_end(
@@ -97,7 +97,7 @@ async def test_a_directory_in_its_place_is_damage(watching: TokenCache, path: Pa
     path.unlink()
     path.mkdir()
     await watching.refresh()
-    assert watching.state is FileState.DAMAGED
+    assert watching.state is StoreState.DAMAGED
     assert len(watching.view) == 1
 
 
@@ -125,11 +125,11 @@ async def test_a_file_gone_for_more_than_two_seconds_ends_every_token(
         await watching.refresh()
         clock.now += 2.01
     assert heard == [0]
-    assert watching.state is FileState.GONE
+    assert watching.state is StoreState.GONE
     assert watching.problem == "the token file is gone"
     path.write_bytes(content(entry()))
     await watching.refresh()
-    assert watching.state is FileState.CURRENT
+    assert watching.state is StoreState.CURRENT
     assert heard == [0, 1]
 
 
@@ -139,7 +139,7 @@ async def test_a_file_that_never_was_is_not_missed(path: Path, clock: Clock) -> 
     await made.refresh()
     clock.now += 10
     await made.refresh()
-    assert made.state is FileState.CURRENT
+    assert made.state is StoreState.CURRENT
 
 
 async def test_the_watcher_looks_by_itself(watching: TokenCache, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

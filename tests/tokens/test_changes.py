@@ -19,7 +19,7 @@ GIVER = Rights(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW
 
 
 def applied(before: TokenHierarchy, touches: tuple[RecordChange, ...]) -> TokenHierarchy:
-    return TokenHierarchy(changes.applied(before.document, touches))
+    return TokenHierarchy(changes.apply(before.document, touches))
 
 
 def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
@@ -71,25 +71,25 @@ PARENT = {"owner": "ann@example.com", "models": ["a*"], "limits": {"rpm": 5}, "e
 )
 def test_a_child_gets_no_more_than_its_parent(fields: dict[str, Any], field: str) -> None:
     family = view(token("p", **PARENT))
-    changes.created(family, token("c", "p", **PARENT), NOW)
+    changes.create(family, token("c", "p", **PARENT), NOW)
     with pytest.raises(ChangeRefused) as caught:
-        changes.created(family, token("c", "p", **{**PARENT, **fields}), NOW)
+        changes.create(family, token("c", "p", **{**PARENT, **fields}), NOW)
     assert caught.value.field == field
 
 
 def test_a_child_of_a_test_token_is_one() -> None:
     family = view(record("sk_test_made-up-parent", id="tok_p"))
     with pytest.raises(ChangeRefused) as caught:
-        changes.created(family, token("c", "p"), NOW)
+        changes.create(family, token("c", "p"), NOW)
     assert caught.value.field == "prefix"
-    changes.created(family, record("sk_test_made-up-child-one", id="tok_c", parent_id="tok_p"), NOW)
+    changes.create(family, record("sk_test_made-up-child-one", id="tok_c", parent_id="tok_p"), NOW)
 
 
 @pytest.mark.parametrize("fields", [{"revoked_at": "2026-01-01T00:00:00Z"}, {"expires_at": "2026-01-01T00:00:00Z"}])
 def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
     for family in (view(token("p", **fields)), view()):
         with pytest.raises(ChangeRefused) as caught:
-            changes.created(family, token("c", "p"), NOW)
+            changes.create(family, token("c", "p"), NOW)
         assert caught.value.field == "parent_id"
         with pytest.raises(ChangeRefused):
             changes.inherited_defaults(family, "tok_p", EVERYTHING, NOW)
@@ -97,40 +97,40 @@ def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
 
 def test_revoking_takes_all_that_is_below_and_keeps_earlier_times() -> None:
     family = view(token("a"), token("b", "a", revoked_at="2026-01-01T00:00:00Z"), token("c", "b"), token("x"))
-    touches = changes.revoked(family, token("a"), NOW)
+    touches = changes.revoke(family, token("a"), NOW)
     assert [(touch.action, touch.record.name) for touch in touches] == [("token.revoke", "a"), ("token.revoke", "c")]
-    after = {one.name: one.revoked_at for one in applied(family, touches).document.tokens}
+    after = {one.name: one.revoked_at for one in applied(family, touches).records}
     assert after == {"a": NOW, "b": token("b", "a", revoked_at="2026-01-01T00:00:00Z").revoked_at, "c": NOW, "x": None}
 
 
 def test_deleting_leaves_children_as_revoked_records() -> None:
     family = view(token("a"), token("b", "a"))
-    after = applied(family, changes.deleted(family, token("a"), NOW))
-    assert [(one.name, one.revoked_at) for one in after.document.tokens] == [("b", NOW)]
+    after = applied(family, changes.delete(family, token("a"), NOW))
+    assert [(one.name, one.revoked_at) for one in after.records] == [("b", NOW)]
 
 
 def test_a_patch_that_changes_nothing_touches_nothing() -> None:
-    assert changes.patched(view(token("a")), token("a"), {"name": "a", "models": None}) == ()
+    assert changes.update(view(token("a")), token("a"), {"name": "a", "models": None}) == ()
 
 
 def test_a_new_owner_gets_what_is_below() -> None:
     family = view(token("a"), token("b", "a"), token("c", "b"))
-    after = applied(family, changes.patched(family, token("a"), {"owner": "bob@example.com"}))
-    assert {one.owner for one in after.document.tokens} == {"bob@example.com"}
+    after = applied(family, changes.update(family, token("a"), {"owner": "bob@example.com"}))
+    assert {one.owner for one in after.records} == {"bob@example.com"}
     with pytest.raises(ChangeRefused) as caught:
-        changes.patched(family, token("b", "a"), {"owner": "bob@example.com"})
+        changes.update(family, token("b", "a"), {"owner": "bob@example.com"})
     assert caught.value.field == "owner"
 
 
 def test_a_child_that_its_parent_has_outgrown_can_still_be_renamed() -> None:
     family = view(token("p", models=["a"]), token("c", "p"))
-    assert changes.patched(family, token("c", "p"), {"name": "new"})[0].record.name == "new"
+    assert changes.update(family, token("c", "p"), {"name": "new"})[0].record.name == "new"
     with pytest.raises(ChangeRefused):
-        changes.patched(family, token("c", "p"), {"models": ("b",)})
+        changes.update(family, token("c", "p"), {"models": ("b",)})
 
 
 def rotate(before: TokenRecord, grace: int, now: float = NOW, new: str = LIVE_KEY) -> TokenRecord:
-    return changes.rotated(view(before), before, new, grace, now)[0].record
+    return changes.rotate(view(before), before, new, grace, now)[0].record
 
 
 def test_rotating_keeps_everything_but_the_secret() -> None:
@@ -168,7 +168,7 @@ def test_there_are_only_so_many_secrets_at_a_time() -> None:
     assert len(rotate(current, 0, new="sk-one-too-many-made-up").previous_secrets) == changes.MAX_PREVIOUS_SECRETS + 1
 
 
-@pytest.mark.parametrize(("grace", "fits"), [(changes.LONGEST_GRACE, True), (changes.LONGEST_GRACE + 1, False)])
+@pytest.mark.parametrize(("grace", "fits"), [(changes.MAX_GRACE_SECONDS, True), (changes.MAX_GRACE_SECONDS + 1, False)])
 def test_a_grace_has_an_end(grace: int, fits: bool) -> None:
     if fits:
         rotate(record(KEY), grace)
@@ -187,15 +187,15 @@ def test_what_has_ended_cannot_be_rotated(fields: dict[str, str]) -> None:
 def test_ending_a_replaced_secret_leaves_the_token() -> None:
     current = rotate(record(KEY), 600)
     family = view(current)
-    touches = changes.ended(family, SecretMatch(current, current.previous_secrets[0]), NOW + 5)
+    touches = changes.revoke_match(family, SecretMatch(current, current.previous_secrets[0]), NOW + 5)
     after = touches[0].record
     assert (touches[0].action, after.revoked_at, after.previous_secrets[0].revoked_at) == (
         "token.end_secret",
         None,
         NOW + 5,
     )
-    assert changes.ended(view(after), SecretMatch(after, after.previous_secrets[0]), NOW + 6) == ()
-    assert changes.ended(family, SecretMatch(current, None), NOW)[0].action == "token.revoke"
+    assert changes.revoke_match(view(after), SecretMatch(after, after.previous_secrets[0]), NOW + 6) == ()
+    assert changes.revoke_match(family, SecretMatch(current, None), NOW)[0].action == "token.revoke"
 
 
 def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None:
@@ -206,16 +206,16 @@ def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None
         record("sk-new-made-up", id="tok_here"),
         token("n"),
     ]
-    assert [touch.record.name for touch in changes.imported(view(here), offered)] == ["n"]
+    assert [touch.record.name for touch in changes.import_records(view(here), offered)] == ["n"]
 
 
 def test_a_change_keeps_the_order_and_what_is_unknown() -> None:
     before = TokenDocument((token("a"), token("b"), token("c")), {"comment": "kept"})
     touches = (
-        *changes.created(TokenHierarchy(before), token("d"), NOW),
-        *changes.deleted(TokenHierarchy(before), token("b"), NOW),
+        *changes.create(TokenHierarchy(before), token("d"), NOW),
+        *changes.delete(TokenHierarchy(before), token("b"), NOW),
     )
-    after = changes.applied(before, touches)
+    after = changes.apply(before, touches)
     assert [one.name for one in after.tokens] == ["a", "c", "d"]
     assert after.unknown == {"comment": "kept"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.observability.metrics import Metrics
 from gateway.tokens import last_used as room
-from gateway.tokens.cache import FileState, TokenCache
+from gateway.tokens.cache import StoreState, TokenCache
 from gateway.tokens.last_used import LastUsedWriter, UseKey, apply_uses
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.stores.json_file import JsonTokenFile
@@ -167,7 +167,7 @@ async def test_a_write_while_the_file_is_away_ends_no_token_and_hides_no_loss(de
     await cache.refresh()
     clock.now += 3
     await cache.refresh()
-    assert cache.state is FileState.GONE
+    assert cache.state is StoreState.GONE
 
 
 async def test_no_content_of_the_file_makes_uses_disappear(desk: Desk) -> None:
@@ -251,4 +251,4 @@ async def test_uses_and_changes_by_hand_do_not_overwrite_each_other(desk: Desk) 
         await asyncio.gather(
             desk.recorder.flush(), asyncio.to_thread(by_hand.revoke, BY, ["tok_1", "tok_2"][number % 2])
         )
-    assert [(token.usage_count, token.revoked_at) for token in by_hand.view().document.tokens] == [(10, NOW), (0, NOW)]
+    assert [(token.usage_count, token.revoked_at) for token in by_hand.view().records] == [(10, NOW), (0, NOW)]

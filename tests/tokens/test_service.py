@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from gateway.tokens.service import TokenService
 
 from gateway.audit.hash_chain import AuditEvent
 from gateway.storage import files
@@ -12,8 +13,7 @@ from gateway.tokens import changes, secret
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
 from gateway.tokens.models import Role, Status
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_format import TokenFileError
+from gateway.tokens.stores.json_format import TokensDamaged
 from tests.support.tokens import (
     BY,
     KEY,
@@ -62,7 +62,7 @@ def test_a_new_token_is_in_the_file_and_its_secret_is_not(service: TokenService,
     assert made.record.created_at == NOW
     assert made.record.id.startswith("tok_")
     assert made.secret.encode() not in path.read_bytes()
-    assert service.view().document.tokens == (made.record,)
+    assert service.view().records == (made.record,)
     assert service_at(path, Clock()).find(made.secret) == made.record
 
 
@@ -87,7 +87,7 @@ def test_revoking_again_keeps_the_first_time(service: TokenService, clock: Clock
 def test_a_change_touches_one_token_and_keeps_the_order(service: TokenService, path: Path) -> None:
     path.write_bytes(content(*[entry(f"sk-made-up-number-{n:04}", name=str(n)) for n in range(3)], mine="kept"))
     service.revoke(BY, "1")
-    assert [token.revoked_at for token in service.view().document.tokens] == [None, NOW, None]
+    assert [token.revoked_at for token in service.view().records] == [None, NOW, None]
     service.delete(BY, "0")
     assert names(path) == ["1", "2"]
     assert json.loads(path.read_bytes())["mine"] == "kept"
@@ -126,7 +126,7 @@ def test_an_import_of_a_foreign_token_under_an_id_of_ours_is_passed_over(service
 
 def test_a_damaged_import_changes_nothing(service: TokenService, path: Path) -> None:
     path.write_bytes(content(entry()))
-    with pytest.raises(TokenFileError):
+    with pytest.raises(TokensDamaged):
         service.import_file(BY, b"{")
     assert path.read_bytes() == content(entry())
 
@@ -205,5 +205,5 @@ def test_a_replaced_secret_can_be_ended_alone(service: TokenService) -> None:
 
 def test_a_file_that_is_away_is_not_begun_anew_where_that_is_not_wanted(service: TokenService, path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        service.change(BY, lambda view, now: changes.created(view, record(FIRST), now), create=False)
+        service.change(BY, lambda view, now: changes.create(view, record(FIRST), now), create=False)
     assert not path.exists()

@@ -4,6 +4,7 @@ It needs no running gateway, and it starts fast because it imports nothing of th
 """
 
 import argparse
+import asyncio
 import io
 import os
 import pwd
@@ -19,9 +20,8 @@ from gateway.config.settings import ConfigurationError
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import ChangeRefused
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
-from gateway.tokens.service import TokenService
-from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenFileError
+from gateway.tokens.store import TokensDamaged
+from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -57,20 +57,27 @@ def _run(parsed: argparse.Namespace, printer: output.Printer) -> int:
     clock = SteadyClock()
     try:
         data_paths = settings.data_paths(os.environ)
-        audit = AuditLog(data_paths.data_dir / AUDIT_FILE, clock)
-        service = TokenService(JsonTokenFile(data_paths.tokens_file), audit, clock)
     except ConfigurationError as error:
         printer.print_error(str(error))
         return EXIT_CONFIGURATION
+    audit = AuditLog(data_paths.data_dir / AUDIT_FILE, clock)
+    store = JsonTokenStore(JsonTokenFile(data_paths.tokens_file), audit, clock)
+    with asyncio.Runner() as runner:
+        context = CommandContext(store, runner, audit, printer, clock, _actor(), data_paths.data_dir)
+        return _run_command(parsed, context)
+
+
+def _run_command(parsed: argparse.Namespace, context: CommandContext) -> int:
+    printer = context.printer
     try:
-        return commands.run(parsed, CommandContext(service, audit, printer, clock, _actor(), data_paths.data_dir))
+        return commands.run(parsed, context)
     except AmbiguousToken as error:
-        printer.print_ambiguous(service.view(), error, clock())
+        printer.print_ambiguous(context.tokens(), error, context.clock())
         return EXIT_FAILED
     except commands.UsageError as error:
         printer.print_error(str(error))
         return EXIT_USAGE
-    except TokenFileError as error:
+    except TokensDamaged as error:
         printer.print_error(str(error))
         return EXIT_CONFIGURATION
     except BrokenPipeError:

@@ -1,10 +1,11 @@
 """Runs the commands. Errors are raised; ``gateway.cli.tokens.main`` turns them into exit codes."""
 
 import argparse
+import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import UNSET
 
@@ -14,10 +15,14 @@ from gateway.audit.log import AuditLog
 from gateway.cli.tokens.arguments import completion_script
 from gateway.cli.tokens.output import Printer
 from gateway.limits.config import read_limits
-from gateway.tokens import expiry, secret, validation
+from gateway.tokens import expiry, lookup, operations, secret, validation
 from gateway.tokens.changes import TokenSpec
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Role, Status, TokenRecord
-from gateway.tokens.service import TokenService
+from gateway.tokens.store import TokenStore
+from gateway.tokens.stores import json_format
+
+T = TypeVar("T")
 
 
 class UsageError(Exception):
@@ -27,30 +32,43 @@ class UsageError(Exception):
 class CommandContext(NamedTuple):
     """Holds what commands work with. ``clock`` returns seconds since the epoch."""
 
-    service: TokenService
+    store: TokenStore
+    runner: asyncio.Runner
     audit: AuditLog
     printer: Printer
     clock: Callable[[], float]
     actor: Actor
     data_dir: Path
 
+    def run(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Returns what an operation on the store returns. Raises what it raises."""
+        return self.runner.run(operation)
+
+    def tokens(self) -> TokenHierarchy:
+        """Returns the newest tokens; none where there is no store. Raises TokensDamaged, OSError."""
+        return self.run(operations.read_or_empty(self.store))
+
+    def find(self, reference: str) -> TokenRecord:
+        """Returns the token that a reference means. Raises NoSuchToken, AmbiguousToken, TokensDamaged, OSError."""
+        return lookup.find(self.tokens().records, reference)
+
 
 def run(arguments: argparse.Namespace, context: CommandContext) -> int:
     """Runs the command that the arguments name. Returns the exit code.
 
-    Raises UsageError, ChangeRefused, NoSuchToken, AmbiguousToken, TokenFileError, OSError.
+    Raises UsageError, ChangeRefused, NoSuchToken, AmbiguousToken, TokensDamaged, OSError.
     """
     return _COMMANDS[arguments.command](arguments, context) or 0
 
 
 def _create(arguments: argparse.Namespace, context: CommandContext) -> None:
-    created = context.service.create(context.actor, _spec(arguments, context))
+    created = context.run(operations.create(context.store, context.actor, _spec(arguments, context)))
     try:
-        context.printer.print_created(context.service.view(), created, context.clock())
+        context.printer.print_created(context.tokens(), created, context.clock())
         context.printer.flush()
     except (OSError, ValueError):
         # Nobody has seen the secret, so nobody could use the token.
-        context.service.delete(context.actor, created.record.id)
+        context.run(operations.delete(context.store, context.actor, created.record.id))
         raise
 
 
@@ -65,7 +83,7 @@ def _spec(arguments: argparse.Namespace, context: CommandContext) -> TokenSpec:
             name=validation.name(arguments.name),
             owner=UNSET if arguments.owner is None else validation.owner(arguments.owner),
             role=UNSET if arguments.role is None else Role(arguments.role),
-            parent_id=None if arguments.parent is None else context.service.find(arguments.parent).id,
+            parent_id=None if arguments.parent is None else context.find(arguments.parent).id,
             expires_at=UNSET if arguments.expires is None else expiry.expiry(arguments.expires, context.clock()),
             models=UNSET
             if arguments.models is None
@@ -78,38 +96,38 @@ def _spec(arguments: argparse.Namespace, context: CommandContext) -> TokenSpec:
 
 
 def _list(arguments: argparse.Namespace, context: CommandContext) -> None:
-    view, now = context.service.view(), context.clock()
+    tokens, now = context.tokens(), context.clock()
     status = Status(arguments.status) if arguments.status else None
     found = [
         record
-        for record in view.document.tokens
-        if arguments.owner in (None, record.owner) and (status is None or view.status(record, now) is status)
+        for record in tokens.records
+        if arguments.owner in (None, record.owner) and (status is None or tokens.status(record, now) is status)
     ]
     if arguments.tree:
-        context.printer.print_tree(view, found, now)
+        context.printer.print_tree(tokens, found, now)
     else:
-        context.printer.print_list(view, found, now)
+        context.printer.print_list(tokens, found, now)
 
 
 def _show(arguments: argparse.Namespace, context: CommandContext) -> None:
-    context.printer.print_token(context.service.view(), context.service.find(arguments.token), context.clock())
+    context.printer.print_token(context.tokens(), context.find(arguments.token), context.clock())
 
 
 def _revoke(arguments: argparse.Namespace, context: CommandContext) -> None:
-    change = context.service.revoke(context.actor, arguments.token)
-    context.printer.print_revoked(context.service.view(), change, context.clock())
+    change = context.run(operations.revoke(context.store, context.actor, arguments.token))
+    context.printer.print_revoked(context.tokens(), change, context.clock())
 
 
 def _delete(arguments: argparse.Namespace, context: CommandContext) -> int:
-    view = context.service.view()
-    found = context.service.find(arguments.token)
-    below = sum(1 for _ in view.descendants(found))
+    tokens = context.tokens()
+    found = context.find(arguments.token)
+    below = sum(1 for _ in tokens.descendants(found))
     # In a pipe there is nobody to ask.
     if not arguments.yes and sys.stdin.isatty() and not context.printer.confirm(_question(found, below)):
         context.printer.print_error("nothing was deleted")
         return 1
-    context.service.delete(context.actor, found.id)
-    context.printer.print_deleted(view, found, context.clock())
+    context.run(operations.delete(context.store, context.actor, found.id))
+    context.printer.print_deleted(tokens, found, context.clock())
     return 0
 
 
@@ -123,8 +141,8 @@ def _rotate(arguments: argparse.Namespace, context: CommandContext) -> None:
         grace = expiry.span(arguments.grace)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    rotated = context.service.rotate(context.actor, arguments.token, grace)
-    context.printer.print_rotated(context.service.view(), rotated, context.clock())
+    rotated = context.run(operations.rotate(context.store, context.actor, arguments.token, grace))
+    context.printer.print_rotated(context.tokens(), rotated, context.clock())
 
 
 def _usage(arguments: argparse.Namespace, context: CommandContext) -> None:
@@ -132,13 +150,13 @@ def _usage(arguments: argparse.Namespace, context: CommandContext) -> None:
 
     if arguments.csv and arguments.json:
         raise UsageError("--json and --csv: one of them")
-    view, now = context.service.view(), context.clock()
+    tokens, now = context.tokens(), context.clock()
     try:
         since = None if arguments.since is None else max(int(now) - expiry.span(arguments.since), 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    token = None if arguments.token is None else context.service.find(arguments.token)
-    report = usage.read_report(view, context.data_dir, usage.UsageQuery(arguments.by, since, now, token))
+    token = None if arguments.token is None else context.find(arguments.token)
+    report = usage.read_report(tokens, context.data_dir, usage.UsageQuery(arguments.by, since, now, token))
     if arguments.csv:
         context.printer.print_raw(report.as_csv())
     else:
@@ -149,16 +167,17 @@ def _verify(arguments: argparse.Namespace, context: CommandContext) -> int:
     given = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").strip()
     if not given:
         raise UsageError("there is no secret on standard input")
-    view, now = context.service.view(), context.clock()
-    match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
-    context.printer.print_validity(view, match, now)
-    return 0 if match is not None and view.secret_status(match, now) is Status.ACTIVE else 1
+    tokens, now = context.tokens(), context.clock()
+    match = None if secret.has_bad_checksum(given) else tokens.find_by_digest(secret.digest(given))
+    context.printer.print_validity(tokens, match, now)
+    return 0 if match is not None and tokens.secret_status(match, now) is Status.ACTIVE else 1
 
 
 def _import(arguments: argparse.Namespace, context: CommandContext) -> None:
     data = sys.stdin.buffer.read() if arguments.file == "-" else Path(arguments.file).read_bytes()
-    added = context.service.import_file(context.actor, data)
-    context.printer.print_imported(context.service.view(), added, context.clock())
+    offered = json_format.decode(data).tokens
+    added = context.run(operations.import_records(context.store, context.actor, offered))
+    context.printer.print_imported(context.tokens(), added, context.clock())
 
 
 def _audit(arguments: argparse.Namespace, context: CommandContext) -> int:

@@ -103,13 +103,13 @@ class JsonPrinter(_Streams, Printer):
     """Prints one JSON document to ``out``, errors too."""
 
     def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
-        self._print(serializers.created(view, created, now))
+        self._print(serializers.to_created_json(view, created, now))
 
     def print_rotated(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
-        self._print(serializers.created(view, created, now))
+        self._print(serializers.to_created_json(view, created, now))
 
     def print_list(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
-        listed = [serializers.public(view, record, now) for record in tokens]
+        listed = [serializers.to_public_json(view, record, now) for record in tokens]
         self._print({"tokens": listed, "pagination": _single_page(len(tokens))})
 
     def print_tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
@@ -117,28 +117,28 @@ class JsonPrinter(_Streams, Printer):
 
         def with_children(record: TokenRecord) -> dict[str, Any]:
             below = [with_children(child) for child in children.get(record.id, ())]
-            return {**serializers.public(view, record, now), "children": below}
+            return {**serializers.to_public_json(view, record, now), "children": below}
 
         roots = [with_children(record) for record in children.get(None, ())]
         self._print({"tokens": roots, "pagination": _single_page(len(tokens))})
 
     def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
-        self._print(serializers.public(view, record, now))
+        self._print(serializers.to_public_json(view, record, now))
 
     def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
-        self._print(serializers.public(view, change.record, now))
+        self._print(serializers.to_public_json(view, change.record, now))
 
     def print_deleted(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
-        self._print(serializers.public(view, record, now))
+        self._print(serializers.to_public_json(view, record, now))
 
     def print_usage(self, report: "UsageReport") -> None:
         self._print(report.as_json())
 
     def print_validity(self, view: TokenHierarchy, match: SecretMatch | None, now: float) -> None:
-        self._print(serializers.validity(view, match, now))
+        self._print(serializers.to_validity_json(view, match, now))
 
     def print_imported(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
-        self._print({"imported": [serializers.public(view, record, now) for record in tokens]})
+        self._print({"imported": [serializers.to_public_json(view, record, now) for record in tokens]})
 
     def print_audit_log(self, entries: Sequence[dict[str, Any]]) -> None:
         self._print({"entries": list(entries)})
@@ -152,7 +152,7 @@ class JsonPrinter(_Streams, Printer):
         self._print({"shell": shell, "script": script})
 
     def print_ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
-        matches = [serializers.public(view, record, now) for record in error.matches]
+        matches = [serializers.to_public_json(view, record, now) for record in error.matches]
         self._print({"error": {"message": str(error)}, "matches": matches})
 
     def print_error(self, message: str) -> None:

@@ -120,7 +120,7 @@ def replaced_secret_line(old: PreviousSecret, now: float) -> str:
 
 def validity_line(view: TokenHierarchy, match: SecretMatch | None, now: float) -> str:
     """Returns the line that says whether a secret is valid; ``match`` is the token that it belongs to."""
-    validity = serializers.validity(view, match, now)
+    validity = serializers.to_validity_json(view, match, now)
     if not validity["valid"] or match is None:
         return f"✗ Not valid: {validity['status']}"
     prefix = match.previous.prefix if match.previous else match.record.prefix

@@ -59,7 +59,10 @@ class UsageReport(NamedTuple):
         """Returns the document that ``--json`` prints."""
         if self.query.by == "token":
             usage = [
-                {**serializers.usage(self.view, record, self.query.now), **reports.as_json(self._totals(record))}
+                {
+                    **serializers.to_usage_json(self.view, record, self.query.now),
+                    **reports.as_json(self._totals(record)),
+                }
                 for record in self.records
             ]
         else:
@@ -106,7 +109,7 @@ def read_report(view: TokenHierarchy, data_dir: Path, query: UsageQuery) -> Usag
     whole = ReportQuery(query.since or 0, LATEST, token_ids=ids, max_rows=_ANY_NUMBER)
     groups = {row.group: row.totals for row in store.report(whole._replace(group_by=query.by))}
     series = store.report(whole._replace(bucket=bucket))
-    records = view.document.tokens if query.token is None else (query.token,)
+    records = view.records if query.token is None else (query.token,)
     if query.since is not None:
         since = query.since
         records = tuple(one for one in records if (one.last_used or -1) >= since or one.id in groups)

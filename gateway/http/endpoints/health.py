@@ -9,7 +9,7 @@ from gateway.http.context import RequestContext
 from gateway.http.middleware.drain import Drain
 from gateway.http.response import Response, json_response
 from gateway.observability.metrics import Metrics
-from gateway.tokens.cache import FileState, TokenCache
+from gateway.tokens.cache import StoreState, TokenCache
 
 
 class Health(NamedTuple):
@@ -32,8 +32,8 @@ class HealthCheck(NamedTuple):
         """Returns the present state."""
         state = self.token_cache.state
         problem = "draining" if self.drain.is_draining else None
-        if state is not FileState.CURRENT:
-            problem = "the token file is gone" if state is FileState.GONE else "the token file is damaged"
+        if state is not StoreState.CURRENT:
+            problem = "the token file is gone" if state is StoreState.GONE else "the token file is damaged"
         return Health(self.authenticator.mode.value, self.backend, problem)
 
 

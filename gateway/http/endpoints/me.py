@@ -37,7 +37,7 @@ def _told(authorizer: Authorizer, is_open: bool) -> dict[str, Any]:
     """What holds for the caller, its parents counted in. Each of the limits holds."""
     kind = "open" if is_open else "environment"
     record = authorizer.record
-    line = (record, *(authorizer.view.parents(record) or ())) if record else ()
+    line = (record, *(authorizer.tokens.parents(record) or ())) if record else ()
     return {
         "kind": "token" if record else kind,
         "name": record.name if record else kind,
@@ -48,5 +48,5 @@ def _told(authorizer: Authorizer, is_open: bool) -> dict[str, Any]:
         "limits": [{"token_id": one.id, **one.limits.as_json()} for one in line if one.limits is not None],
         "expires_at": to_iso(authorizer.rights.expires_at),
         "is_test": authorizer.rights.is_test,
-        "token": serializers.public(authorizer.view, record, authorizer.now) if record else None,
+        "token": serializers.to_public_json(authorizer.tokens, record, authorizer.now) if record else None,
     }

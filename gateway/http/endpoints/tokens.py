@@ -49,22 +49,22 @@ class TokenEndpoints:
         authorizer = await self._management.authorizer(ctx.caller)
         found = [
             record
-            for record in authorizer.view.document.tokens
+            for record in authorizer.tokens.records
             if authorizer.allows(Action.READ, record)
-            and _fits(record, authorizer.view.status(record, authorizer.now), query)
+            and _fits(record, authorizer.tokens.status(record, authorizer.now), query)
         ]
         page = params.pagination_of(query)
-        shown = [serializers.public(authorizer.view, record, authorizer.now) for record in page.select(found)]
+        shown = [serializers.to_public_json(authorizer.tokens, record, authorizer.now) for record in page.select(found)]
         return json_response(200, {"tokens": shown, "pagination": page.summary(len(found))})
 
     async def read(self, ctx: RequestContext) -> Response:
         authorizer, record = await self._found(ctx)
-        return json_response(200, serializers.public(authorizer.view, record, authorizer.now))
+        return json_response(200, serializers.to_public_json(authorizer.tokens, record, authorizer.now))
 
     async def usage(self, ctx: RequestContext) -> Response:
         authorizer, record = await self._found(ctx)
         totals = reports.as_json(await self._reports.total(record.id))
-        return json_response(200, {**serializers.usage(authorizer.view, record, authorizer.now), **totals})
+        return json_response(200, {**serializers.to_usage_json(authorizer.tokens, record, authorizer.now), **totals})
 
     async def update(self, ctx: RequestContext) -> Response:
         form = _with_expiry(await params.parse_json_params(ctx, _UPDATE), self._management.now())
@@ -92,9 +92,9 @@ class TokenEndpoints:
         given = await self._public_secret(ctx)
         if self._authenticator.is_environment_key(given):
             return json_response(200, _ENVIRONMENT_KEY)
-        view = await self._management.view()
-        match = None if secret.has_bad_checksum(given) else view.find_by_digest(secret.digest(given))
-        return json_response(200, serializers.validity(view, match, self._management.now()))
+        tokens = await self._management.tokens()
+        match = None if secret.has_bad_checksum(given) else tokens.find_by_digest(secret.digest(given))
+        return json_response(200, serializers.to_validity_json(tokens, match, self._management.now()))
 
     async def revoke_secret(self, ctx: RequestContext) -> Response:
         """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
@@ -117,12 +117,12 @@ class TokenEndpoints:
         return authorizer, authorizer.find(Action.READ, ctx.params["id"])
 
     async def _shown(self, ctx: RequestContext, record: TokenRecord) -> Response:
-        view = await self._management.view()
-        return json_response(200, serializers.public(view, record, self._management.now()))
+        tokens = await self._management.tokens()
+        return json_response(200, serializers.to_public_json(tokens, record, self._management.now()))
 
     async def _shown_once(self, ctx: RequestContext, made: CreatedToken, status: int) -> Response:
-        view = await self._management.view()
-        return json_response(status, serializers.created(view, made, self._management.now()))
+        tokens = await self._management.tokens()
+        return json_response(status, serializers.to_created_json(tokens, made, self._management.now()))
 
 
 _ENVIRONMENT_KEY = {

@@ -34,9 +34,9 @@ class UsageEndpoints:
         query = query_of(asked, authorizer)
         rows = await self._rows(query)
         if asked.get("format") == "csv":
-            names = _names(authorizer.view, rows) if query.group_by == "token" else None
+            names = _names(authorizer.tokens, rows) if query.group_by == "token" else None
             return Response(200, _CSV_HEADERS, reports.as_csv(rows, names).encode())
-        return json_response(200, answer(query, rows, authorizer.view))
+        return json_response(200, answer(query, rows, authorizer.tokens))
 
     async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:
@@ -68,12 +68,12 @@ def visible_tokens(authorizer: Authorizer, token_id: str | None) -> frozenset[st
         return None if token_id is None else frozenset({token_id})
     if token_id is not None:
         return frozenset({authorizer.find(Action.READ, token_id).id})
-    return frozenset(record.id for record in authorizer.view.document.tokens if authorizer.allows(Action.READ, record))
+    return frozenset(record.id for record in authorizer.tokens.records if authorizer.allows(Action.READ, record))
 
 
-def answer(query: ReportQuery, rows: Sequence[ReportRow], view: TokenHierarchy) -> dict[str, Any]:
+def answer(query: ReportQuery, rows: Sequence[ReportRow], tokens: TokenHierarchy) -> dict[str, Any]:
     """The JSON object, for msgspec."""
-    names = _names(view, rows) if query.group_by == "token" else None
+    names = _names(tokens, rows) if query.group_by == "token" else None
     return {
         "object": "list",
         "bucket": query.bucket,
@@ -92,9 +92,9 @@ def _shown(row: ReportRow, names: Mapping[str, str] | None) -> dict[str, Any]:
     return shown | reports.as_json(row.totals)
 
 
-def _names(view: TokenHierarchy, rows: Sequence[ReportRow]) -> dict[str, str]:
+def _names(tokens: TokenHierarchy, rows: Sequence[ReportRow]) -> dict[str, str]:
     """Of those that are tokens still."""
-    found = (view.find_by_id(row.group) for row in rows if row.group is not None)
+    found = (tokens.find_by_id(row.group) for row in rows if row.group is not None)
     return {record.id: record.name for record in found if record is not None}
 
 

@@ -16,7 +16,8 @@ from gateway.auth.roles import Access
 from gateway.core.errors import Forbidden, UnknownCredential
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
-from gateway.tokens.last_used import LastUsedWriter, UseKey
+from gateway.tokens.last_used import LastUsedWriter
+from gateway.tokens.uses import UseKey
 
 
 class AuthenticationRules(NamedTuple):

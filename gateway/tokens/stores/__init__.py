@@ -1,1 +1,1 @@
-"""Implementations of the token store."""
+"""Implementations of ``TokenStore``: a JSON file, and memory."""

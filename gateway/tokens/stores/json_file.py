@@ -1,108 +1,189 @@
-"""The token file on disk: read when changed, changed under a lock. Blocking; a server calls it in a worker thread."""
+"""Stores tokens in a JSON file, which any number of processes read and change under a lock.
 
+The file is read only when it has changed, and replaced as a whole: a crash leaves the old content or the new one.
+"""
+
+import asyncio
+import contextlib
 import hashlib
 import os
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from gateway.audit.hash_chain import Actor
+from gateway.core.tasks import await_uncancelled
 from gateway.storage import files
 from gateway.storage.files import Signature
-from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
+from gateway.tokens import changes
+from gateway.tokens.changes import RecordChange
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import TokenRecord
+from gateway.tokens.store import AuditSink, TokensDamaged, TokensMissing, TokenTransaction, audited
+from gateway.tokens.stores import json_format
+from gateway.tokens.stores.json_format import TokenDocument
+from gateway.tokens.uses import Use, UseKey, add_uses
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 LOCK_SECONDS = 10.0
-_SETTLED_SECONDS = 2.0
+SETTLED_SECONDS = 2.0
+"""A file changed less than this ago is read again even if it looks the same: two writes in one clock tick look alike."""
 
-Change = Callable[[TokenDocument], TokenDocument]
+
+class StoredTokens(NamedTuple):
+    """The content of a token file. ``unknown`` are top-level fields that are not ours; they are written again."""
+
+    tokens: TokenHierarchy
+    unknown: Mapping[str, Any]
+
+
+class _Snapshot(NamedTuple):
+    """What was last read or written, and how the file looked then."""
+
+    stored: StoredTokens
+    content_hash: bytes
+    signature: Signature
+    is_settled: bool
 
 
 class JsonTokenFile:
-    """One token file. Any number of processes and threads may hold one each for the same path."""
+    """One token file, for one event loop. Any number of processes and objects may use the same path."""
 
     def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self._path = path
         self._lock_seconds = lock_seconds
-        self._guard = threading.Lock()
-        self._known: TokenDocument | None = None
-        self._signature: Signature | None = None
-        self._content_hash = b""
-        self._settled = False
+        self._guard = asyncio.Lock()
+        self._snapshot: _Snapshot | None = None
 
-    @property
-    def path(self) -> Path:
-        """Where the file really lies: a rename onto a link would replace the link. A link may be pointed elsewhere."""
-        return Path(os.path.realpath(self._path))
+    async def read(self) -> StoredTokens | None:
+        """Returns the content; None where there is no file. The very same object for as long as the file is unchanged.
 
-    def read(self) -> TokenDocument | None:
-        """What the file holds now; None if there is none.
-
-        The very same object is answered for as long as the file is unchanged.
-        Raises TokenFileError for damage, OSError for what cannot be read.
+        Raises TokensDamaged for content that is invalid, OSError for a file that cannot be read.
         """
-        with self._guard:
-            return self._read()
+        # Cancelled between opening and closing, it would leave a descriptor open until the collector comes by.
+        return await await_uncancelled(asyncio.ensure_future(self._read()), asyncio.Future.result)
 
-    def update(self, change: Change, *, create: bool = True) -> TokenDocument:
-        """Read, change and write under the lock. A change that answers its own argument writes nothing.
+    @contextlib.asynccontextmanager
+    async def locked(self, *, create: bool = True) -> AsyncIterator[StoredTokens]:
+        """Holds the lock and yields the newest content.
 
-        Raises TokenFileError or OSError, FileNotFoundError without ``create``; the file is then as it was.
+        ``create`` says whether a missing file is taken for an empty one. Raises TokensMissing without it, TokensDamaged,
+        LockTimeout, OSError.
         """
-        path = self.path
+        path = await asyncio.to_thread(self._prepare, create)
+        async with files.locked_async(path, self._lock_seconds):
+            await asyncio.to_thread(files.sweep, path)
+            stored = await self.read()
+            if stored is None:
+                if not create:
+                    raise TokensMissing(f"{path} is not there")
+                stored = StoredTokens(TokenHierarchy(), {})
+            yield stored
+
+    async def write(self, records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> None:
+        """Replaces the content. The caller holds the lock, and is not cancelled meanwhile.
+
+        Raises OSError; then the file is as it was.
+        """
+        async with self._guard:
+            stored, data = await asyncio.to_thread(_encode, records, unknown)
+            path = await asyncio.to_thread(_real_path, self._path)
+            await files.replace(path, data)
+            self._snapshot = await asyncio.to_thread(_snapshot, stored, data, path)
+
+    def _prepare(self, create: bool) -> Path:
+        path = _real_path(self._path)
         if create:
             files.make_folder(path.parent)
-        with files.locked(path, self._lock_seconds), self._guard:
-            files.sweep(path)
-            before = self._read()
-            if before is None:
-                if not create:
-                    raise FileNotFoundError(f"{path} is not there")
-                before = TokenDocument()
-            after = change(before)
-            if after is not before:
-                self._write(path, after)
-            return after
+        return path
 
-    def _read(self) -> TokenDocument | None:
-        try:
-            path = self.path
-            found = files.signature(path)
-            if self._settled and found == self._signature:
-                return self._known
-            data = files.read_regular(path, MAX_FILE_BYTES)
-        except FileNotFoundError:
-            self._forget()
-            return None
+    async def _read(self) -> StoredTokens | None:
+        async with self._guard:
+            try:
+                path, signature = await asyncio.to_thread(self._locate)
+                known = self._snapshot
+                if known is not None and known.is_settled and known.signature == signature:
+                    return known.stored
+                data = await files.read_regular(path, MAX_FILE_BYTES)
+            except FileNotFoundError:
+                self._snapshot = None
+                return None
+            self._snapshot = await asyncio.to_thread(self._decode, data, signature)
+            return self._snapshot.stored
+
+    def _locate(self) -> tuple[Path, Signature]:
+        path = _real_path(self._path)
+        return path, files.signature(path)
+
+    def _decode(self, data: bytes, signature: Signature) -> _Snapshot:
         content_hash = hashlib.sha256(data).digest()
-        if self._known is None or content_hash != self._content_hash:
-            self._forget()
-            self._known = self._decode(data)
-        self._remember(found, content_hash)
-        return self._known
+        if self._snapshot is not None and self._snapshot.content_hash == content_hash:
+            stored = self._snapshot.stored
+        else:
+            try:
+                document = json_format.decode(data)
+            except TokensDamaged as error:
+                raise TokensDamaged(f"{self._path}: {error}") from None
+            stored = StoredTokens(TokenHierarchy(document.tokens), document.unknown)
+        return _Snapshot(stored, content_hash, signature, _is_settled(signature))
 
-    def _decode(self, data: bytes) -> TokenDocument:
-        try:
-            return codec.decode(data)
-        except TokenFileError as error:
-            raise TokenFileError(f"{self._path}: {error}") from None
 
-    def _write(self, path: Path, after: TokenDocument) -> None:
-        data = codec.encode(after)
-        files.replace(path, data)
-        self._known = after
-        self._remember(files.signature(path), hashlib.sha256(data).digest())
+class JsonTokenStore:
+    """A ``TokenStore`` in one JSON file."""
 
-    def _remember(self, found: Signature, content_hash: bytes) -> None:
-        """A file changed a moment ago is read again next time: two writes within one tick of the clock look alike."""
-        self._signature = found
-        self._content_hash = content_hash
-        newest = max(found.modified_ns, found.changed_ns)
-        self._settled = abs(time.time_ns() - newest) > _SETTLED_SECONDS * 1e9
+    def __init__(self, file: JsonTokenFile, audit: AuditSink, clock: Callable[[], float]) -> None:
+        """``clock`` tells seconds since the epoch."""
+        self._file = file
+        self._audit = audit
+        self._clock = clock
 
-    def _forget(self) -> None:
-        self._known = None
-        self._signature = None
-        self._content_hash = b""
-        self._settled = False
+    async def read(self) -> TokenHierarchy:
+        """Returns the newest tokens, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
+        stored = await self._file.read()
+        if stored is None:
+            raise TokensMissing("there is no token file")
+        return stored.tokens
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, actor: Actor, *, may_create: bool = True) -> AsyncIterator[TokenTransaction]:
+        """Changes tokens under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
+        async with self._file.locked(create=may_create) as stored:
+            tx = TokenTransaction(stored.tokens, self._clock())
+            yield tx
+            if tx.changes:
+                # Whoever waits for the change may go away; the change is made to its end.
+                commit = asyncio.ensure_future(self._commit(actor, tx.changes, stored))
+                await await_uncancelled(commit, asyncio.Future.result)
+
+    async def _commit(self, actor: Actor, record_changes: Sequence[RecordChange], stored: StoredTokens) -> None:
+        async with audited(self._audit, actor, record_changes):
+            await self._file.write(changes.apply(stored.tokens.records, record_changes), stored.unknown)
+
+    async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:
+        """Adds uses under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
+        async with self._file.locked(create=False) as stored:
+            records = add_uses(stored.tokens.records, uses)
+            if records != stored.tokens.records:
+                write = asyncio.ensure_future(self._file.write(records, stored.unknown))
+                await await_uncancelled(write, asyncio.Future.result)
+
+
+def _real_path(path: Path) -> Path:
+    """Where the file really is: a rename onto a link would replace the link, and a link may be pointed elsewhere."""
+    return Path(os.path.realpath(path))
+
+
+def _encode(records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> tuple[StoredTokens, bytes]:
+    data = json_format.encode(TokenDocument(tuple(records), unknown))
+    return StoredTokens(TokenHierarchy(records), unknown), data
+
+
+def _snapshot(stored: StoredTokens, data: bytes, path: Path) -> _Snapshot:
+    signature = files.signature(path)
+    return _Snapshot(stored, hashlib.sha256(data).digest(), signature, _is_settled(signature))
+
+
+def _is_settled(signature: Signature) -> bool:
+    newest = max(signature.modified_ns, signature.changed_ns)
+    return abs(time.time_ns() - newest) > SETTLED_SECONDS * 1e9

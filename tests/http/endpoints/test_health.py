@@ -9,7 +9,7 @@ from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenSpec
 from tests.support.gateway import BEARER, KEY, Running, StartGateway, running_gateway
 from tests.support.reply import Reply, check_error
-from tests.support.tokens import BY, service_at
+from tests.support.tokens import BY, TokenEditor
 from tests.support.wire import connected, never, post
 from tests.support.wire import gateway_before as before
 
@@ -51,7 +51,7 @@ async def test_ready_until_draining(start_gateway: StartGateway) -> None:
 async def test_a_damaged_token_file_is_reported_until_it_is_repaired(
     tmp_path: Path, start_gateway: StartGateway
 ) -> None:
-    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
     made = service.create(BY, TokenSpec(name="app"))
     good = (tmp_path / "api_tokens.json").read_bytes()
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
@@ -77,7 +77,7 @@ async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(
 
 
 async def test_who_may_see_the_metrics(tmp_path: Path, start_gateway: StartGateway) -> None:
-    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
     member = service.create(BY, TokenSpec(name="member"))
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
     assert (await get(gateway, "/metrics")).status == 200

@@ -28,7 +28,7 @@ from tests.support.gateway import (
     token_manager,
 )
 from tests.support.reply import check_error
-from tests.support.tokens import BY, service_at
+from tests.support.tokens import BY, TokenEditor
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 from tests.support.wire import gateway_before, post, request, talk
 
@@ -52,7 +52,7 @@ async def test_a_model_in_the_path(tmp_path: Path, prefix: str) -> None:
 
 async def test_limited_tokens_get_nowhere_else(tmp_path: Path) -> None:
     """Neither by another spelling of the route, nor by a body in which no model can be seen."""
-    service = service_at(tmp_path / "api_tokens.json", SteadyClock())
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
     made = service.create(BY, TokenSpec(name="limited", models=("m",)))
     key = ("api-key", made.secret)
     other = CHAT.replace(b'"m"', b'"other"')

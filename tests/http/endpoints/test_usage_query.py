@@ -70,7 +70,7 @@ TOKENS = view(ADMIN, ANN, BOB, ROBOT, CHILD)
 
 
 def principal(record: Any) -> Principal:
-    return Principal(record.name, record.role, SecretMatch(record, None), (), record.hash)
+    return Principal.of(SecretMatch(record, None))
 
 
 def query(text: str, who: Principal = ENVIRONMENT_KEY) -> ReportQuery:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from gateway.tokens.service import TokenService
 
 from gateway.audit.log import AuditLog
 from gateway.storage.files import LockTimeout, locked
 from gateway.tokens.changes import TokenSpec
-from gateway.tokens.service import TokenService
 from gateway.tokens.stores import json_file
 from gateway.tokens.stores import json_format as codec
 from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
+from gateway.tokens.stores.json_format import TokenDocument, TokensDamaged
 from tests.support.tokens import BY, NOBODY, Clock, content, entry, names, record
 
 
@@ -107,13 +107,13 @@ def test_a_file_that_goes_and_comes_back_is_read_again(path: Path) -> None:
 
 def test_damage_names_the_file_and_the_line(path: Path) -> None:
     path.write_bytes(b'{"version": 1,\n"tokens": [')
-    with pytest.raises(TokenFileError, match=f"{path}: line 2, column 12"):
+    with pytest.raises(TokensDamaged, match=f"{path}: line 2, column 12"):
         JsonTokenFile(path).read()
 
 
 def test_a_damaged_file_is_never_written_over(path: Path) -> None:
     path.write_bytes(b"{")
-    with pytest.raises(TokenFileError):
+    with pytest.raises(TokensDamaged):
         JsonTokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
     assert path.read_bytes() == b"{"
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.limits.config import LimitSet
 from gateway.tokens.models import Role, Status
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
+from gateway.tokens.stores.json_format import TokenDocument, TokensDamaged
 from tests.support.tokens import NOW, content, entry, freegpt
 
 OLD = "sk-old-secret-that-freegpt-made"
@@ -96,7 +96,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("data", "reason"), REFUSED)
 def test_damage_is_refused_with_its_place_and_reason(data: bytes, reason: str) -> None:
-    with pytest.raises(TokenFileError, match=reason):
+    with pytest.raises(TokensDamaged, match=reason):
         codec.decode(data)
 
 
@@ -104,7 +104,7 @@ def test_damage_is_refused_with_its_place_and_reason(data: bytes, reason: str) -
 def test_a_field_that_must_be_there_is_missed_by_name(field: str) -> None:
     token = entry()
     del token[field]
-    with pytest.raises(TokenFileError, match=rf"tokens\[1\]: `{field}`"):
+    with pytest.raises(TokensDamaged, match=rf"tokens\[1\]: `{field}`"):
         codec.decode(content(entry("sk-another-made-up-secret"), token))
 
 
@@ -112,13 +112,13 @@ def test_a_key_that_stands_twice_could_hide_a_revocation() -> None:
     data = content(entry(revoked_at="2026-01-01T00:00:00Z")).replace(
         b'"revoked_at"', b'"revoked_at": null, "revoked_at"'
     )
-    with pytest.raises(TokenFileError, match="'revoked_at' appears twice"):
+    with pytest.raises(TokensDamaged, match="'revoked_at' appears twice"):
         codec.decode(data)
 
 
 def test_the_message_about_a_secret_that_stands_twice_does_not_show_it() -> None:
     data = _old(freegpt(OLD))
-    with pytest.raises(TokenFileError, match=r"the key sk-old-secret-\.\.\. appears twice") as caught:
+    with pytest.raises(TokensDamaged, match=r"the key sk-old-secret-\.\.\. appears twice") as caught:
         codec.decode(data[:-1] + b"," + data[1:])
     assert OLD not in str(caught.value)
 
@@ -128,13 +128,13 @@ def test_the_message_about_a_secret_that_stands_twice_does_not_show_it() -> None
     ["revoked", "revoked_att", "revokedAt", "expires", "expire_at", "model", "modles", "roles", "limit", "parent"],
 )
 def test_a_misspelt_field_that_guards_is_refused(field: str) -> None:
-    with pytest.raises(TokenFileError, match=f"unknown field '{field}'; did you mean"):
+    with pytest.raises(TokensDamaged, match=f"unknown field '{field}'; did you mean"):
         codec.decode(content(entry(**{field: "2020-01-01T00:00:00Z"})))
 
 
 @pytest.mark.parametrize("field", ["REVOKED_AT", "Revoked_At", "EXPIRES_AT", "Models"])
 def test_a_field_that_guards_is_refused_in_other_letters(field: str) -> None:
-    with pytest.raises(TokenFileError, match="unknown field"):
+    with pytest.raises(TokensDamaged, match="unknown field"):
         codec.decode(content(entry(**{field: "2020-01-01T00:00:00Z"})))
 
 
@@ -143,7 +143,7 @@ def test_a_token_that_says_it_is_ended_never_counts_as_active(fields: dict[str, 
     """FreeGPT's `active` and the API's `status`, written into the file by hand."""
     try:
         token = codec.decode(content(entry(**fields))).tokens[0]
-    except TokenFileError:
+    except TokensDamaged:
         return
     assert token.status(NOW) is not Status.ACTIVE
 
@@ -152,5 +152,5 @@ def test_a_token_that_says_it_is_ended_never_counts_as_active(fields: dict[str, 
 def test_two_tokens_never_share_an_id_or_a_hash(what: str) -> None:
     first, second = entry("sk-one-made-up-secret-here"), entry("sk-two-made-up-secret-here")
     second[what] = first[what]
-    with pytest.raises(TokenFileError, match=rf"tokens\[1\]: its {what} stands in the file before"):
+    with pytest.raises(TokensDamaged, match=rf"tokens\[1\]: its {what} stands in the file before"):
         codec.decode(content(first, second))

@@ -12,7 +12,7 @@ from gateway.limits.config import Budget, LimitSet
 from gateway.tokens import secret
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_format import TokenDocument, TokenFileError
+from gateway.tokens.stores.json_format import TokenDocument, TokensDamaged
 from tests.support.tokens import NOW, content, entry, freegpt
 
 OLD = "sk-old-secret-that-freegpt-made"
@@ -96,7 +96,7 @@ def test_the_first_write_turns_secrets_into_hashes_under_the_same_ids() -> None:
     ],
 )
 def test_a_damaged_old_file_is_refused_and_no_secret_is_told(token: dict[str, Any]) -> None:
-    with pytest.raises(TokenFileError, match="the token ") as caught:
+    with pytest.raises(TokensDamaged, match="the token ") as caught:
         codec.decode(_old(token))
     assert OLD not in str(caught.value)
 
@@ -106,7 +106,7 @@ def test_a_damaged_old_file_is_refused_and_no_secret_is_told(token: dict[str, An
 def test_an_old_file_with_an_odd_time_is_refused_or_can_be_read_after_a_write(field: str, time: str) -> None:
     try:
         before = codec.decode(_old(freegpt(OLD, **{field: time})))
-    except TokenFileError:
+    except TokensDamaged:
         return
     assert codec.decode(codec.encode(before)) == before
 
@@ -116,7 +116,7 @@ def test_an_old_file_with_any_secret_is_refused_or_can_be_read_after_a_write(tex
     """Found with a secret of one character."""
     try:
         before = codec.decode(_old(freegpt(text)))
-    except TokenFileError:
+    except TokensDamaged:
         return
     assert codec.decode(codec.encode(before)) == before
 
@@ -168,7 +168,7 @@ def test_half_a_character_is_refused_or_can_be_written(data: bytes) -> None:
     """JSON may hold half a surrogate pair, UTF-8 may not: what is read must never make the next write fail."""
     try:
         before = codec.decode(data)
-    except TokenFileError:
+    except TokensDamaged:
         return
     assert _rewritten(data) == before
 
@@ -177,26 +177,26 @@ def test_a_number_too_large_to_hold_is_refused_or_kept() -> None:
     data = content(entry(metadata={"n": 1})).replace(b'"n": 1', b'"n": 1e999')
     try:
         before = codec.decode(data)
-    except TokenFileError:
+    except TokensDamaged:
         return
     assert _rewritten(data) == before
 
 
 def test_a_field_of_the_new_form_in_the_old_one_is_refused() -> None:
     """Kept as somebody's own, an `expires_at` would end nothing."""
-    with pytest.raises(TokenFileError, match="'expires_at' is no field of FreeGPT's form"):
+    with pytest.raises(TokensDamaged, match="'expires_at' is no field of FreeGPT's form"):
         codec.decode(json.dumps(freegpt(expires_at="2026-01-01T00:00:00Z")).encode())
 
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
 def test_a_whole_number_too_large_to_be_written_again_is_refused(number: int) -> None:
-    with pytest.raises(TokenFileError, match="is too large"):
+    with pytest.raises(TokensDamaged, match="is too large"):
         codec.decode(content(entry(metadata={"n": number})))
 
 
 @pytest.mark.parametrize("field", ["revokd_at", "disabled"])
 def test_a_misspelt_end_in_the_old_form_is_refused(field: str) -> None:
-    with pytest.raises(TokenFileError, match="unknown field"):
+    with pytest.raises(TokensDamaged, match="unknown field"):
         codec.decode(json.dumps(freegpt(**{field: "2026-01-01T00:00:00Z"})).encode())
 
 
