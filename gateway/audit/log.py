@@ -1,20 +1,24 @@
-"""The audit log on disk: appended under a lock, synced before anybody is told that a change was made. Blocking."""
+"""The audit log on disk: appended under a lock, and synced before anybody is told that a change was made."""
 
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import aiofiles
 
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import START, AuditEvent, ChainHead
 from gateway.core.clock import to_iso
+from gateway.core.tasks import await_uncancelled
 from gateway.storage import files
 
 AUDIT_FILE = "audit.jsonl"
-"""Its name in the folder for what the gateway itself writes."""
+"""The file's name in the folder for what the gateway itself writes."""
 
 LOCK_SECONDS = 10.0
-_BLOCK = 64 * 1024
+BLOCK_BYTES = 64 * 1024
 
 
 class AuditLogError(OSError):
@@ -22,84 +26,85 @@ class AuditLogError(OSError):
 
 
 class AuditLog:
-    """One file; any number of processes may append to it."""
+    """One file; any number of processes and event loops may append to it."""
 
     def __init__(self, path: Path, clock: Callable[[], float], lock_seconds: float = LOCK_SECONDS) -> None:
+        """``clock`` in seconds since the epoch. ``lock_seconds`` is how long an append waits for other processes."""
         self.path = path
         self._clock = clock
         self._lock_seconds = lock_seconds
 
-    async def append(self, entries: Sequence[AuditEvent]) -> None:
-        """Write all of them or none. Raises OSError; AuditLogError where the end of the file is no audit log."""
-        await asyncio.to_thread(self._append_locked, entries)
+    async def append(self, events: Sequence[AuditEvent]) -> None:
+        """Appends all events or none; they are durable when it returns.
 
-    def _append_locked(self, entries: Sequence[AuditEvent]) -> None:
-        files.make_folder(self.path.parent)
-        with files.locked(self.path, self._lock_seconds):
-            descriptor = files.make_file(self.path, os.O_RDWR | os.O_NONBLOCK)
-            try:
-                self._append(descriptor, entries)
-            finally:
-                os.close(descriptor)
+        A write that has begun goes on to its end when the caller is cancelled. Raises OSError; LockTimeout where another process
+        holds the lock; AuditLogError where the end of the file is not an audit log.
+        """
+        await asyncio.to_thread(files.make_folder, self.path.parent)
+        async with files.locked_async(self.path, self._lock_seconds):
+            writing = asyncio.ensure_future(self._append(events))
+            await await_uncancelled(writing, asyncio.Future.result)
 
     def lines(self) -> Iterator[bytes]:
-        """Each line with its end, as it stands there. Raises OSError; FileNotFoundError where nothing was logged yet."""
+        """Yields each line with its end. Blocking. Raises OSError; FileNotFoundError where nothing was logged yet."""
         with self.path.open("rb") as file:
             yield from file
 
-    def _append(self, descriptor: int, entries: Sequence[AuditEvent]) -> None:
-        size = _whole_size(descriptor)
-        end = self._end(descriptor, size)
+    async def _append(self, events: Sequence[AuditEvent]) -> None:
+        # Unbuffered, so that what is written is in the file and not in a buffer that is written once more when it is closed.
+        async with aiofiles.open(self.path, "r+b", buffering=0, opener=_open_for_appending) as file:
+            size, head = await self._find_end(file)
+            data = self._encode(events, head)
+            try:
+                await _write_at(file, size, data)
+                await asyncio.to_thread(os.fsync, file.fileno())
+                if size == 0:
+                    await asyncio.to_thread(files.sync_folder, self.path.parent)
+            except OSError:
+                # Half a line would break the chain, and a whole line would tell of a change that is not made.
+                await file.truncate(size)
+                raise
+
+    def _encode(self, events: Sequence[AuditEvent], head: ChainHead) -> bytes:
         time = to_iso(int(self._clock())) or ""
         data = bytearray()
-        for entry in entries:
-            line, end = chain.encode(entry, time, end)
+        for event in events:
+            line, head = chain.encode(event, time, head)
             data += line
-        try:
-            _write_at(descriptor, size, data)
-            os.fsync(descriptor)
-            if size == 0:
-                files.sync_folder(self.path.parent)
-        except OSError:
-            os.ftruncate(descriptor, size)  # half a line would break the chain, and a whole one would tell of nothing
-            raise
+        return bytes(data)
 
-    def _end(self, descriptor: int, size: int) -> ChainHead:
+    async def _find_end(self, file: Any) -> tuple[int, ChainHead]:
+        """Returns the size up to the last line end, and the end of the chain. Removes what is behind the last line end: it was
+        never synced, so nobody was told of it, and its writer died."""
+        size = await file.seek(0, os.SEEK_END)
+        tail = await _read_tail(file, size)
+        end = tail.rfind(b"\n") + 1
+        if end != len(tail):
+            size = await file.truncate(size - len(tail) + end)
         if size == 0:
-            return START
+            return 0, START
         try:
-            return chain.head_after(_last_line(descriptor, size))
+            return size, chain.head_after(tail[tail.rfind(b"\n", 0, end - 1) + 1 : end])
         except ValueError as error:
             raise AuditLogError(f"{self.path}: its last line {error}; move the file away to begin a new one") from None
 
 
-def _whole_size(descriptor: int) -> int:
-    """Up to the last line end. What stands behind it was never synced, so nobody was told of it: a writer died there."""
-    size = os.fstat(descriptor).st_size
-    last = _last_line_end(descriptor, size)
-    if last != size:
-        os.ftruncate(descriptor, last)
-    return last
+def _open_for_appending(name: str, _flags: int) -> int:
+    return files.make_file(Path(name), os.O_RDWR | os.O_NONBLOCK)
 
 
-def _last_line_end(descriptor: int, before: int) -> int:
-    """The place behind the last line end in front of ``before``; 0 if there is none."""
-    while before > 0:
-        start = max(0, before - _BLOCK)
-        found = os.pread(descriptor, before - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        before = start
-    return 0
+async def _read_tail(file: Any, size: int) -> bytes:
+    """Returns the end of the file from a place before its last complete line, or all of the file."""
+    tail = b""
+    while len(tail) < size and tail.count(b"\n") < 2:
+        start = max(0, size - len(tail) - BLOCK_BYTES)
+        await file.seek(start)
+        tail = await file.read(size - len(tail) - start) + tail
+    return tail
 
 
-def _last_line(descriptor: int, size: int) -> bytes:
-    start = _last_line_end(descriptor, size - 1)
-    return os.pread(descriptor, size - start, start)
-
-
-def _write_at(descriptor: int, place: int, data: bytearray) -> None:
+async def _write_at(file: Any, offset: int, data: bytes) -> None:
+    """Writes all data. An unbuffered write may be short, as one that fills the disk."""
+    await file.seek(offset)
     while data:
-        written = os.pwrite(descriptor, data, place)
-        place += written
-        del data[:written]
+        data = data[await file.write(data) :]

@@ -1,13 +1,18 @@
-"""The log on disk: whole lines or none, one chain whoever writes, and a clear word where it cannot go on."""
+"""The log on disk: whole lines or none, one chain whoever writes, and a clear error where it cannot go on."""
 
+import asyncio
 import os
 import stat
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import aiofiles
 import pytest
 
-from gateway.audit import log as journal
+from gateway.audit import log as log_module
 from gateway.audit.hash_chain import verify
 from gateway.audit.log import AuditLog, AuditLogError
 from gateway.storage import files
@@ -27,124 +32,191 @@ def log(path: Path) -> AuditLog:
 
 
 def count(log: AuditLog) -> int:
-    """How many lines there are; they must be one whole chain."""
+    """Returns how many lines there are. They must be one valid chain."""
     verdict = verify(log.lines())
     assert verdict.broken is None
     return verdict.end.number
 
 
-def test_the_first_entry_makes_folder_and_file_for_its_owner_alone(log: AuditLog, path: Path) -> None:
-    os.umask(0o000)
+def full_disk(*_arguments: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+class WrappedFiles:
+    """Takes the place of ``aiofiles``: every write goes through ``write``, which gets the real write and the data."""
+
+    def __init__(self, write: Callable[[Callable[[bytes], Awaitable[int]], bytes], Awaitable[int]]) -> None:
+        self._write = write
+
+    @asynccontextmanager
+    async def open(self, *arguments: Any, **options: Any) -> Any:
+        async with aiofiles.open(*arguments, **options) as file:
+            real = file.write
+            file.write = lambda data: self._write(real, data)
+            yield file
+
+
+async def test_the_first_entry_creates_folder_and_file_for_their_owner_alone(log: AuditLog, path: Path) -> None:
+    umask = os.umask(0o000)
     try:
-        log.append([entry(1), entry(2)])
+        await log.append([entry(1), entry(2)])
     finally:
-        os.umask(0o022)
+        os.umask(umask)
     assert count(log) == 2
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_many_writers_make_one_chain(path: Path) -> None:
+async def test_many_tasks_make_one_chain(path: Path) -> None:
     logs = [AuditLog(path, Clock()) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: logs[number % 4].append([entry(number)] * (1 + number % 3)), range(60)))
+    await asyncio.gather(*(logs[number % 4].append([entry(number)] * (1 + number % 3)) for number in range(60)))
     assert count(logs[0]) == 20 * (1 + 2 + 3)
 
 
-def test_lines_longer_than_a_block_are_found(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_BLOCK", 7)
-    for number in range(5):
-        log.append([entry(number)])
-    assert count(log) == 5
+def test_many_event_loops_make_one_chain(path: Path) -> None:
+    logs = [AuditLog(path, Clock()) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: asyncio.run(logs[number % 4].append([entry(number)])), range(40)))
+    assert count(logs[0]) == 40
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+async def test_lines_longer_than_a_block_are_found(
+    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(log_module, "BLOCK_BYTES", block)
+    for number in range(3):
+        await log.append([entry(number)])
+    with path.open("ab") as file:
+        file.write(b"half a line")
+    await log.append([entry(4)])
+    assert count(log) == 4
+
+
+async def test_only_the_end_of_a_long_log_is_read(log: AuditLog, path: Path) -> None:
+    """A log may have any size, and each change appends to it."""
+    await log.append([entry(number) for number in range(400)])
+    data = path.read_bytes()
+    assert len(data) > 2 * log_module.BLOCK_BYTES
+    path.write_bytes(b"\0" * 1000 + data[1000:])
+    await log.append([entry(400)])
+    assert path.read_bytes()[: len(data)] == b"\0" * 1000 + data[1000:]
+    assert path.read_bytes().count(b"\n") == data[1000:].count(b"\n") + 1
 
 
 @pytest.mark.parametrize("rest", [b"{", b'{"number":3', b"\x00" * 100])
-def test_half_a_line_of_a_writer_that_died_is_taken_away(log: AuditLog, path: Path, rest: bytes) -> None:
-    log.append([entry(1)])
+async def test_half_a_line_of_a_writer_that_died_is_removed(log: AuditLog, path: Path, rest: bytes) -> None:
+    await log.append([entry(1)])
     with path.open("ab") as file:
         file.write(rest)
-    log.append([entry(2)])
+    await log.append([entry(2)])
     assert count(log) == 2
 
 
-@pytest.mark.parametrize("content", [b"not an audit log\n", b"[]\n", b'{"number":1}\n', b"\xff\xfe\n"])
-def test_a_foreign_file_is_left_alone(log: AuditLog, path: Path, content: bytes) -> None:
+async def test_a_file_with_half_a_line_alone_begins_a_new_chain(log: AuditLog, path: Path) -> None:
     path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(AuditLogError, match="move the file away"):
-        log.append([entry(1)])
-    assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize("call", ["pwrite", "fsync"])
-def test_a_full_disk_leaves_what_was_there(
-    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    log.append([entry(1)])
-    before = path.read_bytes()
-
-    def fail(*_arguments: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(journal.os, call, fail)
-        with pytest.raises(OSError, match="No space"):
-            log.append([entry(2)])
-    assert path.read_bytes() == before
-    log.append([entry(3)])
-    assert count(log) == 2
-
-
-def test_a_folder_that_cannot_be_synced_leaves_no_line(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The change is refused, so the log must not tell of it."""
-
-    def fail(_folder: Path) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(files, "sync_folder", fail)
-        with pytest.raises(OSError, match="Input/output"):
-            log.append([entry(1)])
-    assert count(log) == 0
-    log.append([entry(2)])
+    path.write_bytes(b'{"number":1')
+    await log.append([entry(1)])
     assert count(log) == 1
 
 
-def test_a_file_that_cannot_be_handed_over_leaves_nothing_open(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_paths: Path) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    log.append([entry(1)])
-    log.path.unlink()
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    monkeypatch.setattr(files, "_hand_over", fail)
-    with pytest.raises(OSError, match="not permitted"):
-        files.make_file(log.path, os.O_RDWR)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+@pytest.mark.parametrize("content", [b"not an audit log\n", b"[]\n", b'{"number":1}\n', b"\xff\xfe\n", b"\n"])
+async def test_a_foreign_file_is_left_alone(log: AuditLog, path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(AuditLogError, match="move the file away"):
+        await log.append([entry(1)])
+    assert path.read_bytes() == content
 
 
-def test_a_short_write_is_finished(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = os.pwrite
-    monkeypatch.setattr(journal.os, "pwrite", lambda to, data, place: whole(to, bytes(data[:10]), place))
-    log.append([entry(1), entry(2)])
+async def test_a_write_that_fails_leaves_what_was_there(
+    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append([entry(1)])
+    before = path.read_bytes()
+
+    async def write_half(write: Callable[[bytes], Awaitable[int]], data: bytes) -> int:
+        await write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log_module, "aiofiles", WrappedFiles(write_half))
+        with pytest.raises(OSError, match="No space"):
+            await log.append([entry(2)])
+    assert path.read_bytes() == before
+    await log.append([entry(3)])
     assert count(log) == 2
 
 
-def test_a_planted_link_is_not_followed(log: AuditLog, path: Path, tmp_path: Path) -> None:
+async def test_a_line_that_cannot_be_synced_is_removed(
+    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append([entry(1)])
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            await log.append([entry(2)])
+    assert path.read_bytes() == before
+
+
+async def test_a_folder_that_cannot_be_synced_leaves_no_line(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is refused, so the log must not tell of it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "sync_folder", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            await log.append([entry(1)])
+        assert count(log) == 0
+    await log.append([entry(2)])
+    monkeypatch.setattr(files, "sync_folder", full_disk)
+    await log.append([entry(3)])
+    assert count(log) == 2, "the name of the file is in the folder already"
+
+
+async def test_a_short_write_is_continued(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def write_ten_bytes(write: Callable[[bytes], Awaitable[int]], data: bytes) -> int:
+        return await write(data[:10])
+
+    monkeypatch.setattr(log_module, "aiofiles", WrappedFiles(write_ten_bytes))
+    await log.append([entry(1), entry(2)])
+    assert count(log) == 2
+
+
+async def test_a_cancelled_append_is_complete(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait_and_write(write: Callable[[bytes], Awaitable[int]], data: bytes) -> int:
+        has_begun.set()
+        await may_go_on.wait()
+        return await write(data)
+
+    monkeypatch.setattr(log_module, "aiofiles", WrappedFiles(wait_and_write))
+    appending = asyncio.create_task(log.append([entry(1)]))
+    await has_begun.wait()
+    appending.cancel()
+    may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await appending
+    assert count(log) == 1
+    await log.append([entry(2)])
+    assert count(log) == 2
+
+
+async def test_a_planted_link_is_not_followed(log: AuditLog, path: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"")
     path.parent.mkdir()
     path.symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
-        log.append([entry(1)])
+        await log.append([entry(1)])
     assert victim.read_bytes() == b""
 
 
-def test_a_log_that_somebody_holds_is_not_waited_for_for_ever(path: Path) -> None:
+async def test_a_lock_that_another_process_holds_is_not_waited_for_for_ever(path: Path) -> None:
     log = AuditLog(path, Clock(), lock_seconds=0.05)
     path.parent.mkdir()
-    with files.locked(path, 1), ThreadPoolExecutor(1) as pool, pytest.raises(LockTimeout):
-        pool.submit(log.append, [entry(1)]).result()
+    with files.locked(path, 1), pytest.raises(LockTimeout):
+        await log.append([entry(1)])
 
 
 def test_without_a_log_there_are_no_lines(log: AuditLog) -> None:

@@ -191,6 +191,46 @@ class _Output:
         await self._file.write(data)
 
 
+class _Appended:
+    """The audit log's file, with a trap under every call."""
+
+    def __init__(self, opening: Any, trap: Trap) -> None:
+        self._opening = opening
+        self._trap = trap
+
+    async def __aenter__(self) -> "_Appended":
+        self._file = await self._opening.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._opening.__aexit__(*error)
+        if not self._trap.passes():
+            self._trap.spring("journal.close")
+
+    def fileno(self) -> int:
+        return int(self._file.fileno())
+
+    async def write(self, data: bytes) -> int:
+        if not self._trap.passes():
+            await self._file.write(data[: len(data) // 2])
+            self._trap.spring("journal.write")
+        return int(await self._file.write(data))
+
+    async def read(self, size: int) -> bytes:
+        return bytes(await self._trapped("read", size))
+
+    async def seek(self, *place: int) -> int:
+        return int(await self._trapped("seek", *place))
+
+    async def truncate(self, size: int) -> int:
+        return int(await self._trapped("truncate", size))
+
+    async def _trapped(self, name: str, *arguments: int) -> Any:
+        if not self._trap.passes():
+            self._trap.spring(f"journal.{name}")
+        return await getattr(self._file, name)(*arguments)
+
+
 class _Aiofiles:
     """The module ``aiofiles``, with a trap under what writes."""
 
@@ -199,7 +239,8 @@ class _Aiofiles:
 
     def open(self, path: Path, mode: str, **options: Any) -> Any:
         opening = aiofiles.open(path, mode, **options)  # type: ignore[call-overload]
-        return _Output(opening, self._trap) if mode == "wb" else opening
+        files_by_mode = {"wb": _Output, "r+b": _Appended}
+        return files_by_mode[mode](opening, self._trap) if mode in files_by_mode else opening
 
 
 @contextmanager
@@ -208,7 +249,7 @@ def trapped(trap: Trap) -> Iterator[None]:
     kept = Path.replace, Path.unlink
     files.os = _System(trap, "atomic_file")  # type: ignore[assignment]
     log.os = _System(trap, "journal")  # type: ignore[assignment]
-    files.aiofiles = _Aiofiles(trap)  # type: ignore[assignment]
+    files.aiofiles = log.aiofiles = _Aiofiles(trap)  # type: ignore[assignment]
     Path.replace = lambda path, target: trap.guard("replace", kept[0], path, target)  # type: ignore[method-assign]
     Path.unlink = lambda path, *rest: trap.guard("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
     try:
@@ -216,7 +257,7 @@ def trapped(trap: Trap) -> Iterator[None]:
     finally:
         Path.replace, Path.unlink = kept  # type: ignore[method-assign]
         files.os = log.os = os
-        files.aiofiles = aiofiles
+        files.aiofiles = log.aiofiles = aiofiles
 
 
 class Second:

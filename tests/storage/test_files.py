@@ -165,3 +165,13 @@ def test_a_folder_is_synced(tmp_path: Path) -> None:
         files.sync_folder(tmp_path / "file")
     with pytest.raises(FileNotFoundError):
         files.sync_folder(tmp_path / "absent")
+
+
+async def test_tasks_that_wait_for_a_lock_leave_the_threads_to_its_holder(tmp_path: Path) -> None:
+    """With a waiting thread for each, the one that holds the lock could not finish its work in a thread."""
+
+    async def work() -> None:
+        async with files.locked_async(tmp_path / "file", 20):
+            await asyncio.to_thread((tmp_path / "other").touch)
+
+    await asyncio.gather(*(work() for _ in range(40)))
