@@ -183,6 +183,11 @@ def test_of_equally_tight_limits_the_first_is_told(used: int, limit: str) -> Non
     assert headers["x-ratelimit-limit-requests"] == limit
 
 
+def test_the_last_one_that_remains_is_told() -> None:
+    headers = rate_limit_headers([Charge(TOKENS, 1, 1)], [Counter(used=99 * 60_000)])
+    assert headers["x-ratelimit-remaining-tokens"] == "1"
+
+
 def test_no_header_tells_less_than_nothing() -> None:
     headers = rate_limit_headers([Charge(TOKENS, 1, 1)], [Counter(used=250 * 60_000)])
     assert headers == {

@@ -14,6 +14,7 @@ from gateway.limits.store import (
     decide,
     find_counter,
 )
+from gateway.limits.stores import open_counter_store
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
@@ -277,3 +278,12 @@ def test_what_fits_is_granted_with_its_amounts() -> None:
         DAY, Counter(60), 5000, False, [RPM, DAY], [Counter(), Counter(60)]
     )
     assert decide([RPM, DAY], [Counter(), Counter(50)], NOW) == [1, 50]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("memory", MemoryCounterStore), ("sqlite", SqliteCounterStore)])
+async def test_a_store_is_opened_by_its_name(tmp_path: Path, name: str, kind: type[CounterStore]) -> None:
+    store = open_counter_store(name, tmp_path, Clock())
+    assert type(store) is kind
+    store.settle(granted(await store.reserve(charges_for({"budget": "1"}, cost=5), NOW)), [5])
+    await store.aclose()
+    assert (tmp_path / COUNTERS_FILE).is_file()
