@@ -1,7 +1,7 @@
 """The composition root: the only place where the parts of a gateway meet. It decides nothing about a request."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from gateway.admin.tokens import TokenManagement
@@ -21,6 +21,7 @@ from gateway.http.middleware.cors import Cors
 from gateway.http.middleware.drain import Drain
 from gateway.http.middleware.ip_rate_limit import IpRateLimit
 from gateway.http.pipeline import Pipeline
+from gateway.http.request import Request
 from gateway.http.revocation import RevocationListener
 from gateway.http.routes import Services, make_endpoints, routes
 from gateway.http.routing import Router, Routing
@@ -157,10 +158,15 @@ class App:
             UsageReports(self._usage_store),
             self._authenticator,
             self._ip_rate_limit,
-            HealthCheck(self._authenticator, self.token_cache, self._drain, self.backend_name),
+            HealthCheck(self._authenticator, self.token_cache, lambda: self._drain.is_draining, self.backend_name),
             self._metrics_page,
             settings.max_body_bytes,
         )
+
+    @property
+    def handle(self) -> Callable[[Request], Awaitable[None]]:
+        """The function that answers a request."""
+        return self.pipeline.handle
 
     @property
     def mode(self) -> Mode:

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
@@ -117,15 +117,19 @@ def _serve(loaded: Settings, listener: socket.socket) -> int:
         _print_banner(loaded, app, address)
 
     if loaded.workers == 1:
-        worker.run(loaded, listener, shared, announce)
+        worker.run(_serving(loaded, shared, announce), listener)
         return 0
     supervisor = os.getpid()
 
     def work(number: int) -> None:
         on_ready = announce if number == 0 else lambda _app: _tune_garbage_collector()
-        worker.run(loaded, listener, shared._replace(worker=number), on_ready, supervisor)
+        worker.run(_serving(loaded, shared._replace(worker=number), on_ready), listener, supervisor)
 
     return Supervisor(work, loaded.workers, loaded.drain_seconds).run()
+
+
+def _serving(loaded: Settings, shared: WorkerShared, on_ready: Callable[[App], None]) -> worker.Serving[App]:
+    return worker.Serving(lambda: App(loaded, shared=shared), loaded.drain_seconds, on_ready)
 
 
 def _tune_garbage_collector() -> None:

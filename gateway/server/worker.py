@@ -6,11 +6,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from gateway.app import App, WorkerShared
-from gateway.config.settings import Settings
+from gateway.http.request import Request
 from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.supervisor import END_NOW
 
@@ -19,7 +18,37 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 _ORPHAN_CHECK_SECONDS = 1.0
 
-Ready = Callable[[App], None]
+
+class Application(Protocol):
+    """What a worker serves."""
+
+    @property
+    def handle(self) -> Callable[[Request], Awaitable[None]]:
+        """The function that answers a request."""
+
+    async def start(self) -> None:
+        """Is called before the first request."""
+
+    def reload_tokens(self) -> None:
+        """Is called at SIGHUP."""
+
+    async def drain(self, seconds: float) -> None:
+        """Waits for running requests for ``seconds``, and then aborts them."""
+
+    async def stop(self) -> None:
+        """Is called after the last request."""
+
+
+A = TypeVar("A", bound=Application)
+
+
+class Serving(NamedTuple, Generic[A]):
+    """What a worker is given: a function that makes the application inside the event loop, how long it may drain, and a
+    function that is told when requests are served."""
+
+    make: Callable[[], A]
+    drain_seconds: float
+    on_ready: Callable[[A], None]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,35 +68,33 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(
-    settings: Settings, listener: socket.socket, shared: WorkerShared, ready: Ready, parent: int | None = None
-) -> None:
+def run(serving: Serving[A], listener: socket.socket, parent: int | None = None) -> None:
     """Serves until SIGTERM or SIGINT. ``parent`` is the supervisor whose death ends this worker, too.
 
-    Raises what ``App`` raises.
+    Raises what making the application raises.
     """
-    _run_loop(Worker(settings, listener, shared, parent).serve(ready))
+    _run_loop(Worker(serving, listener, parent).serve())
 
 
-class Worker:
+class Worker(Generic[A]):
     """Serves one socket."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, shared: WorkerShared, parent: int | None) -> None:
-        self._settings = settings
+    def __init__(self, serving: Serving[A], listener: socket.socket, parent: int | None) -> None:
+        self._serving = serving
         self._listener = listener
-        self._shared = shared
         self._parent = parent
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
-    async def serve(self, ready: Ready) -> None:
+    async def serve(self) -> None:
+        """Serves until it is told to stop."""
         loop = asyncio.get_running_loop()
-        app = App(self._settings, shared=self._shared)
+        app = self._serving.make()
         await app.start()
-        http = AiohttpServer(app.pipeline.handle)
+        http = AiohttpServer(app.handle)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
         self._listen_to_signals(loop, app)
-        ready(app)
+        self._serving.on_ready(app)
         await self._wait_for_the_end()
         server.close()
         await self._drain(app)  # kept connections go on meanwhile, and are told
@@ -75,7 +102,7 @@ class Worker:
         await http.shutdown(1.0)
         await app.stop()
 
-    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, app: App) -> None:
+    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, app: Application) -> None:
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(END_NOW, self._on_end_now)
         # Ctrl-C reaches the whole process group; under a supervisor it is the supervisor that passes it on, once.
@@ -103,9 +130,9 @@ class Worker:
                 log.error("the supervisor is gone, this worker ends")
                 return
 
-    async def _drain(self, app: App) -> None:
-        log.info("draining", extra={"seconds": self._settings.drain_seconds})
-        drain = asyncio.create_task(app.drain(self._settings.drain_seconds), name="drain")
+    async def _drain(self, app: Application) -> None:
+        log.info("draining", extra={"seconds": self._serving.drain_seconds})
+        drain = asyncio.create_task(app.drain(self._serving.drain_seconds), name="drain")
         now = asyncio.create_task(self._stop_now.wait(), name="second signal")
         await asyncio.wait((drain, now), return_when=asyncio.FIRST_COMPLETED)
         now.cancel()

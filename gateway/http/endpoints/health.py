@@ -6,7 +6,6 @@ from typing import NamedTuple
 from gateway import __version__
 from gateway.auth.authenticator import Authenticator
 from gateway.http.context import RequestContext
-from gateway.http.middleware.drain import Drain
 from gateway.http.response import Response, json_response
 from gateway.observability.metrics import Metrics
 from gateway.tokens.cache import StoreState, TokenCache
@@ -25,13 +24,13 @@ class HealthCheck(NamedTuple):
 
     authenticator: Authenticator
     token_cache: TokenCache
-    drain: Drain
+    is_draining: Callable[[], bool]
     backend: str
 
     def check(self) -> Health:
         """Returns the present state."""
         state = self.token_cache.state
-        problem = "draining" if self.drain.is_draining else None
+        problem = "draining" if self.is_draining() else None
         if state is not StoreState.CURRENT:
             problem = "the token file is gone" if state is StoreState.GONE else "the token file is damaged"
         return Health(self.authenticator.mode.value, self.backend, problem)
