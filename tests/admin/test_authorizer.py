@@ -17,7 +17,7 @@ ANN, BOB = "ann@example.com", "bob@example.com"
 
 
 def caller(family: TokenHierarchy, record: TokenRecord, now: float = NOW) -> Authorizer:
-    return authorizer_for(family, Principal(record.name, record.role, SecretMatch(record, None), (), record.hash), now)
+    return authorizer_for(family, Principal.of(SecretMatch(record, None)), now)
 
 
 def test_every_role_has_a_word_on_every_verb() -> None:
@@ -94,7 +94,7 @@ def test_a_service_is_told_what_it_may_not_do_to_itself() -> None:
 @pytest.mark.parametrize("now", [NOW, NOW + 59.9])
 def test_a_replaced_secret_is_told_to_use_the_new_one(now: float) -> None:
     current = rotate(token("a"), 60)
-    principal = Principal("a", Role.MEMBER, SecretMatch(current, current.previous_secrets[0]), (), token("a").hash)
+    principal = Principal.of(SecretMatch(current, current.previous_secrets[0]))
     may = authorizer_for(view(current), principal, now)
     with pytest.raises(Forbidden, match="has been replaced: send the new one") as caught:
         may.find(Action.ROTATE, "tok_a")

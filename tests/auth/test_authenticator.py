@@ -1,4 +1,4 @@
-"""The four modes, the ratchet between them, and who gets in."""
+"""The four modes, the latch between them, and who gets in."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,6 @@ from gateway.tokens import secret
 from gateway.tokens.cache import StoreState
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role
-from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.gateway import StartGateway
 from tests.support.tokens import NOW, Clock, content, entry, record
 
@@ -37,16 +36,17 @@ class Tokens:
         self.listeners: list[Callable[[TokenHierarchy], None]] = []
         self.hold(*tokens)
 
+    def subscribe(self, listener: Callable[[TokenHierarchy], None]) -> None:
+        self.listeners.append(listener)
+
     def hold(self, *tokens: object) -> None:
-        self.view = TokenHierarchy(TokenDocument(tokens))  # type: ignore[arg-type]
+        self.tokens = TokenHierarchy(tokens)  # type: ignore[arg-type]
         for listener in self.listeners:
-            listener(self.view)
+            listener(self.tokens)
 
 
 def make(tokens: Tokens, key: str | None = None, allow_open: bool = False) -> Authenticator:
-    made = Authenticator(key, tokens, Clock(), SharedLatch(), allow_open)
-    tokens.listeners.append(made.on_tokens_changed)
-    return made
+    return Authenticator(key, tokens, Clock(), SharedLatch(), allow_open)
 
 
 def admitted(by: Authenticator, text: str | None, client: Client = LOCAL) -> Principal | None:
@@ -78,7 +78,7 @@ def test_open_mode_admits_this_machine_as_admin_whatever_it_sends() -> None:
     assert gateway.authenticate(Credential("anything"), LOCAL).role is Role.ADMIN
 
 
-def test_open_mode_tells_others_the_mend() -> None:
+def test_open_mode_tells_others_what_to_do() -> None:
     with pytest.raises(Forbidden, match=r"token_manager\.py create NAME.*FREEGPT_API_KEY.*GATEWAY_ALLOW_OPEN"):
         make(Tokens()).authenticate(None, REMOTE)
     assert make(Tokens(), allow_open=True).authenticate(None, REMOTE) is ANONYMOUS
@@ -105,7 +105,7 @@ def test_the_environment_key_is_an_admin_and_the_only_one_beside_no_file() -> No
 def test_of_the_file_only_active_tokens_get_in(key: str | None) -> None:
     gateway = make(Tokens(*TOKENS), key)
     held = SecretMatch(TOKENS[0], None)
-    assert admitted(gateway, ACTIVE, REMOTE) == Principal("good", Role.SERVICE, held, (), TOKENS[0].hash)
+    assert admitted(gateway, ACTIVE, REMOTE) == Principal.of(held)
     assert [admitted(gateway, text) for text in (REVOKED, EXPIRED, "sk-unknown", "", None)] == [None] * 5
     assert (admitted(gateway, KEY) is ENVIRONMENT_KEY) == (key is not None)
 
@@ -160,7 +160,7 @@ def test_the_first_token_ends_open_mode_for_ever() -> None:
     assert admitted(gateway, None) is admitted(gateway, ACTIVE) is None
 
 
-def test_a_shared_ratchet_holds_for_a_worker_that_starts_without_the_file() -> None:
+def test_a_shared_latch_holds_for_a_worker_that_starts_without_the_file() -> None:
     enforcement = SharedLatch()
     Authenticator(None, Tokens(*TOKENS), Clock(), enforcement)
     late = Authenticator(None, Tokens(), Clock(), enforcement)
@@ -199,3 +199,29 @@ async def test_a_running_gateway_that_had_a_token_for_a_moment_never_opens_again
         path.write_bytes(data)
         await gateway.refresh_tokens()
     assert gateway.app.mode is Mode.FILE
+
+
+def test_a_principal_is_what_its_token_is_now() -> None:
+    """A principal of older tokens would keep rights that were taken from it."""
+    tokens = Tokens(record(ACTIVE, role="admin", name="mighty"))
+    gateway = make(tokens)
+    before = gateway.authenticate(Credential(ACTIVE), LOCAL)
+    assert gateway.authenticate(Credential(ACTIVE), LOCAL) is before
+    tokens.hold(record(ACTIVE, role="service", name="narrowed", models=["gpt-*"]))
+    after = gateway.authenticate(Credential(ACTIVE), LOCAL)
+    assert (before.role, before.may_use("o1")) == (Role.ADMIN, True)
+    assert (after.name, after.role, after.may_use("o1")) == ("narrowed", Role.SERVICE, False)
+
+
+def test_the_first_token_sets_the_latch_for_every_worker_even_if_nobody_asks() -> None:
+    tokens, enforcement = Tokens(), SharedLatch()
+    Authenticator(None, tokens, Clock(), enforcement)
+    assert not enforcement.is_set
+    tokens.hold(TOKENS[1])
+    assert enforcement.is_set
+
+
+def test_the_environment_key_sets_the_latch() -> None:
+    enforcement = SharedLatch()
+    Authenticator(KEY, Tokens(), Clock(), enforcement)
+    assert enforcement.is_set

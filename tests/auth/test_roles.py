@@ -10,9 +10,8 @@ from gateway.tokens.models import Role
 from tests.support.tokens import record
 
 TAKES = {
-    Role.MEMBER: {Access.ADMIN: "`admin`", Access.ADMIN_OR_LOOPBACK: "`admin`"},
+    Role.MEMBER: {Access.ADMIN_OR_LOOPBACK: "`admin`"},
     Role.SERVICE: {
-        Access.ADMIN: "`admin`",
         Access.ADMIN_OR_LOOPBACK: "`admin`",
         Access.MANAGE: "`admin`, `member`",
     },
@@ -46,9 +45,9 @@ def test_the_environment_key_and_anybody_have_no_token() -> None:
 
 def test_a_token_brings_its_own_limits() -> None:
     token = record("sk_test_made-up-test-secret", models=["gpt-*"])
-    principal = Principal("x", Role.MEMBER, SecretMatch(token, None))
+    principal = Principal.of(SecretMatch(token, None))
     assert principal.token_id == record("sk_test_made-up-test-secret").id
     assert principal.is_test
     assert principal.may_use("gpt-4o")
     assert not principal.may_use("o1")
-    assert not Principal("x", Role.MEMBER, SecretMatch(record(), None)).is_test
+    assert not Principal.of(SecretMatch(record(), None)).is_test

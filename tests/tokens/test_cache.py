@@ -7,9 +7,8 @@ import pytest
 
 from gateway.tokens import cache
 from gateway.tokens.cache import StoreState, TokenCache
-from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.tokens.stores.json_format import TokensDamaged
-from tests.support.tokens import Clock, content, entry
+from gateway.tokens.store import TokensDamaged
+from tests.support.tokens import Clock, content, entry, store_at
 
 SECRET = "sk-first-secret-of-many-made-up"
 REVOKED = content(entry(revoked_at="2026-01-01T00:00:00Z"))
@@ -26,56 +25,55 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watching(path: Path, clock: Clock) -> TokenCache:
+async def watching(path: Path, clock: Clock) -> TokenCache:
     """A watcher of a file with one active token."""
     path.write_bytes(content(entry()))
-    made = TokenCache(JsonTokenFile(path), clock)
-    made.load()
+    made = TokenCache(store_at(path, clock), clock)
+    await made.load()
     return made
 
 
-def test_start_up_takes_what_is_there(watching: TokenCache) -> None:
-    assert len(watching.view) == 1
-    assert (watching.state, watching.problem) == (StoreState.CURRENT, None)
+async def test_start_up_takes_what_is_there(watching: TokenCache) -> None:
+    assert len(watching.tokens) == 1
+    assert watching.state is StoreState.CURRENT
 
 
-def test_start_up_without_a_file_is_empty(path: Path) -> None:
-    made = TokenCache(JsonTokenFile(path))
-    made.load()
-    assert len(made.view) == 0
+async def test_start_up_without_a_file_is_empty(path: Path, clock: Clock) -> None:
+    made = TokenCache(store_at(path, clock))
+    await made.load()
+    assert len(made.tokens) == 0
 
 
-def test_start_up_on_a_damaged_file_fails(path: Path) -> None:
+async def test_start_up_on_a_damaged_file_fails(path: Path, clock: Clock) -> None:
     path.write_bytes(b"{")
     with pytest.raises(TokensDamaged):
-        TokenCache(JsonTokenFile(path)).load()
+        await TokenCache(store_at(path, clock)).load()
 
 
 async def test_a_change_reaches_the_view_and_the_listeners_once(watching: TokenCache, path: Path) -> None:
     heard: list[int] = []
-    watching.subscribe(lambda view: heard.append(len(view)))
+    watching.subscribe(lambda tokens: heard.append(len(tokens)))
     await watching.refresh()
     assert heard == []
     path.write_bytes(content(entry(), entry("sk-second-secret-of-many")))
     await watching.refresh()
     await watching.refresh()
     assert heard == [2]
-    assert len(watching.view) == 2
+    assert len(watching.tokens) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b'{"version": 1, "tokens": [{}]}'])
 async def test_through_damage_the_last_good_view_goes_on(watching: TokenCache, path: Path, damage: bytes) -> None:
-    good = watching.view
+    good = watching.tokens
     path.write_bytes(damage)
     await watching.refresh()
     await watching.refresh()
-    assert watching.view is good
+    assert watching.tokens is good
     assert watching.state is StoreState.DAMAGED
-    assert str(path) in (watching.problem or "")
     path.write_bytes(REVOKED)
     await watching.refresh()
-    assert (watching.state, watching.problem) == (StoreState.CURRENT, None)
-    assert watching.view.records[0].revoked_at is not None
+    assert watching.state is StoreState.CURRENT
+    assert watching.tokens.records[0].revoked_at is not None
 
 
 async def test_damage_is_logged_once_and_so_is_its_end(
@@ -98,7 +96,7 @@ async def test_a_directory_in_its_place_is_damage(watching: TokenCache, path: Pa
     path.mkdir()
     await watching.refresh()
     assert watching.state is StoreState.DAMAGED
-    assert len(watching.view) == 1
+    assert len(watching.tokens) == 1
 
 
 async def test_a_file_gone_for_a_moment_changes_nothing(watching: TokenCache, path: Path, clock: Clock) -> None:
@@ -106,27 +104,26 @@ async def test_a_file_gone_for_a_moment_changes_nothing(watching: TokenCache, pa
     await watching.refresh()
     clock.now += 2.0
     await watching.refresh()
-    assert len(watching.view) == 1
+    assert len(watching.tokens) == 1
     path.write_bytes(content(entry()))
     await watching.refresh()
     path.unlink()
     clock.now += 2.0
     await watching.refresh()
-    assert len(watching.view) == 1, "the wait begins anew"
+    assert len(watching.tokens) == 1, "the wait begins anew"
 
 
 async def test_a_file_gone_for_more_than_two_seconds_ends_every_token(
     watching: TokenCache, path: Path, clock: Clock
 ) -> None:
     heard: list[int] = []
-    watching.subscribe(lambda view: heard.append(len(view)))
+    watching.subscribe(lambda tokens: heard.append(len(tokens)))
     path.unlink()
     for _ in range(4):
         await watching.refresh()
         clock.now += 2.01
     assert heard == [0]
     assert watching.state is StoreState.GONE
-    assert watching.problem == "the token file is gone"
     path.write_bytes(content(entry()))
     await watching.refresh()
     assert watching.state is StoreState.CURRENT
@@ -134,8 +131,8 @@ async def test_a_file_gone_for_more_than_two_seconds_ends_every_token(
 
 
 async def test_a_file_that_never_was_is_not_missed(path: Path, clock: Clock) -> None:
-    made = TokenCache(JsonTokenFile(path), clock)
-    made.load()
+    made = TokenCache(store_at(path, clock), clock)
+    await made.load()
     await made.refresh()
     clock.now += 10
     await made.refresh()

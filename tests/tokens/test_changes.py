@@ -11,7 +11,6 @@ from gateway.tokens.changes import ChangeRefused, RecordChange, TokenSpec
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import Role, Status, TokenRecord
 from gateway.tokens.rights import EVERYTHING, Rights
-from gateway.tokens.stores.json_format import TokenDocument
 from tests.support.tokens import KEY, LIVE_KEY, NOW, record
 from tests.tokens.test_hierarchy import token, view
 
@@ -19,7 +18,7 @@ GIVER = Rights(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW
 
 
 def applied(before: TokenHierarchy, touches: tuple[RecordChange, ...]) -> TokenHierarchy:
-    return TokenHierarchy(changes.apply(before.document, touches))
+    return TokenHierarchy(changes.apply(before.records, touches))
 
 
 def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
@@ -209,17 +208,12 @@ def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None
     assert [touch.record.name for touch in changes.import_records(view(here), offered)] == ["n"]
 
 
-def test_a_change_keeps_the_order_and_what_is_unknown() -> None:
-    before = TokenDocument((token("a"), token("b"), token("c")), {"comment": "kept"})
-    touches = (
-        *changes.create(TokenHierarchy(before), token("d"), NOW),
-        *changes.delete(TokenHierarchy(before), token("b"), NOW),
-    )
-    after = changes.apply(before, touches)
-    assert [one.name for one in after.tokens] == ["a", "c", "d"]
-    assert after.unknown == {"comment": "kept"}
+def test_a_change_keeps_the_order_and_puts_what_is_new_last() -> None:
+    before = view(token("a"), token("b"), token("c"))
+    touches = (*changes.create(before, token("d"), NOW), *changes.delete(before, token("b"), NOW))
+    assert [one.name for one in changes.apply(before.records, touches)] == ["a", "c", "d"]
 
 
-def test_a_touch_touches_something() -> None:
-    with pytest.raises(ValueError, match="touches something"):
+def test_a_change_is_of_a_record() -> None:
+    with pytest.raises(ValueError, match="a change of no record"):
         _ = RecordChange("token.update", None, None).record

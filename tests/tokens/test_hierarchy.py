@@ -6,7 +6,7 @@ import pytest
 from gateway.tokens import secret
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
-from gateway.tokens.stores.json_format import TokenDocument
+from gateway.tokens.rights import rights_of
 from tests.support.tokens import NOW, record
 
 
@@ -17,7 +17,7 @@ def token(name: str, parent: str | None = None, **fields: object) -> TokenRecord
 
 
 def view(*tokens: TokenRecord) -> TokenHierarchy:
-    return TokenHierarchy(TokenDocument(tokens))
+    return TokenHierarchy(tokens)
 
 
 def test_the_line_upwards_has_the_nearest_first() -> None:
@@ -78,9 +78,9 @@ def test_its_own_end_goes_first() -> None:
         (("member", "service"), Role.SERVICE),
     ],
 )
-def test_the_lowest_role_of_the_line_counts(roles: tuple[str, str], role: Role) -> None:
+def test_the_lowest_role_of_the_chain_counts(roles: tuple[str, str], role: Role) -> None:
     child = token("b", "a", role=roles[1])
-    assert view(token("a", role=roles[0]), child).role(child) is role
+    assert rights_of(view(token("a", role=roles[0]), child), SecretMatch(child, None)).role is role
 
 
 def test_what_is_below_comes_parents_first_and_once() -> None:

@@ -5,8 +5,7 @@ import pytest
 from gateway.tokens.changes import CreatedToken
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import TokenRecord
-from gateway.tokens.serializers import created, public, validity
-from gateway.tokens.stores.json_format import TokenDocument
+from gateway.tokens.serializers import to_created_json, to_public_json, to_validity_json
 from tests.support.tokens import KEY, NOW, record
 
 FIELDS = """
@@ -16,12 +15,12 @@ previous_secrets
 
 
 def view(*tokens: TokenRecord) -> TokenHierarchy:
-    return TokenHierarchy(TokenDocument(tokens))
+    return TokenHierarchy(tokens)
 
 
 def test_everything_is_shown_but_the_hash() -> None:
     token = record(KEY, expires_at="2027-01-15T08:00:00Z", models=["a"], note="unknown fields are nobody's business")
-    shown = public(view(token), token, NOW)
+    shown = to_public_json(view(token), token, NOW)
     assert list(shown) == FIELDS.split()
     assert token.hash not in str(shown)
     assert (shown["status"], shown["expires_at"]) == ("expired", "2027-01-15T08:00:00Z")
@@ -29,12 +28,12 @@ def test_everything_is_shown_but_the_hash() -> None:
 
 def test_the_secret_is_shown_at_creation_alone() -> None:
     token = record(KEY)
-    shown = created(view(token), CreatedToken(token, KEY), NOW)
-    assert shown == {"token": KEY, **public(view(token), token, NOW)}
+    shown = to_created_json(view(token), CreatedToken(token, KEY), NOW)
+    assert shown == {"token": KEY, **to_public_json(view(token), token, NOW)}
 
 
 def test_a_good_secret_is_told_about() -> None:
-    assert validity(view(record(KEY)), SecretMatch(record(KEY), None), NOW) == {
+    assert to_validity_json(view(record(KEY)), SecretMatch(record(KEY), None), NOW) == {
         "valid": True,
         "name": "application",
         "created_at": "2025-11-26T10:30:00Z",
@@ -49,5 +48,5 @@ def test_a_good_secret_is_told_about() -> None:
 def test_of_a_bad_secret_nothing_is_told_but_why(field: str) -> None:
     status = {"revoked_at": "revoked", "expires_at": "expired"}[field]
     token = record(KEY, **{field: "2026-01-01T00:00:00Z"})
-    assert validity(view(token), SecretMatch(token, None), NOW) == {"valid": False, "status": status}
-    assert validity(view(), None, NOW) == {"valid": False, "status": "unknown"}
+    assert to_validity_json(view(token), SecretMatch(token, None), NOW) == {"valid": False, "status": status}
+    assert to_validity_json(view(), None, NOW) == {"valid": False, "status": "unknown"}

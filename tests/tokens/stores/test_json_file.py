@@ -1,22 +1,21 @@
 """The token file on disk: what a read answers, what a write leaves behind, who may read it."""
 
+import asyncio
 import os
 import stat
-import threading
 from pathlib import Path
 
-import msgspec
 import pytest
-from gateway.tokens.service import TokenService
 
 from gateway.audit.log import AuditLog
 from gateway.storage.files import LockTimeout, locked
+from gateway.tokens import operations
 from gateway.tokens.changes import TokenSpec
-from gateway.tokens.stores import json_file
+from gateway.tokens.models import TokenRecord
 from gateway.tokens.stores import json_format as codec
-from gateway.tokens.stores.json_file import JsonTokenFile
+from gateway.tokens.stores.json_file import JsonTokenFile, StoredTokens
 from gateway.tokens.stores.json_format import TokenDocument, TokensDamaged
-from tests.support.tokens import BY, NOBODY, Clock, content, entry, names, record
+from tests.support.tokens import BY, NOBODY, Clock, content, entry, names, record, store_at
 
 
 @pytest.fixture
@@ -24,8 +23,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "api_tokens.json"
 
 
-def add(text: str, name: str = "added") -> json_file.Change:
-    return lambda before: TokenDocument((*before.tokens, record(text, name=name)), before.unknown)
+def records(stored: StoredTokens | None) -> tuple[TokenRecord, ...]:
+    assert stored is not None
+    return stored.tokens.records
+
+
+async def write(file: JsonTokenFile, text: str = "sk-made-up-and-added-later", name: str = "added") -> None:
+    """Adds a token."""
+    async with file.locked() as stored:
+        await file.write((*stored.tokens.records, record(text, name=name)), stored.unknown)
 
 
 def age(path: Path) -> None:
@@ -33,15 +39,15 @@ def age(path: Path) -> None:
     os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
-def test_no_file_is_none(path: Path) -> None:
-    assert JsonTokenFile(path).read() is None
+async def test_no_file_is_none(path: Path) -> None:
+    assert (await JsonTokenFile(path).read()) is None
 
 
-def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_path: Path) -> None:
+async def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "api_tokens.json"
     before = os.umask(0)
     try:
-        JsonTokenFile(path).update(add("sk-made-up-for-the-umask"))
+        await write(JsonTokenFile(path), "sk-made-up-for-the-umask")
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -50,180 +56,185 @@ def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_path: Pat
 
 
 @pytest.mark.parametrize("umask", [0o777, 0o077, 0o000])
-def test_a_write_mends_a_file_that_others_could_read(path: Path, umask: int) -> None:
+async def test_a_write_mends_a_file_that_others_could_read(path: Path, umask: int) -> None:
     path.write_bytes(content(entry()))
     path.chmod(0o666)
     before = os.umask(umask)
     try:
-        JsonTokenFile(path).update(add("sk-made-up-for-the-umask"))
+        await write(JsonTokenFile(path), "sk-made-up-for-the-umask")
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert names(path) == ["application", "added"]
 
 
-def test_an_unchanged_file_is_the_same_object(path: Path) -> None:
+async def test_an_unchanged_file_is_the_same_object(path: Path) -> None:
     path.write_bytes(content(entry()))
     file = JsonTokenFile(path)
-    assert file.read() is file.read()
+    assert (await file.read()) is (await file.read())
     path.write_bytes(content(entry()))
-    assert file.read() is file.read()
+    assert (await file.read()) is (await file.read())
 
 
-def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_settled_file_is_not_read_again_until_it_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(content(entry()))
     age(path)
-    monkeypatch.setattr("gateway.tokens.stores.json_file._SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr("gateway.tokens.stores.json_file.SETTLED_SECONDS", -1.0)
     file = JsonTokenFile(path)
-    first = file.read()
+    first = await file.read()
     with monkeypatch.context() as patch:
         patch.setattr("gateway.storage.files.read_regular", None)
-        assert file.read() is first
+        assert (await file.read()) is first
     path.write_bytes(content())
-    assert file.read() == TokenDocument()
+    changed = await file.read()
+    assert changed is not None
+    assert changed.tokens.records == ()
 
 
-def test_a_change_of_the_same_length_with_the_old_times_is_seen(path: Path) -> None:
+async def test_a_change_of_the_same_length_with_the_old_times_is_seen(path: Path) -> None:
     path.write_bytes(content(entry(name="one")))
     age(path)
     file = JsonTokenFile(path)
-    file.read()
+    (await file.read())
     path.write_bytes(content(entry(name="two")))
     age(path)
-    found = file.read()
+    found = await file.read()
     assert found is not None
-    assert found.tokens[0].name == "two"
+    assert found.tokens.records[0].name == "two"
 
 
-def test_a_file_that_goes_and_comes_back_is_read_again(path: Path) -> None:
+async def test_a_file_that_goes_and_comes_back_is_read_again(path: Path) -> None:
     path.write_bytes(content(entry()))
     file = JsonTokenFile(path)
-    first = file.read()
+    first = await file.read()
     path.unlink()
-    assert file.read() is None
+    assert (await file.read()) is None
     path.write_bytes(content(entry()))
-    assert file.read() == first
+    assert records(await file.read()) == records(first)
 
 
-def test_damage_names_the_file_and_the_line(path: Path) -> None:
+async def test_damage_names_the_file_and_the_line(path: Path) -> None:
     path.write_bytes(b'{"version": 1,\n"tokens": [')
     with pytest.raises(TokensDamaged, match=f"{path}: line 2, column 12"):
-        JsonTokenFile(path).read()
+        (await JsonTokenFile(path).read())
 
 
-def test_a_damaged_file_is_never_written_over(path: Path) -> None:
+async def test_a_damaged_file_is_never_written_over(path: Path) -> None:
     path.write_bytes(b"{")
     with pytest.raises(TokensDamaged):
-        JsonTokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
+        await write(JsonTokenFile(path, lock_seconds=0.1), "sk-made-up-and-not-written")
     assert path.read_bytes() == b"{"
 
 
-def test_a_change_that_changes_nothing_writes_nothing(path: Path) -> None:
+async def test_a_change_that_changes_nothing_writes_nothing(path: Path) -> None:
     path.write_bytes(content(entry()))
     before = path.stat()
-    JsonTokenFile(path).update(lambda document: document)
+    async with JsonTokenFile(path).locked():
+        pass
     assert path.stat().st_ino == before.st_ino
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_a_change_that_fails_leaves_the_file(path: Path) -> None:
+async def test_a_change_that_fails_leaves_the_file(path: Path) -> None:
     path.write_bytes(content(entry()))
     with pytest.raises(ZeroDivisionError):
-        JsonTokenFile(path).update(lambda document: TokenDocument(document.tokens[: 1 // 0]))
+        async with JsonTokenFile(path).locked():
+            raise ZeroDivisionError
     assert path.read_bytes() == content(entry())
-    JsonTokenFile(path).update(add("sk-made-up-after-the-failure"))
+    await write(JsonTokenFile(path), "sk-made-up-after-the-failure")
     assert names(path) == ["application", "added"]
 
 
-def test_a_write_keeps_a_link_to_the_file(tmp_path: Path, path: Path) -> None:
+async def test_a_write_keeps_a_link_to_the_file(tmp_path: Path, path: Path) -> None:
     real = tmp_path / "elsewhere" / "real.json"
     real.parent.mkdir()
     real.write_bytes(content(entry()))
     path.symlink_to(real)
-    JsonTokenFile(path).update(add("sk-made-up-behind-the-link"))
+    await write(JsonTokenFile(path), "sk-made-up-behind-the-link")
     assert path.is_symlink()
     assert names(real) == ["application", "added"]
 
 
-def test_a_link_that_is_pointed_elsewhere_is_followed(tmp_path: Path, path: Path) -> None:
+async def test_a_link_that_is_pointed_elsewhere_is_followed(tmp_path: Path, path: Path) -> None:
     """So do Kubernetes' mounted secrets change, and `ln -sfn` by hand."""
     for number in ("one", "two"):
         (tmp_path / f"{number}.json").write_bytes(content(entry(name=number)))
     path.symlink_to("one.json")
     file = JsonTokenFile(path)
-    file.read()
+    (await file.read())
     path.unlink()
     path.symlink_to("two.json")
-    found = file.read()
+    found = await file.read()
     assert found is not None
-    assert found.tokens[0].name == "two"
+    assert found.tokens.records[0].name == "two"
 
 
-def test_two_views_of_one_file_see_each_others_writes(path: Path) -> None:
+async def test_two_views_of_one_file_see_each_others_writes(path: Path) -> None:
     one, two = JsonTokenFile(path), JsonTokenFile(path)
     for number in range(20):
-        (one if number % 2 else two).update(add(f"sk-made-up-number-{number:04}", name=str(number)))
+        await write((one if number % 2 else two), f"sk-made-up-number-{number:04}", name=str(number))
     assert names(path) == [str(number) for number in range(20)]
-    assert one.read() == two.read()
+    first, second = await one.read(), await two.read()
+    assert first is not None
+    assert second is not None
+    assert first.tokens.records == second.tokens.records
 
 
-def test_threads_lose_no_write(path: Path) -> None:
-    file = JsonTokenFile(path)
-    threads = [
-        threading.Thread(target=file.update, args=[add(f"sk-made-up-by-thread-{number:04}")]) for number in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+async def test_threads_lose_no_write(path: Path) -> None:
+    def write_in_thread(number: int) -> None:
+        asyncio.run(write(JsonTokenFile(path), f"sk-made-up-by-thread-{number:04}"))
+
+    await asyncio.gather(*(asyncio.to_thread(write_in_thread, number) for number in range(16)))
     assert len(names(path)) == 16
 
 
-def test_a_lock_held_for_too_long_is_an_error(path: Path) -> None:
+async def test_a_lock_held_for_too_long_is_an_error(path: Path) -> None:
     path.write_bytes(content(entry()))
     with locked(path, 1.0), pytest.raises(LockTimeout, match=r"\.lock is held by another process for more than 0\.1 s"):
-        JsonTokenFile(path, lock_seconds=0.1).update(add("sk-made-up-and-not-written"))
+        await write(JsonTokenFile(path, lock_seconds=0.1), "sk-made-up-and-not-written")
     assert path.read_bytes() == content(entry())
 
 
-def test_what_a_killed_writer_left_is_swept_by_the_next_write(path: Path) -> None:
+async def test_what_a_killed_writer_left_is_swept_by_the_next_write(path: Path) -> None:
     for number in range(3):
         path.with_name(f".{path.name}.{number:016x}.tmp").write_bytes(b"half a fi")
     mine = path.with_name("mine.tmp")
     mine.touch()
-    JsonTokenFile(path).update(add("sk-made-up-by-the-sweeper"))
+    await write(JsonTokenFile(path), "sk-made-up-by-the-sweeper")
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.lock", "mine.tmp"]
 
 
-def test_a_file_name_with_brackets_is_swept_too(tmp_path: Path) -> None:
+async def test_a_file_name_with_brackets_is_swept_too(tmp_path: Path) -> None:
     stray = tmp_path / ".tokens[1].json.0000000000000000.tmp"
     stray.touch()
-    JsonTokenFile(tmp_path / "tokens[1].json").update(add("sk-made-up-by-the-sweeper"))
+    await write(JsonTokenFile(tmp_path / "tokens[1].json"), "sk-made-up-by-the-sweeper")
     assert not stray.exists()
 
 
-def test_the_written_document_is_the_one_read_next(path: Path) -> None:
+async def test_what_was_written_is_read_next(path: Path) -> None:
     file = JsonTokenFile(path)
-    written = file.update(add("sk-made-up-and-read-back"))
-    assert file.read() is written
-    assert JsonTokenFile(path).read() == written
-    assert codec.encode(written) == path.read_bytes()
+    await write(file, "sk-made-up-and-read-back")
+    own, other = await file.read(), await JsonTokenFile(path).read()
+    assert own is not None
+    assert other is not None
+    assert own.tokens.records == other.tokens.records
+    assert codec.encode(TokenDocument(own.tokens.records, own.unknown)) == path.read_bytes()
 
 
-def test_a_document_is_told_from_another(path: Path) -> None:
-    document = JsonTokenFile(path).update(add("sk-made-up-for-the-comparison"))
-    assert msgspec.structs.replace(document, tokens=()) != document
+async def test_top_level_fields_of_others_are_written_again(path: Path) -> None:
+    path.write_bytes(content(entry(), mine="kept"))
+    await write(JsonTokenFile(path), "sk-made-up-beside-them")
+    assert codec.decode(path.read_bytes()).unknown == {"mine": "kept"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
-def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+async def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
     """Else a gateway that runs as that user could not read what the command line wrote."""
     os.chown(tmp_path, NOBODY, NOBODY)
     path = tmp_path / "api_tokens.json"
     log = AuditLog(tmp_path / "data" / "audit.jsonl", Clock())
-    service = TokenService(JsonTokenFile(path), log, Clock())
     for name in ("first", "second"):
-        service.create(BY, TokenSpec(name=name))
+        await operations.create(store_at(path, Clock(), log), BY, TokenSpec(name=name))
     made = [*tmp_path.iterdir(), *(tmp_path / "data").iterdir()]
     assert len(made) == 5
     assert {found.stat().st_uid for found in made} == {NOBODY}

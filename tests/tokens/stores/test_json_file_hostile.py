@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.storage import files
-from gateway.tokens.stores.json_file import MAX_FILE_BYTES, JsonTokenFile
-from gateway.tokens.stores.json_format import TokenDocument
+from gateway.tokens.models import TokenRecord
+from gateway.tokens.stores.json_file import MAX_FILE_BYTES, JsonTokenFile, StoredTokens
 from tests.support.tokens import as_nobody, content, entry, names, record
 
 ORIGINAL = content(entry(), comment="as it was")
@@ -25,8 +25,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "api_tokens.json"
 
 
-def add(before: TokenDocument) -> TokenDocument:
-    return TokenDocument((*before.tokens, record("sk-made-up-and-added-later", name="added")), before.unknown)
+def records(stored: StoredTokens | None) -> tuple[TokenRecord, ...]:
+    assert stored is not None
+    return stored.tokens.records
+
+
+async def write(file: JsonTokenFile) -> None:
+    """Adds a token."""
+    async with file.locked() as stored:
+        await file.write((*stored.tokens.records, record("sk-made-up-and-added-later", name="added")), stored.unknown)
 
 
 def _huge(path: Path) -> None:
@@ -51,12 +58,12 @@ ODD_FILES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", ODD_FILES)
-def test_what_is_no_plain_file_is_an_error_at_once(path: Path, kind: str) -> None:
+async def test_what_is_no_plain_file_is_an_error_at_once(path: Path, kind: str) -> None:
     ODD_FILES[kind](path)
     with pytest.raises(OSError):
-        JsonTokenFile(path).read()
+        (await JsonTokenFile(path).read())
     with pytest.raises(OSError):
-        JsonTokenFile(path).update(add)
+        await write(JsonTokenFile(path))
 
 
 def _open_descriptors() -> int:
@@ -64,46 +71,46 @@ def _open_descriptors() -> int:
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "huge"])
-def test_looking_at_an_odd_file_again_and_again_uses_up_no_descriptor(path: Path, kind: str) -> None:
+async def test_looking_at_an_odd_file_again_and_again_uses_up_no_descriptor(path: Path, kind: str) -> None:
     """The watcher looks four times a second: one descriptor a look would end the gateway in minutes."""
     ODD_FILES[kind](path)
     file = JsonTokenFile(path)
     before = _open_descriptors()
     for _ in range(10):
         with pytest.raises(OSError):
-            file.read()
+            (await file.read())
     assert _open_descriptors() == before
 
 
-def test_a_file_that_may_not_be_read_is_an_error(path: Path) -> None:
+async def test_a_file_that_may_not_be_read_is_an_error(path: Path) -> None:
     path.write_bytes(ORIGINAL)
     path.chmod(0)
     with as_nobody(), pytest.raises(PermissionError):
-        JsonTokenFile(path).read()
+        (await JsonTokenFile(path).read())
 
 
-def test_a_folder_that_may_not_be_written_is_an_error(tmp_path: Path, path: Path) -> None:
+async def test_a_folder_that_may_not_be_written_is_an_error(tmp_path: Path, path: Path) -> None:
     path.write_bytes(ORIGINAL)
     tmp_path.chmod(0o555)
     with as_nobody(), pytest.raises(PermissionError):
-        JsonTokenFile(path).update(add)
+        await write(JsonTokenFile(path))
     tmp_path.chmod(0o755)
     assert path.read_bytes() == ORIGINAL
 
 
-def test_a_link_planted_for_the_lock_is_not_followed(tmp_path: Path, path: Path) -> None:
+async def test_a_link_planted_for_the_lock_is_not_followed(tmp_path: Path, path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     victim.chmod(0o644)
     Path(f"{path}.lock").symlink_to(victim)
     with pytest.raises(OSError):
-        JsonTokenFile(path).update(add)
+        await write(JsonTokenFile(path))
     assert victim.read_text() == "precious"
     assert stat.S_IMODE(victim.stat().st_mode) == 0o644
     assert not path.exists()
 
 
-def test_a_link_planted_for_the_temporary_file_is_not_followed(
+async def test_a_link_planted_for_the_temporary_file_is_not_followed(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     victim = tmp_path / "victim"
@@ -114,16 +121,16 @@ def test_a_link_planted_for_the_temporary_file_is_not_followed(
     planted = tmp_path / f".{path.name}.guessed.tmp"
     planted.symlink_to(victim)
     with pytest.raises(FileExistsError):
-        JsonTokenFile(path).update(add)
+        await write(JsonTokenFile(path))
     assert victim.read_text() == "precious"
     assert path.read_bytes() == ORIGINAL
 
 
-def test_sweeping_removes_a_planted_link_and_not_its_victim(tmp_path: Path, path: Path) -> None:
+async def test_sweeping_removes_a_planted_link_and_not_its_victim(tmp_path: Path, path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / f".{path.name}.planted.tmp").symlink_to(victim)
-    JsonTokenFile(path).update(add)
+    await write(JsonTokenFile(path))
     assert victim.read_text() == "precious"
     assert not (tmp_path / f".{path.name}.planted.tmp").is_symlink()
 
@@ -151,7 +158,7 @@ def _folder_sync_fails(descriptor: int) -> None:
     ],
     ids=["fsync", "fchmod", "rename", "replace", "fsync of the folder"],
 )
-def test_a_write_that_reports_failure_has_changed_nothing(
+async def test_a_write_that_reports_failure_has_changed_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str, replacement: Callable[..., None]
 ) -> None:
     """Or else the recorder, which tries again, counts every use again and again. A write may pass over what it can bear."""
@@ -161,14 +168,15 @@ def test_a_write_that_reports_failure_has_changed_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(name, replacement)
         try:
-            file.update(add)
+            await write(file)
         except OSError:
             failed = True
     assert names(path) == (["application"] if failed else ["application", "added"])
     assert not failed or path.read_bytes() == ORIGINAL
     assert not list(path.parent.glob(".*.tmp"))
-    file.update(lambda before: before)
-    assert file.read() == JsonTokenFile(path).read()
+    async with file.locked():
+        pass
+    assert records(await file.read()) == records(await JsonTokenFile(path).read())
 
 
 @contextmanager
@@ -181,13 +189,13 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_write_that_the_kernel_cuts_short_leaves_the_old_file(path: Path) -> None:
+async def test_a_write_that_the_kernel_cuts_short_leaves_the_old_file(path: Path) -> None:
     path.write_bytes(ORIGINAL)
     with files_of_at_most(100), pytest.raises(OSError):
-        JsonTokenFile(path).update(add)
+        await write(JsonTokenFile(path))
     assert path.read_bytes() == ORIGINAL
     assert not list(path.parent.glob(".*.tmp"))
-    JsonTokenFile(path).update(add)
+    await write(JsonTokenFile(path))
     assert names(path) == ["application", "added"]
 
 
@@ -207,19 +215,20 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         libc.umount2(str(folder).encode(), 2)
 
 
-def test_a_full_disk_leaves_the_old_file(tiny_disk: Path) -> None:
+async def test_a_full_disk_leaves_the_old_file(tiny_disk: Path) -> None:
     path = tiny_disk / "api_tokens.json"
     path.write_bytes(ORIGINAL)
     file = JsonTokenFile(path)
-    file.update(lambda before: before)
+    async with file.locked():
+        pass
     ballast = tiny_disk / "ballast"
     with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as stream:
         while True:
             stream.write(b"x" * 4096)
     with pytest.raises(OSError, match="No space left"):
-        file.update(add)
+        await write(file)
     assert path.read_bytes() == ORIGINAL
     assert not list(tiny_disk.glob(".*.tmp"))
     ballast.unlink()
-    file.update(add)
+    await write(file)
     assert names(path) == ["application", "added"]

@@ -152,5 +152,5 @@ def test_a_token_that_says_it_is_ended_never_counts_as_active(fields: dict[str, 
 def test_two_tokens_never_share_an_id_or_a_hash(what: str) -> None:
     first, second = entry("sk-one-made-up-secret-here"), entry("sk-two-made-up-secret-here")
     second[what] = first[what]
-    with pytest.raises(TokensDamaged, match=rf"tokens\[1\]: its {what} stands in the file before"):
+    with pytest.raises(TokensDamaged, match=rf"tokens\[1\]: its {what} appears twice"):
         codec.decode(content(first, second))
