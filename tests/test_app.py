@@ -1,5 +1,7 @@
 """The composition root: what is invalid is found before a gateway starts, and its parts belong together."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,17 @@ async def test_invalid_prices_are_found_at_once(tmp_path: Path) -> None:
 async def test_a_damaged_token_file_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "api_tokens.json").write_bytes(b"{")
     with pytest.raises(TokensDamaged):
-        App(load_settings(tmp_path))
+        await App(load_settings(tmp_path)).start()
+
+
+@asynccontextmanager
+async def started(folder: Path, shared: WorkerShared | None = None, **values: str) -> AsyncIterator[App]:
+    app = App(load_settings(folder, **values), shared=shared)
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop()
 
 
 @pytest.mark.parametrize(
@@ -41,16 +53,18 @@ async def test_a_damaged_token_file_is_found_at_once(tmp_path: Path) -> None:
 )
 async def test_the_mode(tmp_path: Path, values: dict[str, str], tokens: list[dict[str, str]], mode: Mode) -> None:
     (tmp_path / "api_tokens.json").write_bytes(content(*tokens))
-    app = App(load_settings(tmp_path, **values))
-    assert (app.mode, app.backend_name) == (mode, "echo")
+    async with started(tmp_path, **values) as app:
+        assert (app.mode, app.backend_name) == (mode, "echo")
 
 
 async def test_enforcement_is_shared_by_workers(tmp_path: Path) -> None:
     shared = WorkerShared.new(2)
     (tmp_path / "api_tokens.json").write_bytes(content(entry()))
-    assert App(load_settings(tmp_path), shared=shared).mode is Mode.FILE
+    async with started(tmp_path, shared) as app:
+        assert app.mode is Mode.FILE
     (tmp_path / "api_tokens.json").unlink()
-    assert App(load_settings(tmp_path), shared=shared._replace(worker=1)).mode is not Mode.OPEN
+    async with started(tmp_path, shared._replace(worker=1)) as app:
+        assert app.mode is not Mode.OPEN
 
 
 async def test_a_stopped_gateway_has_written_what_waited(tmp_path: Path, start_gateway: StartGateway) -> None:
