@@ -93,11 +93,11 @@ def new_metadata(value: Any) -> dict[str, Any]:
     return found
 
 
-def _is_plain(value: Any, levels: int) -> bool:
+def _is_plain(value: Any, depth: int) -> bool:
     if isinstance(value, dict):
-        return levels > 0 and all(_is_plain(item, levels - 1) for item in value.values())
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value.values())
     if isinstance(value, list):
-        return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
     if isinstance(value, float):
         return math.isfinite(value)
     return not isinstance(value, int) or -(2**63) <= value < 2**63

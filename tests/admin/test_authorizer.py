@@ -1,4 +1,4 @@
-"""What a caller may do to which tokens: reach by role and kinship, and never more than the caller has."""
+"""What a caller may do to which tokens: reach by role and relation, and never more than the caller has."""
 
 import pytest
 

@@ -24,7 +24,8 @@ from tests.campaigns.canary_requests import (
     Form,
     Secrets,
 )
-from tests.campaigns.life import TOKENS, AuditLog, Needles, audit_path
+from tests.campaigns.life import TOKENS, AuditLog, audit_path
+from tests.campaigns.secret_search import SecretSearch
 from tests.support.gateway import ROOT, Process
 from tests.support.tokens import BY, TokenEditor, freegpt
 from tests.support.upstream import Connection, Received, Upstream, answer
@@ -85,7 +86,7 @@ class Collected:
 
     def check(self, secrets: Secrets, but: Iterable[str] = ()) -> None:
         """That none of them is anywhere, ``but`` where it is meant to be."""
-        needles = Needles(secrets)
+        needles = SecretSearch(secrets)
         found = [
             f"{name} in {place}" for place, data in self.places.items() for name in sorted(needles.found(bytes(data)))
         ]

@@ -2,13 +2,10 @@
 
 import copy
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import reduce
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.campaigns.life import Order
@@ -326,7 +323,7 @@ class Model:
 
     def shape(self) -> dict[str, Any]:
         """What the file has to say of it."""
-        return {token.id: _shape_of(token) for token in self.tokens.values()}
+        return {token.id: shape_of(token) for token in self.tokens.values()}
 
 
 def rights_of(line: Sequence[Token], secret: Secret | None = None) -> Rights:
@@ -339,7 +336,7 @@ def rights_of(line: Sequence[Token], secret: Secret | None = None) -> Rights:
     )
 
 
-def _shape_of(token: Token) -> dict[str, Any]:
+def shape_of(token: Token) -> dict[str, Any]:
     kept = (
         "name",
         "owner",
@@ -371,46 +368,3 @@ def _shape_of(token: Token) -> dict[str, Any]:
             for old in token.older
         ],
     }
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The same of the file, by a reader of its own. A torn file is no JSON."""
-    if not path.exists():
-        return {}
-    content = json.loads(path.read_bytes())
-    if "tokens" not in content:
-        return {token.id: _shape_of(token) for token in (freegpt_token(*pair) for pair in content.items())}
-    return {item["id"]: _read(item) for item in content["tokens"]}
-
-
-def _read(item: dict[str, Any]) -> dict[str, Any]:
-    known: dict[str, Any] = {"rpm": (item["limits"] or {}).get("rpm"), "previous_secrets": []}
-    for name, value in item.items():
-        if name == "previous_secrets":
-            known[name] = [{key: _time(key, found) for key, found in old.items()} for old in value]
-        elif name not in ("id", "limits", "metadata"):
-            known[name] = _time(name, value)
-    return known
-
-
-def _time(name: str, value: Any) -> Any:
-    is_time = value is not None and (name.endswith(("_at", "_until")) or name == "last_used")
-    return int(datetime.fromisoformat(value).timestamp()) if is_time else value
-
-
-def freegpt_token(text: str, item: Mapping[str, Any]) -> Token:
-    created = _time("created_at", item["created_at"])
-    used = _time("last_used", item["last_used"])
-    dead = None if item["active"] else used or created
-    return Token(f"tok_{Secret(text).hash[:16]}", item["name"], created, Secret(text), revoked_at=dead, last_used=used)
-
-
-def freegpt(text: str, is_active: bool) -> dict[str, Any]:
-    """A token of that time, as it stood in the file."""
-    dates = {"created_at": "2025-11-26T10:30:00+00:00", "last_used": "2025-11-27T10:30:00+00:00"}
-    return {text: {"name": "old", **dates, "active": is_active}}
-
-
-def foreign(number: int) -> str:
-    """A secret that was not made here."""
-    return f"sk{number:06}-made-up&%{number * 7919:012}"

@@ -36,20 +36,10 @@ from gateway.tokens.changes import TokenSpec
 from gateway.tokens.last_used import LastUsedWriter
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
 from gateway.tokens.uses import UseKey
-from tests.campaigns.life import TOKENS, Hands, Needles, Order, Second, Trap, audit_path, fail, fields, trapped
-from tests.campaigns.life_model import (
-    YEAR,
-    Lines,
-    Model,
-    Refused,
-    Secret,
-    Token,
-    covers,
-    foreign,
-    freegpt,
-    freegpt_token,
-    read,
-)
+from tests.campaigns.life import TOKENS, Hands, Order, Second, Trap, audit_path, fail, fields, trapped
+from tests.campaigns.life_file import foreign, freegpt, freegpt_token, read
+from tests.campaigns.life_model import YEAR, Lines, Model, Refused, Secret, Token, covers
+from tests.campaigns.secret_search import SecretSearch
 from tests.support.gateway import KEY
 from tests.support.tokens import NOW, Clock
 
@@ -604,7 +594,7 @@ class Life:
     def look_for_secrets(self) -> None:
         if self.path.exists() and b'"tokens"' not in self.path.read_bytes():
             return  # FreeGPT's own file, which nobody has changed yet
-        needles = Needles({f"secret {number}": text for number, text in enumerate(self.secrets)})
+        needles = SecretSearch({f"secret {number}": text for number, text in enumerate(self.secrets)})
         for path in self.folder.rglob("*"):
             if path.is_file():
                 self.tally["files searched for secrets"] += 1
