@@ -43,8 +43,10 @@ class Authenticator:
         self._clock = clock
         self._enforcement = enforcement
         self._allow_open = allow_open
+        self._is_enforcing = False
+        """What this worker knows of ``enforcement``, which never changes back."""
         self._principals: dict[str, Principal] = {}
-        """Who has called since the tokens last changed, by the hash of the secret."""
+        """Who has called since the tokens last changed, by the hash of the secret. Each was active then."""
         tokens.subscribe(self._on_tokens_changed)
         self._on_tokens_changed(tokens.tokens)
 
@@ -59,16 +61,20 @@ class Authenticator:
         """How callers are told apart now."""
         if self._environment_digest is not None:
             return Mode.ENVIRONMENT_AND_FILE if len(self._tokens.tokens) > 0 else Mode.ENVIRONMENT
-        return Mode.FILE if self._enforcement.is_set else Mode.OPEN
+        return Mode.OPEN if self.is_open else Mode.FILE
 
-    def authenticate(self, credential: Credential | None, client: Client) -> Principal:
-        """Returns who is calling.
+    @property
+    def is_open(self) -> bool:
+        """Whether clients of this machine are served without a credential."""
+        if not self._is_enforcing:
+            self._is_enforcing = self._enforcement.is_set
+        return not self._is_enforcing
 
-        Raises Unauthenticated for a missing or bad credential, UnknownCredential for one that was never valid here,
-        Forbidden in open mode for a client on another machine, StoreUnavailable in open mode over a damaged store.
+    def authenticate(self, credential: Credential | None) -> Principal:
+        """Returns who is calling, where a credential is required.
+
+        Raises Unauthenticated for a missing or bad credential, UnknownCredential for one that was never valid here.
         """
-        if self.mode is Mode.OPEN:
-            return self._authenticate_open(client)
         if credential is None:
             raise _no_credential()
         if credential.secret is None:
@@ -76,6 +82,9 @@ class Authenticator:
         digest = token_secret.digest(credential.secret)
         if self._is_environment_digest(digest):
             return ENVIRONMENT_KEY
+        principal = self._principals.get(digest)
+        if principal is not None and self._clock() < principal.expires_at:
+            return principal
         return self._authenticate_token(credential.secret, digest)
 
     def is_environment_key(self, secret: str) -> bool:
@@ -97,12 +106,14 @@ class Authenticator:
         status = tokens.secret_status(match, self._clock())
         if status is not Status.ACTIVE:
             raise _invalid(redact_secret(secret), f"it is {status}")
-        principal = self._principals.get(digest)
-        if principal is None:
-            principal = self._principals[digest] = Principal.of(match, tokens.parents(match.record) or ())
+        principal = self._principals[digest] = Principal.of(match, tokens.parents(match.record) or ())
         return principal
 
-    def _authenticate_open(self, client: Client) -> Principal:
+    def authenticate_open(self, client: Client) -> Principal:
+        """Returns the anonymous principal, in open mode.
+
+        Raises Forbidden for a client on another machine, StoreUnavailable over a damaged store.
+        """
         if self._tokens.state is StoreState.DAMAGED:
             # There are tokens and nobody knows which: they may well forbid this caller.
             raise StoreUnavailable("The token file cannot be read at the moment.")

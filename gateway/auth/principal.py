@@ -1,5 +1,6 @@
 """Describes who is calling, and what that means for a request. Values only."""
 
+import math
 from collections.abc import Sequence
 from enum import Enum
 
@@ -40,6 +41,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Whether what it may do, or what that costs it, depends on the model: then the model must be known for sure."""
     limits: LimitChain = NO_LIMITS
     """Its own limits and its parents'; each set holds."""
+    expires_at: float = math.inf
+    """When the secret, the token or one of its parents ends, in seconds since the epoch."""
 
     @classmethod
     def of(cls, match: SecretMatch, parents: Sequence[TokenRecord] = ()) -> "Principal":
@@ -48,6 +51,9 @@ class Principal(msgspec.Struct, frozen=True):
         limits = [(record.id, record.limits) for record in chain if record.limits is not None]
         is_limited = any(record.models is not None for record in chain)
         is_metered = any(own.budget is not None or own.models for _, own in limits)
+        ends = [record.expires_at for record in chain if record.expires_at is not None]
+        if match.previous is not None:
+            ends.append(match.previous.valid_until)
         return cls(
             name=match.record.name,
             role=min((record.role for record in chain), key=lambda role: role.rank),
@@ -57,6 +63,7 @@ class Principal(msgspec.Struct, frozen=True):
             is_limited=is_limited,
             depends_on_model=is_limited or is_metered,
             limits=LimitChain(limits) if limits else NO_LIMITS,
+            expires_at=min(ends, default=math.inf),
         )
 
     @property

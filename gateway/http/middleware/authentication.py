@@ -74,8 +74,10 @@ class Authentication(Middleware):
         if ctx.access is Access.ADMIN_OR_LOOPBACK and credential is None and ctx.client.is_local:
             self._refuse_foreign_pages(ctx)
             return ANONYMOUS
-        principal = self._authenticator.authenticate(credential, ctx.client)
-        if principal is ANONYMOUS and not self._rules.allow_open:
+        if not self._authenticator.is_open:
+            return self._authenticator.authenticate(credential)
+        principal = self._authenticator.authenticate_open(ctx.client)
+        if not self._rules.allow_open:
             self._refuse_foreign_pages(ctx)
         return principal
 
