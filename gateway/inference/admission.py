@@ -11,9 +11,9 @@ from gateway.auth.principal import Principal
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
 from gateway.limits import presentation
-from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind
+from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind, charges
 from gateway.limits.limiter import Limiter, ReservationRefused
-from gateway.limits.matching import CapacityRequest, LimitChain, applicable_limits, charges
+from gateway.limits.matching import CapacityRequest, LimitChain, applicable_limits
 from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest

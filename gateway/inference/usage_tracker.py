@@ -18,8 +18,8 @@ from gateway.inference.admission import Admitted
 from gateway.inference.models import RequestIdentity
 from gateway.inference.stream_budget import StreamBudget
 from gateway.limits import presentation
+from gateway.limits.algorithms import actual_charges
 from gateway.limits.limiter import Limiter
-from gateway.limits.matching import actual_charges
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 from gateway.usage import extraction
 from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate

@@ -10,15 +10,15 @@ counter ever needs a reset.
 Every ``now`` here is in milliseconds since the epoch.
 """
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from enum import StrEnum
-from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from gateway.limits.calendar_windows import ALL_TIME, CalendarWindow
+
 MS_PER_MINUTE = 60_000
-MS_PER_DAY = 86_400_000
 DEBT_PER_UNIT = MS_PER_MINUTE
 """Parts of debt that one request or one model token adds. With any other number paying back would have to be rounded."""
 MAX_DEBT_MINUTES = 60
@@ -35,38 +35,6 @@ class LimitKind(StrEnum):
     TOKENS = "tokens"
     PARALLEL = "parallel"
     BUDGET = "budget"
-
-
-class CalendarWindow(NamedTuple):
-    """A period of a budget. ``ends_at`` is in milliseconds since the epoch; None for a window without an end."""
-
-    name: str
-    ends_at: int | None
-
-
-ALL_TIME = CalendarWindow("all", None)
-
-
-def calendar_window(per: str | None, now: int) -> CalendarWindow:
-    """Returns the ``day``, ``week`` or ``month`` (UTC) that contains ``now``; ``ALL_TIME`` for None.
-
-    A week begins on Monday (ISO 8601).
-    """
-    return ALL_TIME if per is None else _window_of_day(per, now // MS_PER_DAY)
-
-
-@lru_cache(maxsize=16)
-def _window_of_day(per: str, day_number: int) -> CalendarWindow:
-    day = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day_number)
-    match per:
-        case "day":
-            name, end = f"{day:%Y-%m-%d}", day + timedelta(days=1)
-        case "week":
-            year, week, weekday = day.isocalendar()
-            name, end = f"{year}-W{week:02d}", day + timedelta(days=8 - weekday)
-        case _:
-            name, end = f"{day:%Y-%m}", (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return CalendarWindow(name, int(end.timestamp()) * 1000)
 
 
 class Counter(msgspec.Struct, array_like=True):
@@ -283,3 +251,44 @@ def reservable_amount(charge: Charge, counter: Counter) -> int | None:
     if charge.amount <= remaining:
         return charge.amount
     return remaining if counter.reserved == 0 and charge.minimum <= remaining else None
+
+
+def charges(limits: Sequence[Limit], amounts: Amounts) -> list[Charge]:
+    """Returns what one request has to reserve of each limit."""
+    return [limit.charge(amounts) for limit in limits]
+
+
+def actual_charges(charged: Sequence[Charge], tokens: int, cost: int) -> list[int]:
+    """Returns what a finished request has used of each limit, in the order of its charges. Cost is in micro-dollars."""
+    return [limit.actual(tokens, cost) for limit, _, _ in charged]
+
+
+def refill_counters(charged: Sequence[Charge], counters: Sequence[Counter], now: int) -> None:
+    """Brings the counter of each charge up to ``now``."""
+    for charge, counter in zip(charged, counters, strict=True):
+        charge.limit.refill(counter, now)
+
+
+def reservable_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) -> list[int] | None:
+    """Returns the amount to reserve for each charge, None where one of them does not fit."""
+    amounts: list[int] = []
+    for charge, counter in zip(charged, counters, strict=True):
+        amount = reservable_amount(charge, counter)
+        if amount is None:
+            return None
+        amounts.append(amount)
+    return amounts
+
+
+def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], amounts: Sequence[int]) -> None:
+    """Reserves an amount for each charge."""
+    for charge, counter, amount in zip(charged, counters, amounts, strict=True):
+        charge.limit.reserve(counter, amount)
+
+
+def settle_charges(
+    charged: Sequence[Charge], counters: Sequence[Counter], amounts: Sequence[int], actual: Sequence[int]
+) -> None:
+    """Replaces the amount that was reserved for each charge by what was used."""
+    for charge, counter, amount, used in zip(charged, counters, amounts, actual, strict=True):
+        charge.limit.settle(counter, amount, used)

@@ -3,13 +3,12 @@
 Every ``now`` here is in milliseconds since the epoch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.core import wildcards
 from gateway.limits.algorithms import (
-    MS_PER_DAY,
     Amounts,
     BudgetWindow,
     Charge,
@@ -17,8 +16,9 @@ from gateway.limits.algorithms import (
     Limit,
     RequestsPerMinute,
     TokensPerMinute,
-    calendar_window,
+    charges,
 )
+from gateway.limits.calendar_windows import MS_PER_DAY, calendar_window
 from gateway.limits.config import LimitSet
 
 
@@ -76,16 +76,6 @@ def _of_set(token_id: str, pattern: str | None, limit_set: LimitSet, day: int) -
     if (budget := limit_set.budget) is not None:
         window = calendar_window(budget.per, day * MS_PER_DAY)
         yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, window)
-
-
-def charges(limits: Sequence[Limit], amounts: Amounts) -> list[Charge]:
-    """Returns what one request has to reserve of each limit."""
-    return [limit.charge(amounts) for limit in limits]
-
-
-def actual_charges(charged: Sequence[Charge], tokens: int, cost: int) -> list[int]:
-    """Returns what a finished request has used of each limit, in the order of its charges. Cost is in micro-dollars."""
-    return [limit.actual(tokens, cost) for limit, _, _ in charged]
 
 
 class CapacityRequest(NamedTuple):

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from gateway.limits.algorithms import MS_PER_DAY, BudgetWindow, Charge, Counter, Limit, reservable_amount
+from gateway.limits.algorithms import (
+    BudgetWindow,
+    Charge,
+    Counter,
+    Limit,
+    refill_counters,
+    reservable_amount,
+    reservable_amounts,
+)
+from gateway.limits.calendar_windows import MS_PER_DAY
 
 TokenCounters = dict[str, Counter]
 """All counters of one token by the names of their limits."""
@@ -89,19 +98,36 @@ class CounterStore(Protocol):
         """Writes what is pending and closes the file."""
 
 
+def find_counters(tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int) -> list[Counter]:
+    """Returns the counter of each charge, refilled up to ``now``. ``tokens`` has all counters by the ids of their tokens."""
+    found = []
+    for limit, _, _ in charges:
+        counters = tokens.get(limit.token_id)
+        if counters is None:
+            counters = tokens[limit.token_id] = {}
+        found.append(_get_or_add(counters, limit, now))
+    refill_counters(charges, found, now)
+    return found
+
+
 def find_counter(counters: TokenCounters, limit: Limit, now: int | None) -> Counter:
     """Returns the counter of a limit, and adds it if the token has none yet.
 
     With ``now`` it is refilled up to then; and whenever one is added, counters of budgets whose window ended more than a
     day before are deleted.
     """
+    counter = _get_or_add(counters, limit, now)
+    if now is not None:
+        limit.refill(counter, now)
+    return counter
+
+
+def _get_or_add(counters: TokenCounters, limit: Limit, now: int | None) -> Counter:
     counter = counters.get(limit.name)
     if counter is None:
         if now is not None:
             _delete_ended(counters, now)
         counter = counters[limit.name] = Counter(ends_at=limit.ends_at)
-    if now is not None:
-        limit.refill(counter, now)
     return counter
 
 
@@ -120,13 +146,8 @@ def decide(charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> 
 
     Where several charges do not fit, the result is the one that keeps the request waiting longest.
     """
-    amounts: list[int] = []
-    for charge, counter in zip(charges, counters, strict=True):
-        amount = reservable_amount(charge, counter)
-        if amount is None:
-            return _longest_wait(charges, counters, now)
-        amounts.append(amount)
-    return amounts
+    amounts = reservable_amounts(charges, counters)
+    return _longest_wait(charges, counters, now) if amounts is None else amounts
 
 
 def _longest_wait(charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> LimitExceeded:

@@ -1,7 +1,5 @@
 """The arithmetic of limits, against exact models of it."""
 
-import time
-from datetime import UTC, datetime
 from fractions import Fraction
 
 import msgspec
@@ -13,16 +11,15 @@ from gateway.limits.algorithms import (
     MAX_COUNTER_VALUE,
     Amounts,
     BudgetWindow,
-    CalendarWindow,
     Charge,
     Concurrency,
     Counter,
     Limit,
     RequestsPerMinute,
     TokensPerMinute,
-    calendar_window,
     reservable_amount,
 )
+from gateway.limits.calendar_windows import CalendarWindow
 from tests.support.limits import NOW
 
 STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(1, 50), st.integers(0, 60)), max_size=60)
@@ -126,32 +123,6 @@ def test_a_million_additions_of_money_are_exact() -> None:
     for number in range(10**6):
         limit.settle(counter, 0, 100_001 + number % 7)
     assert counter.used == sum(100_001 + number % 7 for number in range(10**6))
-
-
-@pytest.mark.parametrize(
-    ("per", "now", "name", "ends"),
-    [
-        ("day", "2026-12-31", "2026-12-31", "2027-01-01"),
-        ("week", "2026-12-31", "2026-W53", "2027-01-04"),
-        ("week", "2027-01-04", "2027-W01", "2027-01-11"),
-        ("month", "2024-02-29", "2024-02", "2024-03-01"),
-        ("month", "2026-12-01", "2026-12", "2027-01-01"),
-        (None, "2026-12-01", "all", None),
-    ],
-)
-def test_windows_follow_the_calendar(per: str | None, now: str, name: str, ends: str | None) -> None:
-    at = _milliseconds(now) + 3_600_000
-    assert calendar_window(per, at) == (name, ends and _milliseconds(ends))
-
-
-def _milliseconds(day: str) -> int:
-    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
-
-
-def test_a_window_ends_with_its_last_millisecond() -> None:
-    end = _milliseconds("2026-12-02")
-    assert calendar_window("day", end - 1) == ("2026-12-01", end)
-    assert calendar_window("day", end).name == "2026-12-02"
 
 
 @pytest.mark.parametrize(
@@ -269,16 +240,6 @@ def test_what_a_new_counter_and_an_empty_estimate_have() -> None:
 def test_only_rates_have_headers() -> None:
     kinds = (RequestsPerMinute, TokensPerMinute, Concurrency, BudgetWindow)
     assert [kind.headers is not None for kind in kinds] == [True, True, False, False]
-
-
-def test_windows_are_in_utc_wherever_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        assert calendar_window("day", _milliseconds("2031-05-06") - 1) == ("2031-05-05", _milliseconds("2031-05-06"))
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_concurrency_counts_nothing_as_used() -> None:

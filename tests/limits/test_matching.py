@@ -2,15 +2,13 @@
 
 import pytest
 
-from gateway.limits.algorithms import Amounts, Charge
+from gateway.limits.algorithms import Amounts, Charge, actual_charges, charges
 from gateway.limits.config import LimitSet, read_limits
 from gateway.limits.matching import (
     NO_LIMITS,
     CapacityRequest,
     LimitChain,
-    actual_charges,
     applicable_limits,
-    charges,
 )
 from tests.support.limits import NOW
 

@@ -8,7 +8,6 @@ import pytest
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
 from gateway.limits.algorithms import (
     BudgetWindow,
-    CalendarWindow,
     Charge,
     Concurrency,
     Counter,
@@ -16,6 +15,7 @@ from gateway.limits.algorithms import (
     RequestsPerMinute,
     TokensPerMinute,
 )
+from gateway.limits.calendar_windows import CalendarWindow
 from gateway.limits.presentation import describe_limit, format_duration, limit_error, rate_limit_headers
 from gateway.limits.store import LimitExceeded
 from gateway.limits.stores.memory import MemoryCounterStore

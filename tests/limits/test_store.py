@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.limits.algorithms import BudgetWindow, CalendarWindow, Charge, Concurrency, Counter, RequestsPerMinute
+from gateway.limits.algorithms import BudgetWindow, Charge, Concurrency, Counter, RequestsPerMinute
+from gateway.limits.calendar_windows import CalendarWindow
 from gateway.limits.store import (
     CounterStore,
     CounterStoreUnavailable,

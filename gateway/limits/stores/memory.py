@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.tasks import await_uncancelled
-from gateway.limits.algorithms import BudgetWindow, Charge, Counter
+from gateway.limits.algorithms import BudgetWindow, Charge, Counter, reserve_charges, settle_charges
 from gateway.limits.store import (
     CounterStoreUnavailable,
     LimitExceeded,
     Reservation,
     TokenCounters,
     decide,
-    find_counter,
+    find_counters,
 )
 from gateway.limits.stores import sqlite_file
 from gateway.storage.sqlite import ReopeningConnection
@@ -44,12 +44,11 @@ class MemoryCounterStore:
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         if self._copy is not None and not self._copy.is_loaded:
             _refuse_budgets(charges)
-        counters = self._find(charges, now)
+        counters = find_counters(self._tokens, charges, now)
         amounts = decide(charges, counters, now)
         if isinstance(amounts, LimitExceeded):
             return amounts
-        for charge, counter, amount in zip(charges, counters, amounts, strict=True):
-            charge.limit.reserve(counter, amount)
+        reserve_charges(charges, counters, amounts)
         return Reservation(0, charges, amounts, counters)
 
     async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
@@ -62,14 +61,12 @@ class MemoryCounterStore:
         return True
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
-        counters, amounts = reservation.counters, reservation.amounts
-        for charge, counter, amount, used in zip(reservation.charges, counters, amounts, actual, strict=True):
-            charge.limit.settle(counter, amount, used)
-            if used:
-                self._changed.add(charge.limit.token_id)
+        charges = reservation.charges
+        settle_charges(charges, reservation.counters, reservation.amounts, actual)
+        self._changed.update([charge.limit.token_id for charge, used in zip(charges, actual, strict=True) if used])
 
     async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:
-        return [msgspec.structs.replace(counter) for counter in self._find(charges, now)]
+        return [msgspec.structs.replace(counter) for counter in find_counters(self._tokens, charges, now)]
 
     @property
     def is_up(self) -> bool:
@@ -93,15 +90,6 @@ class MemoryCounterStore:
     async def aclose(self) -> None:
         if self._copy is not None:
             await self._copy.aclose()
-
-    def _find(self, charges: Sequence[Charge], now: int) -> list[Counter]:
-        found = []
-        for limit, _, _ in charges:
-            counters = self._tokens.get(limit.token_id)
-            if counters is None:
-                counters = self._tokens[limit.token_id] = {}
-            found.append(find_counter(counters, limit, now))
-        return found
 
 
 class _FileCopy:
