@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from pytest_aiohttp.plugin import AiohttpClient
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from tests.support.blocking import BlockingCalls, noting_blocking_calls
 from tests.support.gateway import GatewayTestServer, Running, StartGateway, new_app
+from tests.support.upstream import JsonUpstream, StartUpstream
 
 settings.register_profile(
     "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -36,6 +37,19 @@ def start_gateway(aiohttp_client: AiohttpClient, tmp_path: Path) -> StartGateway
     ) -> Running:
         app = new_app(folder or tmp_path, app_options, **values)
         return Running(await aiohttp_client(GatewayTestServer(app)), app)
+
+    return start
+
+
+@pytest.fixture
+def start_upstream(aiohttp_server: AiohttpServer) -> StartUpstream:
+    """Starts upstreams that answer with JSON and end with the test."""
+
+    async def start(body: bytes) -> JsonUpstream:
+        upstream = JsonUpstream(body)
+        server = await aiohttp_server(upstream.app)
+        upstream.url = str(server.make_url("/v1"))
+        return upstream
 
     return start
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from gateway.tokens.changes import TokenSpec
+from tests.support.gateway import KEY, StartGateway
 from tests.support.tokens import BY, Clock, TokenEditor
-from tests.support.upstream import always, answer
-from tests.support.wire import gateway_before
+from tests.support.upstream import StartUpstream
 
-GOOD = always(answer(b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'))
+GOOD = b'{"id":"1","object":"x","data":[],"model":"gpt-4o"}'
 
 
 def limited(folder: Path) -> str:
@@ -33,27 +33,36 @@ def limited(folder: Path) -> str:
         ("/openai/deployments/o3/chat/completions", b'{"messages":[]}', 404),
     ],
 )
-async def test_only_its_models(tmp_path: Path, path: str, body: bytes, status: int) -> None:
+async def test_only_its_models(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream, path: str, body: bytes, status: int
+) -> None:
     headers = [("Authorization", f"Bearer {limited(tmp_path)}"), ("Content-Type", "application/json")]
-    async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
-        reply = await gateway.request("POST", path, headers, body)
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    reply = await gateway.request("POST", path, headers, body)
     assert (reply.status, len(upstream.requests)) == (status, 1 if status == 200 else 0)
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
-async def test_no_body_that_cannot_be_checked(tmp_path: Path, kind: str) -> None:
+async def test_no_body_that_cannot_be_checked(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream, kind: str
+) -> None:
     headers = [("Authorization", f"Bearer {limited(tmp_path)}"), ("Content-Type", kind)]
-    async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
-        reply = await gateway.request("POST", "/v1/audio/transcriptions", headers, b"model=o3")
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    reply = await gateway.request("POST", "/v1/audio/transcriptions", headers, b"model=o3")
     assert (reply.status, upstream.requests) == (403, [])
 
 
-async def test_what_has_no_body_passes(tmp_path: Path) -> None:
+async def test_what_has_no_body_passes(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
     headers = [
         ("Authorization", f"Bearer {limited(tmp_path)}"),
         ("Connection", "Upgrade, HTTP2-Settings"),
         ("Upgrade", "h2c"),
     ]
-    async with gateway_before(GOOD, tmp_path) as (upstream, gateway):
-        assert (await gateway.request("GET", "/v1/files", headers)).status == 200
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    assert (await gateway.request("GET", "/v1/files", headers)).status == 200
     assert len(upstream.requests) == 1

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from aiohttp import web
+
 
 @dataclass
 class Received:
@@ -144,3 +146,22 @@ def always(response: bytes) -> Behaviour:
         await connection.send(response)
 
     return behave
+
+
+class JsonUpstream:
+    """An upstream built on aiohttp that answers every request with the same JSON. ``requests`` has all that came."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.requests: list[Received] = []
+        self.url = ""
+        self.app = web.Application()
+        self.app.router.add_route("*", "/{path:.*}", self._answer)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
+        self.requests.append(Received(request.method, request.raw_path, headers, await request.read(), b""))
+        return web.Response(body=self.body, content_type="application/json")
+
+
+StartUpstream = Callable[[bytes], Awaitable[JsonUpstream]]

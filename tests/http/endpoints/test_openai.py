@@ -29,61 +29,69 @@ from tests.support.gateway import (
 )
 from tests.support.reply import check_error
 from tests.support.tokens import BY, TokenEditor
-from tests.support.upstream import Connection, Received, always, answer, running_upstream
+from tests.support.upstream import Connection, Received, StartUpstream, always, answer, running_upstream
 from tests.support.wire import gateway_before, post, request, talk
 
 INVALID = "invalid_request_error"
-GOOD = answer(b'{"choices":[]}')
+GOOD = b'{"choices":[]}'
 
 
 @pytest.mark.parametrize("prefix", ["/v1/engines", "/engines", "/openai/deployments"])
-async def test_a_model_in_the_path(tmp_path: Path, prefix: str) -> None:
-    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
-        data = post(f"{prefix}/org%2Fm/chat/completions?api-version=2024-02-01", b'{"messages":[]}')
-        assert (await talk(gateway.port, data)).status == 200
-        (received,) = upstream.requests
-        assert received.target == "/v1/chat/completions"
-        assert json.loads(received.body) == {"messages": [], "model": "org/m"}
-        error = check_error(await gateway.post(f"{prefix}/other/completions"), 400, INVALID, "invalid_value")
-        assert error["param"] == "model"
-        check_error(await gateway.post(f"{prefix}/m/images"), 404, INVALID, "unknown_url")
-        assert len(upstream.requests) == 1
+async def test_a_model_in_the_path(start_gateway: StartGateway, start_upstream: StartUpstream, prefix: str) -> None:
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    data = post(f"{prefix}/org%2Fm/chat/completions?api-version=2024-02-01", b'{"messages":[]}')
+    assert (await talk(gateway.port, data)).status == 200
+    (received,) = upstream.requests
+    assert received.target == "/v1/chat/completions"
+    assert json.loads(received.body) == {"messages": [], "model": "org/m"}
+    error = check_error(await gateway.post(f"{prefix}/other/completions"), 400, INVALID, "invalid_value")
+    assert error["param"] == "model"
+    check_error(await gateway.post(f"{prefix}/m/images"), 404, INVALID, "unknown_url")
+    assert len(upstream.requests) == 1
 
 
-async def test_limited_tokens_get_nowhere_else(tmp_path: Path) -> None:
+async def test_limited_tokens_get_nowhere_else(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
     """Neither by another spelling of the route, nor by a body in which no model can be seen."""
     service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
     made = service.create(BY, TokenSpec(name="limited", models=("m",)))
     key = ("api-key", made.secret)
     other = CHAT.replace(b'"m"', b'"other"')
-    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
-        for path in ("/v1/chat/completions", "/v1/rerank", "/v1/chat/completions%20", "/v1/Chat/completions"):
-            check_error(await gateway.post(path, other, [key]), 404, INVALID, "model_not_found")
-        assert (await gateway.post("/engines/other/completions", b"{}", [key])).status == 404
-        no_model = await gateway.post("/v1/rerank", b"{}", [key])
-        check_error(no_model, 400, INVALID, "missing_required_parameter")
-        for kind in ("text/plain", "multipart/form-data; boundary=b", "application/octet-stream"):
-            data = request("POST", "/v1/chat/completionz", [key, ("Content-Type", kind)], other)
-            reply = await talk(gateway.port, data)
-            check_error(reply, 403, "permission_error", "insufficient_permissions")
-        assert not upstream.requests
-        assert (await gateway.post(headers=[key])).status == 200
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    for path in ("/v1/chat/completions", "/v1/rerank", "/v1/chat/completions%20", "/v1/Chat/completions"):
+        check_error(await gateway.post(path, other, [key]), 404, INVALID, "model_not_found")
+    assert (await gateway.post("/engines/other/completions", b"{}", [key])).status == 404
+    no_model = await gateway.post("/v1/rerank", b"{}", [key])
+    check_error(no_model, 400, INVALID, "missing_required_parameter")
+    for kind in ("text/plain", "multipart/form-data; boundary=b", "application/octet-stream"):
+        data = request("POST", "/v1/chat/completionz", [key, ("Content-Type", kind)], other)
+        reply = await talk(gateway.port, data)
+        check_error(reply, 403, "permission_error", "insufficient_permissions")
+    assert not upstream.requests
+    assert (await gateway.post(headers=[key])).status == 200
 
 
-async def test_the_content_type_does_not_matter_where_json_is_meant(tmp_path: Path) -> None:
-    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
-        for headers in ([BEARER], [BEARER, ("Content-Type", "text/plain")]):
-            assert (await gateway.request("POST", "/v1/chat/completions", headers, CHAT)).status == 200
-        assert all(received.body == CHAT for received in upstream.requests)
+async def test_the_content_type_does_not_matter_where_json_is_meant(
+    start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    for headers in ([BEARER], [BEARER, ("Content-Type", "text/plain")]):
+        assert (await gateway.request("POST", "/v1/chat/completions", headers, CHAT)).status == 200
+    assert all(received.body == CHAT for received in upstream.requests)
 
 
-async def test_an_upgrade_that_is_not_meant(tmp_path: Path) -> None:
+async def test_an_upgrade_that_is_not_meant(start_gateway: StartGateway, start_upstream: StartUpstream) -> None:
     """curl offers HTTP/2 so; the request is to be answered in HTTP/1.1."""
     h2c = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQ")]
-    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway):
-        reply = await gateway.post(headers=[BEARER, *h2c])
-        assert (reply.status, reply.body) == (200, b'{"choices":[]}')
-        assert upstream.requests[0].header("Upgrade") is None
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    reply = await gateway.post(headers=[BEARER, *h2c])
+    assert (reply.status, reply.body) == (200, b'{"choices":[]}')
+    assert upstream.requests[0].header("Upgrade") is None
 
 
 async def test_an_event_without_end_is_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +120,7 @@ async def test_an_odd_last_event_is_no_finish(tmp_path: Path, last: bytes) -> No
 
 
 async def test_console_lines(tmp_path: Path) -> None:
-    async with running_upstream(always(GOOD)) as upstream:
+    async with running_upstream(always(answer(GOOD))) as upstream:
         values = {"GATEWAY_LOG_FORMAT": "console", "FREEGPT_API_KEY": KEY, "GATEWAY_UPSTREAM_URL": upstream.url}
         log = await asyncio.to_thread(run_for_one_request, tmp_path, values)
     line = next(line for line in log.splitlines() if "/v1/chat/completions 200" in line)
