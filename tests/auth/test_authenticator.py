@@ -225,3 +225,9 @@ def test_the_environment_key_sets_the_latch() -> None:
     enforcement = SharedLatch()
     Authenticator(KEY, Tokens(), Clock(), enforcement)
     assert enforcement.is_set
+
+
+def test_the_environment_key_is_told_from_others() -> None:
+    assert make(Tokens(), KEY).is_environment_key(KEY)
+    assert not make(Tokens(), KEY).is_environment_key(ACTIVE)
+    assert not make(Tokens()).is_environment_key(KEY)
