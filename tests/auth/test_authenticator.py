@@ -49,9 +49,14 @@ def make(tokens: Tokens, key: str | None = None, allow_open: bool = False) -> Au
     return Authenticator(key, tokens, Clock(), SharedLatch(), allow_open)
 
 
+def authenticate(by: Authenticator, credential: Credential | None, client: Client) -> Principal:
+    """As the middleware does."""
+    return by.authenticate_open(client) if by.is_open else by.authenticate(credential)
+
+
 def admitted(by: Authenticator, text: str | None, client: Client = LOCAL) -> Principal | None:
     try:
-        return by.authenticate(None if text is None else Credential(text), client)
+        return authenticate(by, None if text is None else Credential(text), client)
     except Unauthenticated:
         return None
 
@@ -73,15 +78,15 @@ def test_the_mode_follows_from_key_and_file(key: str | None, tokens: tuple[objec
 
 def test_open_mode_admits_this_machine_as_admin_whatever_it_sends() -> None:
     gateway = make(Tokens())
-    assert gateway.authenticate(None, LOCAL) is ANONYMOUS
-    assert gateway.authenticate(Credential(None), LOCAL) is ANONYMOUS
-    assert gateway.authenticate(Credential("anything"), LOCAL).role is Role.ADMIN
+    assert authenticate(gateway, None, LOCAL) is ANONYMOUS
+    assert authenticate(gateway, Credential(None), LOCAL) is ANONYMOUS
+    assert authenticate(gateway, Credential("anything"), LOCAL).role is Role.ADMIN
 
 
 def test_open_mode_tells_others_what_to_do() -> None:
     with pytest.raises(Forbidden, match=r"token_manager\.py create NAME.*FREEGPT_API_KEY.*GATEWAY_ALLOW_OPEN"):
-        make(Tokens()).authenticate(None, REMOTE)
-    assert make(Tokens(), allow_open=True).authenticate(None, REMOTE) is ANONYMOUS
+        authenticate(make(Tokens()), None, REMOTE)
+    assert authenticate(make(Tokens(), allow_open=True), None, REMOTE) is ANONYMOUS
 
 
 def test_open_mode_over_a_damaged_file_serves_nobody() -> None:
@@ -89,7 +94,7 @@ def test_open_mode_over_a_damaged_file_serves_nobody() -> None:
     gateway = make(tokens, allow_open=True)
     tokens.state = StoreState.DAMAGED
     with pytest.raises(StoreUnavailable) as caught:
-        gateway.authenticate(None, LOCAL)
+        authenticate(gateway, None, LOCAL)
     assert caught.value.status == 503
     assert "Retry-After" in caught.value.headers
 
@@ -125,7 +130,7 @@ def test_an_environment_key_with_our_form_needs_no_checksum() -> None:
 )
 def test_a_refusal_says_why_and_masks_the_secret(text: str, reason: str) -> None:
     with pytest.raises(Unauthenticated, match=f"^Invalid API key provided: .*{reason}") as caught:
-        make(Tokens(*TOKENS)).authenticate(Credential(text), LOCAL)
+        authenticate(make(Tokens(*TOKENS)), Credential(text), LOCAL)
     assert text not in caught.value.message
     assert caught.value.code == "invalid_api_key"
     assert caught.value.headers["WWW-Authenticate"] == "Bearer"
@@ -134,9 +139,9 @@ def test_a_refusal_says_why_and_masks_the_secret(text: str, reason: str) -> None
 def test_no_credential_and_a_malformed_one_are_told_apart() -> None:
     gateway = make(Tokens(*TOKENS))
     with pytest.raises(Unauthenticated, match="You didn't provide an API key") as none:
-        gateway.authenticate(None, LOCAL)
+        authenticate(gateway, None, LOCAL)
     with pytest.raises(Unauthenticated, match="not printable ASCII") as malformed:
-        gateway.authenticate(Credential(None), LOCAL)
+        authenticate(gateway, Credential(None), LOCAL)
     assert (none.value.code, malformed.value.code) == (None, "invalid_api_key")
 
 
@@ -205,10 +210,10 @@ def test_a_principal_is_what_its_token_is_now() -> None:
     """A principal of older tokens would keep rights that were taken from it."""
     tokens = Tokens(record(ACTIVE, role="admin", name="mighty"))
     gateway = make(tokens)
-    before = gateway.authenticate(Credential(ACTIVE), LOCAL)
-    assert gateway.authenticate(Credential(ACTIVE), LOCAL) is before
+    before = authenticate(gateway, Credential(ACTIVE), LOCAL)
+    assert authenticate(gateway, Credential(ACTIVE), LOCAL) is before
     tokens.hold(record(ACTIVE, role="service", name="narrowed", models=["gpt-*"]))
-    after = gateway.authenticate(Credential(ACTIVE), LOCAL)
+    after = authenticate(gateway, Credential(ACTIVE), LOCAL)
     assert (before.role, before.may_use("o1")) == (Role.ADMIN, True)
     assert (after.name, after.role, after.may_use("o1")) == ("narrowed", Role.SERVICE, False)
 

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.tokens import cache
 from gateway.tokens.cache import StoreState, TokenCache
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.store import TokensDamaged
 from tests.support.tokens import Clock, content, entry, store_at
 
@@ -149,3 +150,20 @@ async def test_the_watcher_looks_by_itself(watching: TokenCache, path: Path, mon
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_read_that_began_after_the_call_serves_it_too(path: Path) -> None:
+    """Many guesses of secrets share few reads."""
+    path.write_bytes(content(entry()))
+    store = store_at(path, Clock())
+    reads = [0]
+    read = store.read
+
+    async def counted() -> TokenHierarchy:
+        reads[0] += 1
+        return await read()
+
+    store.read = counted  # type: ignore[method-assign]
+    made = TokenCache(store)
+    await asyncio.gather(*(made.refresh() for _ in range(50)))
+    assert 1 <= reads[0] <= 2

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tokens.expiry import expiry
+from gateway.tokens.expiry import expiry, span
 from tests.support.tokens import NOW
 
 DAY = 86_400
@@ -59,3 +59,9 @@ def test_every_text_is_a_later_time_or_refused(text: str) -> None:
     except ValueError:
         return
     assert at is None or at > NOW
+
+
+def test_a_span_of_nothing_and_what_is_no_span() -> None:
+    assert span("0") == 0
+    with pytest.raises(ValueError, match="is no time span"):
+        span("soon")

@@ -5,8 +5,9 @@ import pytest
 from gateway.tokens.changes import CreatedToken
 from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
 from gateway.tokens.models import TokenRecord
-from gateway.tokens.serializers import to_created_json, to_public_json, to_validity_json
+from gateway.tokens.serializers import to_created_json, to_public_json, to_usage_json, to_validity_json
 from tests.support.tokens import KEY, NOW, record
+from tests.tokens.test_changes import rotate
 
 FIELDS = """
 id name prefix status owner role parent_id created_at expires_at revoked_at last_used usage_count models limits metadata
@@ -50,3 +51,11 @@ def test_of_a_bad_secret_nothing_is_told_but_why(field: str) -> None:
     token = record(KEY, **{field: "2026-01-01T00:00:00Z"})
     assert to_validity_json(view(token), SecretMatch(token, None), NOW) == {"valid": False, "status": status}
     assert to_validity_json(view(), None, NOW) == {"valid": False, "status": "unknown"}
+
+
+def test_usage_shows_replaced_secrets_without_their_hashes() -> None:
+    current = rotate(record(KEY), 60)
+    usage = to_usage_json(TokenHierarchy([current]), current, NOW)
+    assert list(usage) == ["id", "name", "prefix", "status", "usage_count", "last_used", "previous_secrets"]
+    assert usage["previous_secrets"][0]["status"] == "active"
+    assert current.previous_secrets[0].hash not in str(usage)
