@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CHECK_COVERAGE := $(BIN)/python scripts/check_coverage.py
 PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # blockbuster needs forbiddenfruit, which is published as source alone.
 TEST_PIP_FLAGS := $(PIP_FLAGS) --no-binary forbiddenfruit
@@ -32,7 +33,7 @@ test: $(VENV)/test.stamp  ## every test, and how much of the code they reach
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest -n 2
 	@$(BIN)/coverage combine -q && $(BIN)/coverage json -q -o .cache/coverage/report.json
-	@$(BIN)/python scripts/check_coverage.py .cache/coverage/report.json
+	@$(CHECK_COVERAGE) .cache/coverage/report.json
 
 test-fast: $(VENV)/test.stamp  ## units and contracts, in less than a minute
 	@$(BIN)/python -m pytest -n 2 -m "not campaign" $(FAST)
