@@ -15,7 +15,7 @@ from gateway.core.tasks import BackgroundTasks
 from gateway.http.endpoints.health import HealthCheck
 from gateway.http.in_flight import InFlightRequests
 from gateway.http.middleware.access_log import AccessLog
-from gateway.http.middleware.authentication import Authentication, AuthenticationRules, Authorization
+from gateway.http.middleware.authentication import Authentication, AuthenticationRules
 from gateway.http.middleware.base import Middleware
 from gateway.http.middleware.cors import Cors
 from gateway.http.middleware.drain import Drain
@@ -97,7 +97,7 @@ class App:
         config = _provider_config(settings)
         self.provider = provider or registry.find(settings.backend)(config)
         self._test_provider = registry.find("echo")(config)
-        self.in_flight = InFlightRequests(self._metrics.in_flight.set)
+        self.in_flight = InFlightRequests()
         self.token_cache.subscribe(RevocationListener(self.in_flight, self._clock).on_tokens_changed)
         self._drain = Drain(self.in_flight)
         self.pipeline = Pipeline(self._middleware(), self._redactor, settings.trusted_proxies)
@@ -124,6 +124,7 @@ class App:
                 Watched(self._metrics.token_store_up, lambda: self.token_cache.state is StoreState.CURRENT),
                 Watched(self._metrics.store_gauge("counters"), lambda: self.counters.is_up),
                 Watched(self._metrics.store_gauge("ledger"), lambda: self.ledger.is_up),
+                Watched(self._metrics.in_flight, lambda: len(self.in_flight)),
                 Watched(self._metrics.settlements_waiting, lambda: self.counters.pending),
             )
         )
@@ -139,7 +140,6 @@ class App:
             *([Cors(settings.cors_origins)] if settings.cors_origins else []),
             Routing(Router(routes(make_endpoints(self._services())))),
             Authentication(self._authenticator, rules, self.token_cache.refresh, self.last_used, self._clock),
-            Authorization(),
             self._drain,
         )
 

@@ -61,20 +61,22 @@ class Authenticator:
         """How callers are told apart now."""
         if self._environment_digest is not None:
             return Mode.ENVIRONMENT_AND_FILE if len(self._tokens.tokens) > 0 else Mode.ENVIRONMENT
-        return Mode.OPEN if self.is_open else Mode.FILE
+        return Mode.OPEN if self._is_open() else Mode.FILE
 
-    @property
-    def is_open(self) -> bool:
-        """Whether clients of this machine are served without a credential."""
+    def _is_open(self) -> bool:
+        """Returns whether clients of this machine are served without a credential."""
         if not self._is_enforcing:
             self._is_enforcing = self._enforcement.is_set
         return not self._is_enforcing
 
-    def authenticate(self, credential: Credential | None) -> Principal:
-        """Returns who is calling, where a credential is required.
+    def authenticate(self, credential: Credential | None, find_client: Callable[[], Client]) -> Principal:
+        """Returns who is calling. ``find_client`` is asked in open mode only.
 
-        Raises Unauthenticated for a missing or bad credential, UnknownCredential for one that was never valid here.
+        Raises Unauthenticated for a missing or bad credential, UnknownCredential for one that was never valid here,
+        Forbidden in open mode for a client on another machine, StoreUnavailable in open mode over a damaged store.
         """
+        if self._is_open():
+            return self._authenticate_open(find_client())
         if credential is None:
             raise _no_credential()
         if credential.secret is None:
@@ -109,11 +111,7 @@ class Authenticator:
         principal = self._principals[digest] = Principal.of(match, tokens.parents(match.record) or ())
         return principal
 
-    def authenticate_open(self, client: Client) -> Principal:
-        """Returns the anonymous principal, in open mode.
-
-        Raises Forbidden for a client on another machine, StoreUnavailable over a damaged store.
-        """
+    def _authenticate_open(self, client: Client) -> Principal:
         if self._tokens.state is StoreState.DAMAGED:
             # There are tokens and nobody knows which: they may well forbid this caller.
             raise StoreUnavailable("The token file cannot be read at the moment.")

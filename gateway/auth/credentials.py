@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from multidict import istr
 
 from gateway.core.errors import BadRequest
-from gateway.core.validators import is_secret_text
+from gateway.core.validators import SECRET_TEXT
 
 QUERY_NAME = "token"
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
@@ -113,7 +113,7 @@ def _subprotocol_keys(values: Sequence[str]) -> list[str]:
 def _checked(secret: str | None) -> Credential | None:
     if secret == "":
         return None
-    if secret is None or not is_secret_text(secret):
+    if secret is None or SECRET_TEXT.fullmatch(secret) is None:
         return Credential(None)
     return Credential(secret)
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from types import MappingProxyType
 
-from gateway.auth.principal import Principal
 from gateway.core.errors import Forbidden
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Role, TokenRecord
@@ -108,17 +107,14 @@ _REQUIRED_ACTION = {
     Access.MANAGE: Action.CREATE,
     Access.ADMIN_OR_LOOPBACK: Action.ADMINISTER,
 }
-_ALLOWED_ROLES = {
+ALLOWED_ROLES: Mapping[Access, frozenset[Role]] = {
     access: frozenset(role for role, row in ROLES.items() if row[action] is not Scope.NOTHING)
     for access, action in _REQUIRED_ACTION.items()
 }
+"""The roles that may use a route, by what it requires. Public routes ask for none."""
 
 
-def authorize(principal: Principal, access: Access) -> None:
-    """Checks that a principal may use a route. Raises Forbidden.
-
-    A public route has no principal: asking for one is a programming error, and raises KeyError.
-    """
-    if principal.role not in _ALLOWED_ROLES[access]:
-        others = ", ".join(f"`{role}`" for role in ROLES if role in _ALLOWED_ROLES[access])
-        raise Forbidden(f"A token with the role `{principal.role}` may not do this; it takes the role {others}.")
+def refusal(role: Role, access: Access) -> Forbidden:
+    """Returns why a role may not use a route that requires ``access``."""
+    others = ", ".join(f"`{other}`" for other in ROLES if other in ALLOWED_ROLES[access])
+    return Forbidden(f"A token with the role `{role}` may not do this; it takes the role {others}.")

@@ -101,6 +101,12 @@ def read_stream(fields: Mapping[str, Any]) -> bool:
     return stream is True
 
 
+def read_model_and_stream(fields: Mapping[str, Any]) -> tuple[str, bool]:
+    """Returns both of the fields that decide who answers, and how. Raises BadRequest as ``read_stream`` and ``read_model`` do."""
+    stream = read_stream(fields)
+    return read_model(fields), stream
+
+
 def set_field(body: bytes, name: str, value: Any) -> bytes:
     """Returns the JSON object ``body`` with one top-level field set; all other values stay byte for byte as they are.
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeGuard
 
 MAX_SECRET_LENGTH = 512
-_SECRET = re.compile(rf"[!-~]{{1,{MAX_SECRET_LENGTH}}}")
+SECRET_TEXT = re.compile(rf"[!-~]{{1,{MAX_SECRET_LENGTH}}}")
+"""What ``is_secret_text`` matches, for code that runs on every request."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
@@ -61,4 +62,4 @@ def is_printable(value: object, max_length: int) -> TypeGuard[str]:
 
 def is_secret_text(text: str) -> bool:
     """Returns whether ``text`` could be a secret: 1 to 512 characters of printable ASCII without spaces."""
-    return _SECRET.fullmatch(text) is not None
+    return SECRET_TEXT.fullmatch(text) is not None

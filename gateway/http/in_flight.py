@@ -17,9 +17,7 @@ _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 class InFlightRequests(Middleware):
     """Each request with the task that answers it."""
 
-    def __init__(self, on_count: Callable[[int], None] = lambda count: None) -> None:
-        """``on_count`` is told the number of requests whenever it changes."""
-        self._on_count = on_count
+    def __init__(self) -> None:
         self._tasks: dict[RequestContext, asyncio.Task[object]] = {}
         self._idle: asyncio.Event | None = None
 
@@ -30,11 +28,9 @@ class InFlightRequests(Middleware):
         task = asyncio.current_task()
         if task is not None:
             self._tasks[ctx] = task
-            self._on_count(len(self._tasks))
 
     def after(self, ctx: RequestContext, status: int) -> None:
         self._tasks.pop(ctx, None)
-        self._on_count(len(self._tasks))
         if self._idle is not None and not self._tasks:
             self._idle.set()
 

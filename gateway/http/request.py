@@ -106,32 +106,41 @@ class Request:
 
         Raises RequestTooLarge for more than ``limit`` bytes, UnsupportedEncoding, RequestTimeout, BadRequest.
         """
-        self.accept_body(limit)
+        self._check_encoding()
         if (whole := self.connection.buffered_body(limit)) is not None:
-            return whole  # the usual case: it came with the head
+            self._expects_continue()
+            return whole  # the usual case: it came with the head, and so nobody waits to be told to go on
+        self._accept_body(limit)
         return b"".join([chunk async for chunk in self.chunks(limit)])
 
-    def accept_body(self, limit: int) -> None:
+    def prepare_chunks(self, limit: int) -> None:
+        """Checks a body before its chunks are read. Raises RequestTooLarge, UnsupportedEncoding, BadRequest."""
+        self._check_encoding()
+        self._accept_body(limit)
+
+    def _check_encoding(self) -> None:
         encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise UnsupportedEncoding(encoding)
         transfer = self.headers.get("Transfer-Encoding", "chunked").strip().lower()
         if transfer != "chunked":
             raise UnsupportedEncoding(transfer)
+
+    def _expects_continue(self) -> bool:
+        expectation = self.headers.get("Expect")
+        if expectation is not None and expectation.strip().lower() != "100-continue":
+            raise BadRequest("The only expectation that can be met is 100-continue.", code="invalid_header")
+        return expectation is not None
+
+    def _accept_body(self, limit: int) -> None:
+        """Tells a client that asks first to go on: only here is its credential known to be valid."""
         if (self.connection.content_length or 0) > limit:
             raise RequestTooLarge(limit)
-        self._answer_expectation()
-
-    def _answer_expectation(self) -> None:
-        """Tells a client that asks first to go on: only here is its credential known to be valid."""
-        expectation = self.headers.get("Expect")
-        if expectation is None:
-            return
-        if expectation.strip().lower() != "100-continue":
-            raise BadRequest("The only expectation that can be met is 100-continue.", code="invalid_header")
-        self.connection.send_continue()
+        if self._expects_continue():
+            self.connection.send_continue()
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """Yields the body as it arrives. Raises RequestTooLarge, RequestTimeout, BadRequest."""
         size = 0
         while chunk := await self._next_chunk():
             size += len(chunk)
@@ -165,7 +174,7 @@ class Upload:
         """Returns the chunks, None for a request without a body. Raises what ``Request.read`` raises before the first byte."""
         if not self._request.connection.has_body:
             return None
-        self._request.accept_body(self._limit)
+        self._request.prepare_chunks(self._limit)
         return self._chunks()
 
     async def _chunks(self) -> AsyncIterator[bytes]:

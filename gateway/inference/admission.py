@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gateway.auth.principal import Principal
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
+from gateway.inference.models import InferenceRequest
 from gateway.limits import presentation
 from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind, charges
 from gateway.limits.limiter import Limiter, ReservationRefused
@@ -18,7 +19,7 @@ from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExc
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest
 from gateway.routing.catalog import Target
-from gateway.usage.estimate import Estimate, estimate
+from gateway.usage.estimate import Estimate, estimate_usage
 from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import FREE, Price
 
@@ -78,19 +79,17 @@ class Admission:
         self._rules = rules
         self._on_refused = on_refused
 
-    async def reserve(
-        self, principal: Principal, request: ProviderRequest, target: Target, max_wait: float | None
-    ) -> Admitted:
+    async def reserve(self, principal: Principal, asked: InferenceRequest, target: Target, now: int) -> Admitted:
         """Reserves what the request may use, waiting for its turn if the limits allow that.
 
-        ``max_wait`` in seconds is how long the client will wait, None where it does not say. Raises RateLimited,
-        TokensLimited, QuotaExceeded, StoreUnavailable.
+        ``now`` is in milliseconds since the epoch. Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
         """
+        request, max_wait = asked.request, asked.max_wait
         price = _price(request, target)
         chain, is_free = principal.limits, price == FREE
         if not chain:
             return Admitted(price, None, None)
-        limits = applicable_limits(chain, target.names, self.limiter.now(), is_free=is_free)
+        limits = applicable_limits(chain, target.names, now, is_free=is_free)
         if not limits:
             return Admitted(price, None, None)
         found, amounts = self._estimate(limits, request, price)
@@ -98,11 +97,11 @@ class Admission:
         wait = longest if max_wait is None else min(max_wait, longest)
         token_id = principal.secret_match.record.id if principal.secret_match is not None else ""
         capacity = CapacityRequest(token_id, chain, target.names, amounts, is_free)
-        return Admitted(price, await self._reserve(capacity, wait, principal), found)
+        return Admitted(price, await self._reserve(capacity, wait, principal, now), found)
 
-    async def _reserve(self, capacity: CapacityRequest, wait: float, principal: Principal) -> Reservation:
+    async def _reserve(self, capacity: CapacityRequest, wait: float, principal: Principal, now: int) -> Reservation:
         try:
-            return await self.limiter.reserve(capacity, wait)
+            return await self.limiter.reserve(capacity, wait, now)
         except ReservationRefused as refused:
             exceeded = refused.limit_exceeded
             self._on_refused("queue_full" if refused.is_queue_full else _REASONS[exceeded.charge.limit.kind])
@@ -121,11 +120,11 @@ class Admission:
         has_budget = any(isinstance(limit, BudgetWindow) for limit in limits)
         if has_budget:
             self._refuse_unknown_cost(request, price, fields)
-        found = estimate(request.path, fields)
-        most, least = found.most_and_least(self._rules.completion_tokens)
+        found, most, least = estimate_usage(request.path, fields, self._rules.completion_tokens)
         cost, least_cost = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
-        total = most.total_tokens
-        return found, Amounts(total, min(least.total_tokens, total), cost, min(cost, least_cost))
+        tokens = most.prompt_tokens + most.completion_tokens
+        least_tokens = least.prompt_tokens + least.completion_tokens
+        return found, Amounts(tokens, min(least_tokens, tokens), cost, min(cost, least_cost))
 
     def _refuse_unknown_cost(self, request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> None:
         """Raises QuotaExceeded where the gateway cannot know what the response costs."""
@@ -194,7 +193,7 @@ def _limit_error(exceeded: LimitExceeded, names: Mapping[str, str], is_queue_ful
 
 def _unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> QuotaExceeded | None:
     """Returns why a token with a budget may not send the request; None where its cost can be known."""
-    if fields is not None and fields.get("background"):
+    if fields is not None and "background" in fields.raw_values and fields["background"]:
         return QuotaExceeded(
             "This token has a budget, and an answer in the background is not seen to cost anything. Send it without "
             "`background`.",

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from gateway.providers.base import ProviderRequest
 from gateway.usage.models import Usage
 
@@ -37,20 +39,21 @@ class TrackedUsage(Protocol):
         """Returns ``x-ratelimit-*`` as things stand."""
 
 
-class InferenceRequest:
-    """One request. ``max_wait`` is how many seconds the client will wait for its turn, None where it does not say."""
+class InferenceRequest(msgspec.Struct):
+    """One request, and what becomes known of it while it is served."""
 
-    __slots__ = ("deployment", "id", "max_wait", "model", "request", "upstream_seconds", "usage")
+    id: str
+    request: ProviderRequest
+    max_wait: float | None = None
+    """How many seconds the client will wait for its turn; None where it does not say."""
+    deployment: str | None = None
+    """The provider's name, once the request is routed."""
+    usage: TrackedUsage | None = None
+    """None until the request is admitted."""
+    upstream_seconds: float = 0.0
+    """The time spent waiting for the provider's response to begin."""
 
-    def __init__(self, request_id: str, request: ProviderRequest, max_wait: float | None = None) -> None:
-        self.id = request_id
-        self.request = request
-        self.model = request.model
+    @property
+    def model(self) -> str | None:
         """The name that the client used."""
-        self.max_wait = max_wait
-        self.deployment: str | None = None
-        """The provider's name, once the request is routed."""
-        self.usage: TrackedUsage | None = None
-        """None until the request is admitted."""
-        self.upstream_seconds = 0.0
-        """The time spent waiting for the provider's response to begin."""
+        return self.request.model

@@ -48,16 +48,21 @@ class Inference:
         On exit, whatever happened, the reservation is settled and the ledger has its entry. Raises ModelNotFound,
         RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable, and what the provider raises.
         """
-        target = self.catalog.resolve(principal, request.model)
+        model = request.request.model
+        target = self.catalog.resolve(principal, model)
         request.deployment = target.provider.name
-        model = request.model
         if model is not None and principal.is_limited and not principal.may_use(model):
             raise ModelNotFound(model)
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
-        admitted = await self._admission.reserve(principal, request.request, target, request.max_wait)
+        now = int(self._rules.clock() * 1000)
+        admitted = await self._admission.reserve(principal, request, target, now)
         request.usage = tracker = UsageTracker(
-            self._identity(principal, request), request.request, admitted, self._admission.limiter, self._ledger.record
+            self._identity(principal, request, now),
+            request.request,
+            admitted,
+            self._admission.limiter,
+            self._ledger.record,
         )
         with tracker:
             began = time.perf_counter()
@@ -68,7 +73,8 @@ class Inference:
             try:
                 yield response
             finally:
-                response.close()
+                if response.close is not None:
+                    response.close()
 
     async def _send(self, request: ProviderRequest, target: Target, tracker: UsageTracker) -> ProviderResponse:
         """Sends the request under the provider's name for the model, and hides that name in the response."""
@@ -79,15 +85,15 @@ class Inference:
         response = tracker.track(await target.provider.send(aliases.rename_request(sent, target.model)), drops_usage)
         return aliases.rename_response(response, request.model or target.model)
 
-    def _identity(self, principal: Principal, request: InferenceRequest) -> RequestIdentity:
-        match, model = principal.secret_match, request.model
+    def _identity(self, principal: Principal, request: InferenceRequest, now: int) -> RequestIdentity:
+        match, model = principal.secret_match, request.request.model
         return RequestIdentity(
             request.id,
             match.record.id if match else principal.name,
             match.record.owner if match else None,
             model and self._rules.redact(model),
             request.deployment or "",
-            int(self._rules.clock() * 1000),
+            now,
         )
 
 

@@ -237,7 +237,8 @@ class UsageTracker:
         self.cost = 0 if self._price is None or usage is NOTHING_USED else self._price.cost(usage)
         if self._reservation is not None:
             charges = self._reservation.charges
-            self._limiter.settle(self._reservation, actual_charges(charges, usage.total_tokens, self.cost))
+            tokens = usage.prompt_tokens + usage.completion_tokens
+            self._limiter.settle(self._reservation, actual_charges(charges, tokens, self.cost))
 
     def _entry(self) -> LedgerEntry:
         identity, first = self._identity, self.first_byte_seconds

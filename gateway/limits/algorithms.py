@@ -280,6 +280,11 @@ def reservable_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) -
     return amounts
 
 
+def remaining_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) -> list[int]:
+    """Returns what remains of the limit of each charge; below 0 where more was used than it allows."""
+    return [charge.limit.remaining(counter) for charge, counter in zip(charged, counters, strict=True)]
+
+
 def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], amounts: Sequence[int]) -> None:
     """Reserves an amount for each charge."""
     for charge, counter, amount in zip(charged, counters, amounts, strict=True):

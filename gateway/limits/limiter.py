@@ -75,12 +75,14 @@ class Limiter:
         """Returns milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
-    async def reserve(self, request: CapacityRequest, max_wait: float) -> Reservation:
+    async def reserve(self, request: CapacityRequest, max_wait: float, now: int | None = None) -> Reservation:
         """Reserves what the request asks for, waiting up to ``max_wait`` seconds for what other requests give back.
 
-        A request does not overtake one that waits for the same limit. Raises ReservationRefused, CounterStoreUnavailable.
+        A request does not overtake one that waits for the same limit. ``now`` is in milliseconds since the epoch, for callers
+        that have just asked the clock. Raises ReservationRefused, CounterStoreUnavailable.
         """
-        now = self.now()
+        if now is None:
+            now = self.now()
         charges = request.charges(now)
         exceeded = await self._behind_queue(charges, now) if self._awaited else None
         if exceeded is None:

@@ -33,14 +33,15 @@ class ProviderRequest(msgspec.Struct, frozen=True):
 class ProviderResponse:
     """Holds what is sent to the client. ``body`` is bytes, or an iterator of chunks as they arrive.
 
-    ``close`` is called once the body was read or nobody wants it any more; it must stop the work behind the response.
+    ``close`` is called once the body was read or nobody wants it any more; it must stop the work behind the response. None:
+    there is nothing to stop.
     """
 
     status: int
     content_type: str
     body: bytes | AsyncIterator[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], None] | None = None
 
 
 class Provider(Protocol):

@@ -43,14 +43,6 @@ class Estimate(NamedTuple):
         """Returns the limit of the completion; without one, ``default`` tokens for each choice."""
         return min(default * self.choices, _LARGEST) if self.completion is None else self.completion
 
-    def most_and_least(self, default_completion: int) -> tuple[Usage, Usage]:
-        """Returns what the request may use, with ``default_completion`` tokens for a choice without a limit; and the least
-        that must be affordable."""
-        return (
-            Usage(self.prompt, self.completion_or(default_completion)),
-            Usage(self.min_prompt, self.min_completion),
-        )
-
     @property
     def min_prompt(self) -> int:
         """The number of prompt tokens even if the prompt has long words and much JSON syntax."""
@@ -78,6 +70,16 @@ def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
     bounds = [bound for name in _BOUNDS if name in values and (bound := _whole(_decode(values[name]))) is not None]
     completion = min(max(bounds) * choices, _LARGEST) if bounds else None
     return Estimate(prompt, completion, min(choices, _LARGEST))
+
+
+def estimate_usage(endpoint: str, fields: JsonObject | None, default_completion: int) -> tuple[Estimate, Usage, Usage]:
+    """Returns the estimate, what the request may use, and the least that must be affordable.
+
+    ``default_completion`` is the number of tokens of a choice without a limit.
+    """
+    found = estimate(endpoint, fields)
+    most = Usage(found.prompt, found.completion_or(default_completion))
+    return found, most, Usage(found.min_prompt, found.min_completion)
 
 
 def _prompt_count(endpoint: str, values: RawValues) -> int:

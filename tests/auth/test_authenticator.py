@@ -51,7 +51,7 @@ def make(tokens: Tokens, key: str | None = None, allow_open: bool = False) -> Au
 
 def authenticate(by: Authenticator, credential: Credential | None, client: Client) -> Principal:
     """As the middleware does."""
-    return by.authenticate_open(client) if by.is_open else by.authenticate(credential)
+    return by.authenticate(credential, lambda: client)
 
 
 def admitted(by: Authenticator, text: str | None, client: Client = LOCAL) -> Principal | None:

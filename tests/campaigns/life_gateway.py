@@ -38,7 +38,7 @@ class Gateway:
     def let_in(self, text: str) -> tuple[str, Principal | None]:
         """How the secret is taken, and for whose."""
         try:
-            principal = self.authenticator.authenticate(Credential(text), HERE)
+            principal = self.authenticator.authenticate(Credential(text), lambda: HERE)
         except Unauthenticated as error:
             said = str(error)
             return next((status for status in ("expired", "revoked") if f"it is {status}" in said), "unknown"), None

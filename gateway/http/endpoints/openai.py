@@ -7,7 +7,7 @@ import msgspec
 from multidict import istr
 
 from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
-from gateway.core.json_body import JsonObject, parse_object, read_model, read_stream, set_field
+from gateway.core.json_body import JsonObject, parse_object, read_model, read_model_and_stream, set_field
 from gateway.http.context import RequestContext
 from gateway.http.request import Upload
 from gateway.http.response import Response
@@ -85,7 +85,7 @@ class OpenAIEndpoints:
             raise
 
     async def _infer(self, ctx: RequestContext, endpoint: str, fields: JsonObject) -> Response:
-        stream = read_stream(fields)
+        model, stream = read_model_and_stream(fields)
         request = ProviderRequest(
             method=ctx.method,
             path=endpoint,
@@ -93,7 +93,7 @@ class OpenAIEndpoints:
             headers=forwarded_headers(ctx.request.headers),
             body=fields.body,
             fields=fields,
-            model=read_model(fields),
+            model=model,
             stream=stream and endpoint != "embeddings",  # which have none, whatever is asked for
         )
         return await self._run(ctx, request, fields)

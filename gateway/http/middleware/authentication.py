@@ -29,7 +29,10 @@ class AuthenticationRules(NamedTuple):
 
 
 class Authentication(Middleware):
-    """Finds the principal of a request, and notes that its token was used. Public routes look at no credential."""
+    """Finds the principal of a request, notes that its token was used, and checks that its role may use the route.
+
+    Public routes look at no credential. That a path has no route is told to those only who were let in.
+    """
 
     def __init__(
         self,
@@ -47,10 +50,14 @@ class Authentication(Middleware):
         self._clock = clock
 
     async def before(self, ctx: RequestContext) -> None:
-        """Raises BadRequest, Unauthenticated, Forbidden, StoreUnavailable."""
+        """Raises BadRequest, Unauthenticated, Forbidden, StoreUnavailable; and then what is wrong with the route."""
         query_tokens = self._take_query_tokens(ctx)
-        if ctx.access is Access.PUBLIC:
-            return
+        if ctx.access is not Access.PUBLIC:
+            await self._authenticate_and_authorize(ctx, query_tokens)
+        if ctx.routing_error is not None:
+            raise ctx.routing_error
+
+    async def _authenticate_and_authorize(self, ctx: RequestContext, query_tokens: tuple[str, ...]) -> None:
         credential = credentials.extract(ctx.request.headers, query_tokens)
         try:
             principal = self._authenticate(ctx, credential)
@@ -61,6 +68,8 @@ class Authentication(Middleware):
         ctx.principal = principal
         if principal.secret_match is not None:
             self._note_use(ctx, principal)
+        if principal.role not in roles.ALLOWED_ROLES[ctx.access]:
+            raise roles.refusal(principal.role, ctx.access)
 
     def _take_query_tokens(self, ctx: RequestContext) -> tuple[str, ...]:
         """Takes ``token=`` out of the query in any case, and returns its values where they count as a credential."""
@@ -74,10 +83,8 @@ class Authentication(Middleware):
         if ctx.access is Access.ADMIN_OR_LOOPBACK and credential is None and ctx.client.is_local:
             self._refuse_foreign_pages(ctx)
             return ANONYMOUS
-        if not self._authenticator.is_open:
-            return self._authenticator.authenticate(credential)
-        principal = self._authenticator.authenticate_open(ctx.client)
-        if not self._rules.allow_open:
+        principal = self._authenticator.authenticate(credential, lambda: ctx.client)
+        if principal is ANONYMOUS and not self._rules.allow_open:
             self._refuse_foreign_pages(ctx)
         return principal
 
@@ -111,14 +118,3 @@ class Authentication(Middleware):
             self._last_used.note(UseKey(match.record.id), self._clock())
         else:
             self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), ctx.client.address)
-
-
-class Authorization(Middleware):
-    """Refuses principals whose role may not use the route, and then paths that have no route."""
-
-    async def before(self, ctx: RequestContext) -> None:
-        """Raises Forbidden, NotFound, MethodNotAllowed."""
-        if ctx.principal is not None:
-            roles.authorize(ctx.principal, ctx.access)
-        if ctx.routing_error is not None:
-            raise ctx.routing_error

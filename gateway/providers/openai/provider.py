@@ -81,7 +81,8 @@ class OpenAIProvider:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, ValueError):
             raise UpstreamInvalid("The upstream's list of models is invalid.") from None
         finally:
-            response.close()
+            if response.close is not None:
+                response.close()
 
     async def aclose(self) -> None:
         """Closes the connections to the upstream."""

@@ -80,20 +80,13 @@ class AiohttpTransportResponse:
     """Holds a response whose head has arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse, coarse_timeouts: CoarseTimeouts, chunk_timeout: float) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        """Case-insensitive."""
         self._response = response
         self._coarse_timeouts = coarse_timeouts
         self._chunk_timeout = chunk_timeout
         self._connection_closed = _connection_closed(response)
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, case-insensitive."""
-        return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yields the body as it arrives, decompressed. Raises UpstreamFailed where it breaks off or takes too long."""
