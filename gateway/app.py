@@ -29,7 +29,7 @@ from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.service import Inference, UsageRules
 from gateway.limits.limiter import Limiter
 from gateway.limits.stores import open_counter_store
-from gateway.observability.logging import LineWriter, wants_json
+from gateway.observability.logging import LogWriter, wants_json
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor, cached_redactor
 from gateway.observability.shared_metrics import SharedMetrics
@@ -132,7 +132,7 @@ class App:
     def _middleware(self) -> tuple[Middleware, ...]:
         """The steps of a request, in the order in which it meets them."""
         settings = self._settings
-        lines = LineWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
+        lines = LogWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
         rules = AuthenticationRules(settings.allow_open, settings.query_token, settings.cors_origins)
         return (
             self.in_flight,

@@ -1,6 +1,6 @@
 """Log lines: JSON for machines or short lines for people, with secrets redacted.
 
-Lines of the access log come ready from ``http/middleware/access_log``. All lines are written by a ``LineWriter``, which never
+Lines of the access log come ready from ``http/middleware/access_log``. All lines are written by a ``LogWriter``, which never
 blocks the event loop: a pipe that nobody reads would otherwise stop every request.
 """
 
@@ -60,7 +60,7 @@ def _console_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
     return f"{line}\n{trace}" if trace else line
 
 
-class LineWriter:
+class LogWriter:
     """Writes lines to a stream: those of one iteration of the event loop in one write.
 
     A pipe is polled first; what it does not accept waits, up to ``MAX_WAITING_BYTES``. Further lines are dropped and counted, and
@@ -161,7 +161,7 @@ def _pipe_of(stream: TextIO) -> _Pipe | None:
 class _Handler(logging.Handler):
     """Writes the records of Python's logging with the same writer."""
 
-    def __init__(self, writer: LineWriter) -> None:
+    def __init__(self, writer: LogWriter) -> None:
         super().__init__()
         self._writer = writer
 
@@ -179,7 +179,7 @@ def configure(log_format: str, level: str, secrets: Iterable[str], stream: TextI
 
     ``log_format`` is json, console or auto; ``secrets`` are redacted whatever they look like.
     """
-    writer = LineWriter(stream)
+    writer = LogWriter(stream)
     handler = _Handler(writer)
     handler.setFormatter(LineFormatter(Redactor(secrets), wants_json(log_format, stream)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

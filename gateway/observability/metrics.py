@@ -46,7 +46,7 @@ _FAMILIES = (
     Family("gateway_ledger_waiting", "sum", "Entries of the ledger that are not written yet"),
     Family("gateway_ledger_write_failures_total", "counter", "Failed attempts to write the ledger"),
     Family("gateway_settlements_waiting", "sum", "Uses that the counters do not know yet"),
-    Family(OVERFLOW, "counter", "Series that found no room and are not kept"),
+    Family(OVERFLOW, "counter", "Series that found no space and are not kept"),
 )
 
 

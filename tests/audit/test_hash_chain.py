@@ -52,7 +52,7 @@ CASES = {
     "a line is gone": (lambda lines: lines[:5] + lines[6:], 6, "does not follow"),
     "the first line is gone": (lambda lines: lines[1:], 1, "does not follow"),
     "two lines are swapped": (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], 4, "does not follow"),
-    "a line stands twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "does not follow"),
+    "a line appears twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "does not follow"),
     "a value was changed": (lambda lines: [*lines[:7], lines[7].replace(b"tok_7", b"tok_8", 1), *lines[8:]], 8, "was changed"),
     "an empty line": (lambda lines: [*lines[:2], b"\n", *lines[2:]], 3, "is not JSON"),
     "a number": (lambda lines: [*lines[:2], b"7\n", *lines[2:]], 3, "no line of an audit log"),

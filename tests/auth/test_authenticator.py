@@ -109,8 +109,8 @@ def test_the_environment_key_is_an_admin_and_the_only_one_beside_no_file() -> No
 @pytest.mark.parametrize("key", [None, KEY])
 def test_of_the_file_only_active_tokens_get_in(key: str | None) -> None:
     gateway = make(Tokens(*TOKENS), key)
-    held = SecretMatch(TOKENS[0], None)
-    assert admitted(gateway, ACTIVE, REMOTE) == Principal.of(held)
+    match = SecretMatch(TOKENS[0], None)
+    assert admitted(gateway, ACTIVE, REMOTE) == Principal.of(match)
     assert [admitted(gateway, text) for text in (REVOKED, EXPIRED, "sk-unknown", "", None)] == [None] * 5
     assert (admitted(gateway, KEY) is ENVIRONMENT_KEY) == (key is not None)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.observability import logging as log
-from gateway.observability.logging import LineFormatter, LineWriter
+from gateway.observability.logging import LineFormatter, LogWriter
 from gateway.observability.redaction import Redactor
 from tests.support.tokens import KEY
 
@@ -98,7 +98,7 @@ def test_auto_means_json_but_on_a_terminal() -> None:
 
 async def test_lines_of_one_turn_go_out_in_one_write() -> None:
     stream = io.StringIO()
-    lines = LineWriter(stream)
+    lines = LogWriter(stream)
     lines.write("one")
     lines.write("two")
     assert stream.getvalue() == ""
@@ -124,7 +124,7 @@ async def test_a_pipe_that_nobody_reads_keeps_nobody_waiting(monkeypatch: pytest
     """Were this to block, the test would never end: nor would a request."""
     monkeypatch.setattr(log, "MAX_WAITING_BYTES", 100)
     reading, stream = _full_pipe()
-    lines = LineWriter(stream)
+    lines = LogWriter(stream)
     for number in range(20):
         lines.write(f"line {number:04}")
     lines.flush()
@@ -143,7 +143,7 @@ async def test_a_pipe_that_nobody_reads_keeps_nobody_waiting(monkeypatch: pytest
 def test_outside_of_a_loop_lines_go_out_at_once() -> None:
     reading, writing = os.pipe()
     stream = os.fdopen(writing, "w")
-    LineWriter(stream).write("one")
+    LogWriter(stream).write("one")
     assert os.read(reading, 100) == b"one\n"
     os.close(reading)
     stream.close()
@@ -151,7 +151,7 @@ def test_outside_of_a_loop_lines_go_out_at_once() -> None:
 
 async def test_the_last_lines_of_a_process_are_written_at_once() -> None:
     stream = io.StringIO()
-    lines = LineWriter(stream)
+    lines = LogWriter(stream)
     lines.write("last words")
     lines.close()
     assert stream.getvalue() == "last words\n"
@@ -168,4 +168,4 @@ async def test_ending_the_logging_writes_what_waits() -> None:
 
 
 def test_a_process_without_a_stream_logs_nothing() -> None:
-    LineWriter(None).write("nobody reads this")
+    LogWriter(None).write("nobody reads this")

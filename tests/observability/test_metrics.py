@@ -223,7 +223,7 @@ def test_histograms_cumulate_over_workers(asked: list[tuple[int, str, float]]) -
             assert shown.value(f"{name}_sum", route=route) == pytest.approx(sum(taken))
 
 
-def test_more_series_than_there_is_room_for_do_not_break_a_request(caplog: pytest.LogCaptureFixture) -> None:
+def test_more_series_than_there_is_space_for_do_not_break_a_request(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     for number in range(CAPACITY):
         metrics.count_response("/", number, 0.1)

@@ -99,7 +99,7 @@ def test_any_key_and_number_come_back(numbers: dict[str, float]) -> None:
     assert read(shared) == kept
 
 
-def test_what_finds_no_room_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_finds_no_space_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     shared = SharedMetrics(2)
     worker = started(shared)
     beside = started(shared, 1)
@@ -117,7 +117,7 @@ def test_what_finds_no_room_is_counted_and_said_once(caplog: pytest.LogCaptureFi
     assert shared.read()[0]["series 7"] == 2.0
 
 
-def test_a_key_that_is_too_long_has_no_room_either() -> None:
+def test_a_key_that_is_too_long_has_no_space_either() -> None:
     shared = SharedMetrics(1)
     worker = started(shared)
     worker.add(worker.slot("é" * (MAX_KEY_BYTES // 2)))

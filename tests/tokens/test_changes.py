@@ -14,15 +14,15 @@ from gateway.tokens.rights import EVERYTHING, Rights
 from tests.support.tokens import KEY, LIVE_KEY, NOW, record
 from tests.tokens.test_hierarchy import token, view
 
-GIVER = Rights(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW + 100, True)
+DEFAULTS = Rights(Role.SERVICE, (("a*", "b"), ("a1", "b")), (LimitSet(rpm=5),), NOW + 100, True)
 
 
-def applied(before: TokenHierarchy, touches: tuple[RecordChange, ...]) -> TokenHierarchy:
-    return TokenHierarchy(changes.apply(before.records, touches))
+def applied(before: TokenHierarchy, record_changes: tuple[RecordChange, ...]) -> TokenHierarchy:
+    return TokenHierarchy(changes.apply(before.records, record_changes))
 
 
-def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
-    made = changes.new_token(TokenSpec(name="n"), GIVER, "ann@example.com", NOW + 0.9)
+def test_fields_that_are_not_given_get_the_inherited_defaults() -> None:
+    made = changes.new_token(TokenSpec(name="n"), DEFAULTS, "ann@example.com", NOW + 0.9)
     found = made.record
     assert (found.role, found.models, found.limits, found.expires_at) == (
         Role.SERVICE, ("a1", "b"), LimitSet(rpm=5), NOW + 100
@@ -31,11 +31,11 @@ def test_what_a_wish_leaves_open_comes_from_its_giver() -> None:
     assert found.hash == secret.digest(made.secret)
 
 
-def test_what_a_wish_says_stands_even_where_it_is_null() -> None:
+def test_given_fields_win_over_the_defaults_even_where_they_are_null() -> None:
     spec = TokenSpec(
         name="n", owner=None, role=Role.ADMIN, expires_at=None, models=None, limits=None, prefix="sk_live_"
     )
-    found = changes.new_token(spec, GIVER, "ann@example.com", NOW).record
+    found = changes.new_token(spec, DEFAULTS, "ann@example.com", NOW).record
     assert (found.owner, found.role, found.expires_at, found.models, found.limits) == (
         None,
         Role.ADMIN,
@@ -96,9 +96,9 @@ def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
 
 def test_revoking_takes_all_that_is_below_and_keeps_earlier_times() -> None:
     family = view(token("a"), token("b", "a", revoked_at="2026-01-01T00:00:00Z"), token("c", "b"), token("x"))
-    touches = changes.revoke(family, token("a"), NOW)
-    assert [(touch.action, touch.record.name) for touch in touches] == [("token.revoke", "a"), ("token.revoke", "c")]
-    after = {one.name: one.revoked_at for one in applied(family, touches).records}
+    record_changes = changes.revoke(family, token("a"), NOW)
+    assert [(touch.action, touch.record.name) for touch in record_changes] == [("token.revoke", "a"), ("token.revoke", "c")]
+    after = {one.name: one.revoked_at for one in applied(family, record_changes).records}
     assert after == {"a": NOW, "b": token("b", "a", revoked_at="2026-01-01T00:00:00Z").revoked_at, "c": NOW, "x": None}
 
 
@@ -186,9 +186,9 @@ def test_what_has_ended_cannot_be_rotated(fields: dict[str, str]) -> None:
 def test_ending_a_replaced_secret_leaves_the_token() -> None:
     current = rotate(record(KEY), 600)
     family = view(current)
-    touches = changes.revoke_match(family, SecretMatch(current, current.previous_secrets[0]), NOW + 5)
-    after = touches[0].record
-    assert (touches[0].action, after.revoked_at, after.previous_secrets[0].revoked_at) == (
+    record_changes = changes.revoke_match(family, SecretMatch(current, current.previous_secrets[0]), NOW + 5)
+    after = record_changes[0].record
+    assert (record_changes[0].action, after.revoked_at, after.previous_secrets[0].revoked_at) == (
         "token.end_secret",
         None,
         NOW + 5,
@@ -210,8 +210,8 @@ def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None
 
 def test_a_change_keeps_the_order_and_puts_what_is_new_last() -> None:
     before = view(token("a"), token("b"), token("c"))
-    touches = (*changes.create(before, token("d"), NOW), *changes.delete(before, token("b"), NOW))
-    assert [one.name for one in changes.apply(before.records, touches)] == ["a", "c", "d"]
+    record_changes = (*changes.create(before, token("d"), NOW), *changes.delete(before, token("b"), NOW))
+    assert [one.name for one in changes.apply(before.records, record_changes)] == ["a", "c", "d"]
 
 
 def test_a_change_is_of_a_record() -> None:

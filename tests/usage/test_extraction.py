@@ -1,4 +1,4 @@
-"""Usage as upstreams report it: every form, streams of every cut, and reports that are none."""
+"""Usage as upstreams report it: every form, streams of every cut, and invalid reports."""
 
 import json
 from typing import Any

@@ -46,7 +46,7 @@ class UsageEndpoints:
 
 
 def query_of(asked: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
-    """``asked`` as READERS have read it. Raises BadRequest for a range that is none, NotFound for somebody else's token."""
+    """``asked`` as READERS have read it. Raises BadRequest for an invalid range, NotFound for somebody else's token."""
     until = asked.get("to", int(authorizer.now) + 1)
     since = asked.get("from", max(until - DEFAULT_DAYS * DAY_SECONDS, 0))
     bucket = asked.get("bucket", "day")

@@ -8,7 +8,7 @@ import msgspec
 from gateway.core.clock import to_local_iso
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
-from gateway.observability.logging import LineWriter
+from gateway.observability.logging import LogWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor, cached_redactor
 
@@ -42,7 +42,7 @@ class AccessLogEntry(msgspec.Struct):
 class AccessLog(Middleware):
     """Writes lines to ``lines`` (None: nowhere) and counts."""
 
-    def __init__(self, metrics: Metrics, lines: LineWriter | None, redactor: Redactor, as_json: bool) -> None:
+    def __init__(self, metrics: Metrics, lines: LogWriter | None, redactor: Redactor, as_json: bool) -> None:
         self._metrics = metrics
         self._lines = lines
         self._format: Callable[[AccessLogEntry], bytes] = (

@@ -56,7 +56,7 @@ async def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_pat
 
 
 @pytest.mark.parametrize("umask", [0o777, 0o077, 0o000])
-async def test_a_write_mends_a_file_that_others_could_read(path: Path, umask: int) -> None:
+async def test_a_write_fixes_a_file_that_others_could_read(path: Path, umask: int) -> None:
     path.write_bytes(content(entry()))
     path.chmod(0o666)
     before = os.umask(umask)
