@@ -94,10 +94,15 @@ class WriteBehind(Generic[Batch]):
         Calls at the same time take turns.
         """
         async with self._lock:
-            while (batch := self._pending.take()) is not None:
-                if not await self._write_batch(batch):
+            while len(self._pending):
+                if not await self._write_batch():
                     return False
         return True
+
+    async def flush_batch(self) -> bool:
+        """Writes one batch, where anything is pending. Returns whether no write failed; raises nothing of the store."""
+        async with self._lock:
+            return await self._write_batch()
 
     async def drain(self) -> None:
         """Flushes for the last time, before the process ends. Logs how many changes are lost, if any."""
@@ -116,7 +121,10 @@ class WriteBehind(Generic[Batch]):
             log.info(f"{self._name} can be written again")
         self.is_up = True
 
-    async def _write_batch(self, batch: Batch) -> bool:
+    async def _write_batch(self) -> bool:
+        """Returns whether the next batch is written; True where nothing is pending."""
+        if (batch := self._pending.take()) is None:
+            return True
         self.in_flight = len(batch)
         writing = asyncio.ensure_future(self._write(batch))
         return await await_uncancelled(writing, lambda done: self._end_write(done, batch))

@@ -59,8 +59,18 @@ async def test_what_waits_is_written_in_batches_and_in_order(numbers: Numbers) -
     assert (numbers.writer.waiting, numbers.failures) == (0, 0)
 
 
+async def test_one_batch_can_be_written_alone(numbers: Numbers) -> None:
+    numbers.add(1, 2, 3)
+    assert await numbers.writer.flush_batch()
+    assert (numbers.store.written, numbers.writer.waiting) == ([[1, 2]], 1)
+    numbers.store.error = OSError("the disk is full")
+    assert not await numbers.writer.flush_batch()
+    assert (numbers.pending.items, numbers.failures) == ([3], 1)
+
+
 async def test_nothing_is_written_where_nothing_waits(numbers: Numbers) -> None:
     assert await numbers.writer.flush()
+    assert await numbers.writer.flush_batch()
     assert not numbers.store.has_begun.is_set()
 
 

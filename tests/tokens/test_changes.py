@@ -97,7 +97,10 @@ def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
 def test_revoking_takes_all_that_is_below_and_keeps_earlier_times() -> None:
     family = view(token("a"), token("b", "a", revoked_at="2026-01-01T00:00:00Z"), token("c", "b"), token("x"))
     record_changes = changes.revoke(family, token("a"), NOW)
-    assert [(touch.action, touch.record.name) for touch in record_changes] == [("token.revoke", "a"), ("token.revoke", "c")]
+    assert [(change.action, change.record.name) for change in record_changes] == [
+        ("token.revoke", "a"),
+        ("token.revoke", "c"),
+    ]
     after = {one.name: one.revoked_at for one in applied(family, record_changes).records}
     assert after == {"a": NOW, "b": token("b", "a", revoked_at="2026-01-01T00:00:00Z").revoked_at, "c": NOW, "x": None}
 
@@ -205,7 +208,7 @@ def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None
         record("sk-new-made-up", id="tok_here"),
         token("n"),
     ]
-    assert [touch.record.name for touch in changes.import_records(view(here), offered)] == ["n"]
+    assert [change.record.name for change in changes.import_records(view(here), offered)] == ["n"]
 
 
 def test_a_change_keeps_the_order_and_puts_what_is_new_last() -> None:

@@ -41,6 +41,11 @@ class SlowStore(MemoryTokenStore):
         return (await self.read()).records[0]
 
 
+def shown(metrics: Metrics) -> set[str]:
+    """The lines of the page of metrics."""
+    return set(metrics.render().decode().splitlines())
+
+
 @pytest.fixture
 def store() -> SlowStore:
     return SlowStore()
@@ -54,10 +59,10 @@ def writer(store: SlowStore) -> LastUsedWriter:
 async def test_uses_are_merged_and_written_once(store: SlowStore, writer: LastUsedWriter) -> None:
     for at in (NOW, NOW + 9, NOW + 5):
         writer.note(FIRST, at)
-    assert writer.pending == 1
+    assert len(writer.pending) == 1
     await writer.flush()
     assert ((await store.first()).usage_count, (await store.first()).last_used) == (3, NOW + 5)
-    assert (store.writes, writer.pending) == (1, 0)
+    assert (store.writes, len(writer.pending)) == (1, 0)
 
 
 async def test_without_uses_nothing_is_written(store: SlowStore, writer: LastUsedWriter) -> None:
@@ -72,10 +77,10 @@ async def test_uses_stay_pending_while_the_store_fails(
     for _ in range(3):
         writer.note(FIRST, NOW)
         await writer.flush()
-        assert writer.pending == 1
+        assert len(writer.pending) == 1
     assert len(caplog.records) == 1, "one message, however long it lasts"
     await writer.flush()
-    assert ((await store.first()).usage_count, writer.pending) == (3, 0)
+    assert ((await store.first()).usage_count, len(writer.pending)) == (3, 0)
     store.failures = 1
     writer.note(FIRST, NOW)
     await writer.flush()
@@ -100,6 +105,28 @@ async def test_a_cancelled_write_loses_nothing_and_counts_nothing_twice(
     assert ((await store.first()).usage_count, (await store.first()).last_used) == (2, NOW + 1)
 
 
+async def test_uses_that_come_during_a_write_wait_for_the_next_one(store: SlowStore, writer: LastUsedWriter) -> None:
+    store.go_on.clear()
+    writer.note(FIRST, NOW)
+    flush = asyncio.create_task(writer.flush())
+    await store.began.wait()
+    writer.note(FIRST, NOW + 1)
+    store.go_on.set()
+    await flush
+    assert ((await store.first()).usage_count, store.writes, len(writer.pending)) == (1, 1, 1)
+
+
+async def test_the_metrics_show_what_waits_and_what_failed(store: SlowStore) -> None:
+    metrics = Metrics()
+    writer = LastUsedWriter(store, metrics, Clock(0.0))
+    store.failures = 1
+    writer.note(FIRST, NOW)
+    await writer.flush()
+    assert {"gateway_token_uses_waiting 1.0", "gateway_token_use_write_failures_total 1.0"} <= shown(metrics)
+    await writer.flush()
+    assert {"gateway_token_uses_waiting 0.0", "gateway_token_use_write_failures_total 1.0"} <= shown(metrics)
+
+
 async def test_what_cannot_be_written_at_the_end_is_logged(
     store: SlowStore, writer: LastUsedWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,6 +134,7 @@ async def test_what_cannot_be_written_at_the_end_is_logged(
     writer.note(FIRST, NOW)
     await writer.drain()
     assert caplog.records[-1].getMessage() == "last-used times lost at shutdown"
+    assert caplog.records[-1].__dict__["count"] == 1
 
 
 async def test_it_writes_by_itself(store: SlowStore, monkeypatch: pytest.MonkeyPatch) -> None:
