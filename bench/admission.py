@@ -29,8 +29,7 @@ from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.observability.metrics import Metrics
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from gateway.routing.catalog import Catalog
-from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import SecretMatch, TokenRecord
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices
 from gateway.usage.stores.sqlite import SqliteUsageStore

@@ -38,8 +38,9 @@ from gateway.providers import registry
 from gateway.providers.base import Provider, ProviderConfig
 from gateway.routing.catalog import Catalog
 from gateway.storage.shared_memory import SharedLatch, shared_floats
-from gateway.tokens.cache import StoreState, TokenCache
+from gateway.tokens.cache import TokenCache
 from gateway.tokens.last_used import LastUsedWriter
+from gateway.tokens.store import StoreState
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
 from gateway.usage.ledger import Ledger
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table

@@ -6,16 +6,39 @@ A token that the requester may not see is treated as if it did not exist; one th
 from collections.abc import Container
 from typing import NamedTuple
 
+from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import ANONYMOUS, Principal
-from gateway.auth.roles import ROLES, Action, Scope, allows, relation
+from gateway.auth.roles import ROLES, Action, Relation, Scope, allows
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import Status, TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import SecretMatch, Status, TokenRecord
 from gateway.tokens.rights import EVERYTHING, Rights, rights_of
 
 _NEEDS_EQUAL_RIGHTS = frozenset({Action.UPDATE, Action.ROTATE, Action.DELETE})
 """What a token may only do to tokens with no more rights than its own: else it could get the secret of one with more rights,
 or change it. Revoking needs nothing but the scope: it gives nothing."""
+
+
+class Requester(NamedTuple):
+    """Who asks for a change, and how that is logged."""
+
+    principal: Principal
+    actor: Actor
+
+
+def relation(tokens: TokenHierarchy, requester: TokenRecord | None, other: TokenRecord) -> Relation:
+    """Returns what a token is to the requester's token, which is None for a requester without one.
+
+    Two tokens without an owner are unrelated: nobody owns them both.
+    """
+    if requester is None:
+        return Relation.UNRELATED
+    if requester.id == other.id:
+        return Relation.ITSELF
+    if requester.owner is not None and requester.owner == other.owner:
+        return Relation.OWN
+    is_descendant = any(parent.id == requester.id for parent in tokens.parents(other) or ())
+    return Relation.OWN if is_descendant else Relation.UNRELATED
 
 
 class Authorizer(NamedTuple):
@@ -50,7 +73,7 @@ class Authorizer(NamedTuple):
         if not self.allows(action, record):
             raise Forbidden(f"A token with the role `{self.rights.role}` may not {action} this token.")
         if action in _NEEDS_EQUAL_RIGHTS:
-            self.require_within(rights_of(self.tokens, SecretMatch(record, None)))
+            self.require_within(rights_of(SecretMatch(record, None), self.tokens.parents(record)))
         return record
 
     def require_within(self, rights: Rights, changed: Container[str] | None = None) -> None:
@@ -81,4 +104,4 @@ def authorizer_for(tokens: TokenHierarchy, principal: Principal, now: float) -> 
     match = tokens.find_by_digest(principal.secret_hash)
     if match is None or tokens.secret_status(match, now) is not Status.ACTIVE:
         raise Unauthenticated("Invalid API key provided: it has just ended.", code="invalid_api_key")
-    return Authorizer(tokens, now, match, rights_of(tokens, match))
+    return Authorizer(tokens, now, match, rights_of(match, tokens.parents(match.record)))

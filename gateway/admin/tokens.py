@@ -7,39 +7,31 @@ was authenticated, or a parent that has been narrowed meanwhile, counts.
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from gateway.admin.authorizer import Authorizer, authorizer_for
+from gateway.admin.authorizer import Authorizer, Requester, authorizer_for
 from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Action, Scope
 from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
 from gateway.tokens import changes
 from gateway.tokens import secret as token_secret
-from gateway.tokens.cache import StoreState, TokenCache
 from gateway.tokens.changes import ChangeRefused, CreatedToken, TokenSpec
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.rights import rights_of_chain
-from gateway.tokens.store import TokensDamaged, TokenStore, TokenTransaction
+from gateway.tokens.store import NewestTokens, StoreState, TokensDamaged, TokenStore, TokenTransaction
 
 log = logging.getLogger(__name__)
-
-
-class Requester(NamedTuple):
-    """Who asks for a change, and how that is logged."""
-
-    principal: Principal
-    actor: Actor
 
 
 class TokenManagement:
     """What requesters do to tokens. Every change may raise Unauthenticated, and StoreUnavailable: then nothing changed."""
 
-    def __init__(self, store: TokenStore, cache: TokenCache, clock: Callable[[], float]) -> None:
+    def __init__(self, store: TokenStore, cache: NewestTokens, clock: Callable[[], float]) -> None:
         """``clock`` tells seconds since the epoch."""
         self._store = store
         self._cache = cache

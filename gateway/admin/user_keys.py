@@ -3,16 +3,16 @@
 from collections.abc import Container
 from typing import NamedTuple
 
-from gateway.admin.authorizer import Authorizer
-from gateway.admin.tokens import Requester, TokenManagement
+from gateway.admin.authorizer import Authorizer, Requester
+from gateway.admin.tokens import TokenManagement
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Action, Scope
 from gateway.core.errors import Forbidden, NotFound
 from gateway.tokens import changes
 from gateway.tokens import secret as token_secret
-from gateway.tokens.changes import CreatedToken, RecordChange, TokenSpec
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import Status, TokenRecord
+from gateway.tokens.changes import CreatedToken, TokenSpec
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import RecordChange, SecretMatch, Status, TokenRecord
 from gateway.tokens.rights import rights_of, rights_of_chain
 
 
@@ -88,7 +88,7 @@ def _replacement(authorizer: Authorizer, owned: _OwnedKeys, email: str, name: st
     """A key with the rights of the active one that it replaces, unless they exceed the requester's. Raises Forbidden."""
     defaults, above = authorizer.rights, authorizer.record
     if owned.active is not None:
-        rights = rights_of(authorizer.tokens, SecretMatch(owned.active, None))
+        rights = rights_of(SecretMatch(owned.active, None), authorizer.tokens.parents(owned.active))
         defaults = authorizer.rights if rights.fields_exceeding(authorizer.rights) else rights
     if authorizer.scope(Action.CREATE) is Scope.ALL:
         above = owned.active

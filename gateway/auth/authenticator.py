@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Callable
-from typing import Protocol
 
 from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
@@ -11,19 +10,9 @@ from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, Un
 from gateway.observability.redaction import redact_secret
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret as token_secret
-from gateway.tokens.cache import Listener, StoreState
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status
-
-
-class Tokens(Protocol):
-    """The newest tokens, and how they relate to what is stored: a ``TokenCache``."""
-
-    tokens: TokenHierarchy
-    state: StoreState
-
-    def subscribe(self, listener: Listener) -> None:
-        """Calls ``listener`` with the tokens each time they have changed."""
+from gateway.tokens.store import NewestTokens, StoreState
 
 
 class Authenticator:
@@ -32,7 +21,7 @@ class Authenticator:
     def __init__(
         self,
         environment_key: str | None,
-        tokens: Tokens,
+        tokens: NewestTokens,
         clock: Callable[[], float],
         enforcement: SharedLatch,
         allow_open: bool = False,

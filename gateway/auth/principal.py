@@ -7,8 +7,7 @@ from enum import Enum
 import msgspec
 
 from gateway.limits.matching import NO_LIMITS, LimitChain
-from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import Role, TokenRecord, allows_model
+from gateway.tokens.models import Role, SecretMatch, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
 
 

@@ -5,8 +5,7 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 
 from gateway.core.errors import Forbidden
-from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.models import Role
 
 
 class Action(StrEnum):
@@ -64,21 +63,6 @@ _RELATIONS_IN_SCOPE = MappingProxyType(
         Scope.ALL: frozenset(Relation),
     }
 )
-
-
-def relation(tokens: TokenHierarchy, requester: TokenRecord | None, other: TokenRecord) -> Relation:
-    """Returns what a token is to the requester's token, which is None for a requester without one.
-
-    Two tokens without an owner are unrelated: nobody owns them both.
-    """
-    if requester is None:
-        return Relation.UNRELATED
-    if requester.id == other.id:
-        return Relation.ITSELF
-    if requester.owner is not None and requester.owner == other.owner:
-        return Relation.OWN
-    is_descendant = any(parent.id == requester.id for parent in tokens.parents(other) or ())
-    return Relation.OWN if is_descendant else Relation.UNRELATED
 
 
 def allows(role: Role, action: Action, relation: Relation) -> bool:

@@ -1,4 +1,4 @@
-"""Errors that are answered to clients. They carry facts: ``http/error_formats`` renders them in the client's dialect.
+"""Errors that are answered to clients. They carry facts: ``http/error_formats`` renders them in the format of the client.
 
 Every package may raise them; ``http/pipeline`` alone turns them into responses. The messages and codes follow OpenAI's,
 because clients branch on them::

@@ -84,7 +84,7 @@ class RequestContext:
 
     @property
     def caller(self) -> Principal:
-        """The principal of a request that had to authenticate."""
+        """The principal of a request that had to authenticate. Raises RuntimeError on a public route."""
         if self.principal is None:
             raise RuntimeError("this route is public: it has no caller")
         return self.principal

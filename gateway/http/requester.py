@@ -1,6 +1,6 @@
 """Who asks for a change to tokens, as use cases and the audit log need it."""
 
-from gateway.admin.tokens import Requester
+from gateway.admin.authorizer import Requester
 from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import ANONYMOUS
 from gateway.http.context import RequestContext

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gateway.auth.principal import Principal
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
-from gateway.inference.models import InferenceRequest
+from gateway.inference.models import Admitted, InferenceRequest
 from gateway.limits import presentation
 from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind, charges
 from gateway.limits.limiter import Limiter, ReservationRefused
@@ -44,17 +44,6 @@ class AdmissionRules(NamedTuple):
 
     completion_tokens: int
     queue_seconds: float
-
-
-class Admitted(NamedTuple):
-    """What a request was admitted with."""
-
-    price: Price | None
-    """None where nobody knows it."""
-    reservation: Reservation | None
-    """None where no limit applies."""
-    estimate: Estimate | None
-    """None where no limit depends on it."""
 
 
 class DryRun(NamedTuple):

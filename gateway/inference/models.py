@@ -4,8 +4,11 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gateway.limits.store import Reservation
 from gateway.providers.base import ProviderRequest
+from gateway.usage.estimate import Estimate
 from gateway.usage.models import Usage
+from gateway.usage.pricing.prices import Price
 
 
 class RequestIdentity(NamedTuple):
@@ -20,6 +23,17 @@ class RequestIdentity(NamedTuple):
     deployment: str
     at: int
     """When it was admitted, in milliseconds since the epoch."""
+
+
+class Admitted(NamedTuple):
+    """What a request was admitted with."""
+
+    price: Price | None
+    """None where nobody knows it."""
+    reservation: Reservation | None
+    """None where no limit applies."""
+    estimate: Estimate | None
+    """None where no limit depends on it."""
 
 
 class TrackedUsage(Protocol):

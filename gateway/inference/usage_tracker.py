@@ -14,8 +14,7 @@ from typing import Self
 
 from gateway.core.errors import GatewayError, UpstreamTimeout
 from gateway.core.json_body import JsonObject
-from gateway.inference.admission import Admitted
-from gateway.inference.models import RequestIdentity
+from gateway.inference.models import Admitted, RequestIdentity
 from gateway.inference.stream_budget import StreamBudget
 from gateway.limits import presentation
 from gateway.limits.algorithms import actual_charges

@@ -5,28 +5,14 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from enum import Enum
 
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.store import TokensDamaged, TokensMissing, TokenStore
+from gateway.tokens.store import Listener, StoreState, TokensDamaged, TokensMissing, TokenStore
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 GONE_SECONDS = 2.0
-
-
-class StoreState(Enum):
-    """How the tokens in memory relate to the store."""
-
-    CURRENT = "current"
-    GONE = "gone"
-    """The store is missing although there were tokens: no token is valid."""
-    DAMAGED = "damaged"
-    """The store cannot be read: the last good tokens stay valid."""
-
-
-Listener = Callable[[TokenHierarchy], None]
 
 
 class TokenCache:

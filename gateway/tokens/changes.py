@@ -12,8 +12,8 @@ from msgspec import UNSET, UnsetType
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret as token_secret
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import PreviousSecret, RecordChange, Role, SecretMatch, Status, TokenRecord
 from gateway.tokens.rights import Rights, rights_of_chain
 
 MAX_PREVIOUS_SECRETS = 5
@@ -29,22 +29,6 @@ class ChangeRefused(Exception):
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
-
-
-class RecordChange(NamedTuple):
-    """One record before and after. ``before`` is None for a new one, ``after`` for a deleted one; never both."""
-
-    action: str
-    before: TokenRecord | None
-    after: TokenRecord | None
-
-    @property
-    def record(self) -> TokenRecord:
-        """The record as it is now, or was last. Raises ValueError where there is neither."""
-        record = self.after or self.before
-        if record is None:
-            raise ValueError("a change of no record")
-        return record
 
 
 class CreatedToken(NamedTuple):

@@ -5,16 +5,8 @@ chain of parents, so narrowing a parent narrows its children at once.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from gateway.tokens.models import PreviousSecret, Status, TokenRecord
-
-
-class SecretMatch(NamedTuple):
-    """The token that a secret belongs to. ``previous`` is set where a rotation has replaced that secret."""
-
-    record: TokenRecord
-    previous: PreviousSecret | None
+from gateway.tokens.models import SecretMatch, Status, TokenRecord
 
 
 class TokenHierarchy:

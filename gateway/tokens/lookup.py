@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.observability.redaction import redact_secret
 from gateway.tokens import secret as token_secret
-from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import SecretMatch, TokenRecord
 
 
 class NoSuchToken(LookupError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -77,6 +77,29 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     def status(self, now: float) -> Status:
         """Returns its own status; ``TokenHierarchy.status`` counts the parents in."""
         return _status(self.revoked_at, self.expires_at, now)
+
+
+class SecretMatch(NamedTuple):
+    """The token that a secret belongs to. ``previous`` is set where a rotation has replaced that secret."""
+
+    record: TokenRecord
+    previous: PreviousSecret | None
+
+
+class RecordChange(NamedTuple):
+    """One record before and after. ``before`` is None for a new one, ``after`` for a deleted one; never both."""
+
+    action: str
+    before: TokenRecord | None
+    after: TokenRecord | None
+
+    @property
+    def record(self) -> TokenRecord:
+        """The record as it is now, or was last. Raises ValueError where there is neither."""
+        record = self.after or self.before
+        if record is None:
+            raise ValueError("a change of no record")
+        return record
 
 
 def _status(revoked_at: int | None, expires_at: int | None, now: float) -> Status:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from gateway.audit.hash_chain import Actor
 from gateway.tokens import changes, lookup
 from gateway.tokens import secret as token_secret
-from gateway.tokens.changes import CreatedToken, RecordChange, TokenSpec
+from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord
 from gateway.tokens.rights import EVERYTHING
 from gateway.tokens.store import TokensMissing, TokenStore
 

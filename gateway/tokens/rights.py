@@ -10,8 +10,7 @@ import msgspec
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import PreviousSecret, Role, TokenRecord, allows_model
+from gateway.tokens.models import PreviousSecret, Role, SecretMatch, TokenRecord, allows_model
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -73,9 +72,9 @@ def rights_of_chain(chain: Sequence[TokenRecord], previous: PreviousSecret | Non
     )
 
 
-def rights_of(tokens: TokenHierarchy, match: SecretMatch) -> Rights:
-    """Returns the rights of whoever has that secret."""
-    return rights_of_chain((match.record, *(tokens.parents(match.record) or ())), match.previous)
+def rights_of(match: SecretMatch, parents: Sequence[TokenRecord] | None) -> Rights:
+    """Returns the rights of whoever has that secret. ``parents`` are its token's, the nearest first."""
+    return rights_of_chain((match.record, *(parents or ())), match.previous)
 
 
 def _intersect(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:

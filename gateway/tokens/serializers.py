@@ -5,8 +5,8 @@ from typing import Any
 from gateway.core.clock import to_iso
 from gateway.tokens import validation
 from gateway.tokens.changes import CreatedToken
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import PreviousSecret, TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import PreviousSecret, SecretMatch, TokenRecord
 from gateway.tokens.rights import rights_of
 
 _USAGE_FIELDS = ("id", "name", "prefix", "status", "usage_count", "last_used", "previous_secrets")
@@ -64,4 +64,9 @@ def to_validity_json(tokens: TokenHierarchy, match: SecretMatch | None, now: flo
         return {"valid": False, "status": status}
     fields = validation.to_json(match.record)
     shown = {name: fields[name] for name in _VALIDITY_FIELDS}
-    return {"valid": True, **shown, "status": status, "expires_at": to_iso(rights_of(tokens, match).expires_at)}
+    return {
+        "valid": True,
+        **shown,
+        "status": status,
+        "expires_at": to_iso(rights_of(match, tokens.parents(match.record)).expires_at),
+    }

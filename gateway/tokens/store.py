@@ -5,15 +5,15 @@ it is stored or nothing. Its audit events are durable before it is stored. ``gat
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Any, Protocol
 
 from gateway.audit.hash_chain import Actor, AuditEvent
 from gateway.tokens import validation
-from gateway.tokens.changes import RecordChange
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord
 from gateway.tokens.uses import Use, UseKey
 
 _NOT_LOGGED = frozenset({"hash"})
@@ -45,6 +45,37 @@ class TokenTransaction:
         """Returns what happens to a record; a change without an action where nothing does."""
         unchanged = RecordChange("", record, record)
         return next((change for change in self.changes if change.record.id == record.id), unchanged)
+
+
+class StoreState(Enum):
+    """How the tokens in memory relate to the store."""
+
+    CURRENT = "current"
+    GONE = "gone"
+    """The store is missing although there were tokens: no token is valid."""
+    DAMAGED = "damaged"
+    """The store cannot be read: the last good tokens stay valid."""
+
+
+Listener = Callable[[TokenHierarchy], None]
+"""Is called with the tokens each time they have changed, on the event loop."""
+
+
+class NewestTokens(Protocol):
+    """The newest good tokens that a process knows, and how they relate to the store. ``tokens.cache`` implements it."""
+
+    tokens: TokenHierarchy
+    state: StoreState
+
+    @property
+    def may_create_store(self) -> bool:
+        """Whether a missing store may be created."""
+
+    def subscribe(self, listener: Listener) -> None:
+        """Calls ``listener`` with the tokens each time they have changed."""
+
+    async def refresh(self) -> None:
+        """Reads the store now."""
 
 
 class TokenStore(Protocol):

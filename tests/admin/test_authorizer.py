@@ -2,13 +2,13 @@
 
 import pytest
 
-from gateway.admin.authorizer import Authorizer, authorizer_for
+from gateway.admin.authorizer import Authorizer, authorizer_for, relation
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Principal
-from gateway.auth.roles import ROLES, Action, Relation, Scope, allows, relation
+from gateway.auth.roles import ROLES, Action, Relation, Scope, allows
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
 from gateway.http.error_formats import openai_error
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import Role, SecretMatch, TokenRecord
 from tests.support.tokens import NOW
 from tests.tokens.test_changes import rotate
 from tests.tokens.test_hierarchy import token, view

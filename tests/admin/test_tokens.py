@@ -2,13 +2,14 @@
 
 import pytest
 
-from gateway.admin.authorizer import authorizer_for
-from gateway.admin.tokens import Requester, TokenManagement, new_token
+from gateway.admin.authorizer import Requester, authorizer_for
+from gateway.admin.tokens import TokenManagement, new_token
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
-from gateway.tokens.cache import StoreState, TokenCache
+from gateway.tokens.cache import TokenCache
 from gateway.tokens.changes import TokenSpec
-from gateway.tokens.hierarchy import SecretMatch
+from gateway.tokens.models import SecretMatch
+from gateway.tokens.store import StoreState
 from gateway.tokens.stores.memory import MemoryTokenStore
 from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog
 from tests.tokens.test_hierarchy import token, view

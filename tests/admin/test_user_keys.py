@@ -2,12 +2,13 @@
 
 import pytest
 
-from gateway.admin.tokens import Requester, TokenManagement
+from gateway.admin.authorizer import Requester
+from gateway.admin.tokens import TokenManagement
 from gateway.admin.user_keys import UserKeys
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.errors import Forbidden, NotFound
 from gateway.tokens.cache import TokenCache
-from gateway.tokens.hierarchy import SecretMatch
+from gateway.tokens.models import SecretMatch
 from gateway.tokens.stores.memory import MemoryTokenStore
 from tests.support.tokens import BY, Clock, MemoryAuditLog
 from tests.tokens.test_hierarchy import token

@@ -14,9 +14,9 @@ from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
 from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens import secret
-from gateway.tokens.cache import StoreState
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import Role
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import Role, SecretMatch
+from gateway.tokens.store import StoreState
 from tests.support.gateway import StartGateway
 from tests.support.tokens import NOW, Clock, content, entry, record
 

@@ -1,8 +1,7 @@
 """What follows from a token and its parents for a caller."""
 
 from gateway.auth.principal import ANONYMOUS, Principal
-from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import Role
+from gateway.tokens.models import Role, SecretMatch
 from tests.support.tokens import KEY, record
 from tests.tokens.test_changes import rotate
 from tests.tokens.test_hierarchy import token

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from gateway.admin.tokens import Requester, TokenManagement
+from gateway.admin.authorizer import Requester
+from gateway.admin.tokens import TokenManagement
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
 from gateway.auth.authenticator import Authenticator

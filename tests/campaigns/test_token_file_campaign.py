@@ -17,10 +17,9 @@ from gateway.app import App
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
 from gateway.tokens import secret
-from gateway.tokens.cache import StoreState
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import Status
-from gateway.tokens.store import TokensDamaged
+from gateway.tokens.store import StoreState, TokensDamaged
 from gateway.tokens.stores import json_format as codec
 from gateway.tokens.stores.json_format import TokenDocument
 from tests.campaigns.damage import ACTIVE, GOOD, REVOKED, Damage, damages

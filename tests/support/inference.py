@@ -16,8 +16,7 @@ from gateway.limits.limiter import Limiter
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderRequest, ProviderResponse
 from gateway.routing.catalog import Catalog
-from gateway.tokens.hierarchy import SecretMatch
-from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.models import Role, SecretMatch, TokenRecord
 from gateway.usage.models import LedgerEntry
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
 from tests.support.tokens import Clock

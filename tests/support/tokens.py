@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from gateway.audit.hash_chain import Actor, AuditEvent
 from gateway.tokens import operations, secret
-from gateway.tokens.changes import CreatedToken, RecordChange, TokenSpec
+from gateway.tokens.changes import CreatedToken, TokenSpec
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord
 from gateway.tokens.store import AuditSink
 from gateway.tokens.stores import json_format
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.tokens import cache
-from gateway.tokens.cache import StoreState, TokenCache
+from gateway.tokens.cache import TokenCache
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.store import TokensDamaged
+from gateway.tokens.store import StoreState, TokensDamaged
 from tests.support.tokens import Clock, content, entry, store_at
 
 SECRET = "sk-first-secret-of-many-made-up"

@@ -7,9 +7,9 @@ import pytest
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import changes, secret
-from gateway.tokens.changes import ChangeRefused, RecordChange, TokenSpec
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import Role, Status, TokenRecord
+from gateway.tokens.changes import ChangeRefused, TokenSpec
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import RecordChange, Role, SecretMatch, Status, TokenRecord
 from gateway.tokens.rights import EVERYTHING, Rights
 from tests.support.tokens import KEY, LIVE_KEY, NOW, record
 from tests.tokens.test_hierarchy import token, view

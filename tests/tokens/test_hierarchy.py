@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from gateway.tokens import secret
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import PreviousSecret, Role, SecretMatch, Status, TokenRecord
 from gateway.tokens.rights import rights_of
 from tests.support.tokens import NOW, record
 
@@ -80,7 +80,7 @@ def test_its_own_end_goes_first() -> None:
 )
 def test_the_lowest_role_of_the_chain_counts(roles: tuple[str, str], role: Role) -> None:
     child = token("b", "a", role=roles[1])
-    assert rights_of(view(token("a", role=roles[0]), child), SecretMatch(child, None)).role is role
+    assert rights_of(SecretMatch(child, None), view(token("a", role=roles[0]), child).parents(child)).role is role
 
 
 def test_what_is_below_comes_parents_first_and_once() -> None:

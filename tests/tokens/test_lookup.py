@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observability.redaction import redact_secret
-from gateway.tokens.hierarchy import SecretMatch
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken, find, find_secret
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import SecretMatch, TokenRecord
 from tests.support.tokens import KEY, LIVE_KEY, STRANGE_KEY, record
 from tests.tokens.test_changes import rotate
 

@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.tokens.changes import CreatedToken
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import SecretMatch, TokenRecord
 from gateway.tokens.serializers import to_created_json, to_public_json, to_usage_json, to_validity_json
 from tests.support.tokens import KEY, NOW, record
 from tests.tokens.test_changes import rotate

@@ -9,10 +9,10 @@ import msgspec
 from gateway.audit.hash_chain import Verdict
 from gateway.cli.tokens import text
 from gateway.tokens import serializers
-from gateway.tokens.changes import CreatedToken, RecordChange
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
+from gateway.tokens.changes import CreatedToken
+from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.lookup import AmbiguousToken
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import RecordChange, SecretMatch, TokenRecord
 
 if TYPE_CHECKING:  # at run time only its own command imports it, because SQLite takes long to load
     from gateway.cli.tokens.usage import UsageReport

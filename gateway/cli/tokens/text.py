@@ -9,9 +9,8 @@ import msgspec
 from gateway.core.clock import to_local_iso
 from gateway.limits.config import LimitSet
 from gateway.tokens import serializers
-from gateway.tokens.changes import RecordChange
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
-from gateway.tokens.models import PreviousSecret, Role, Status, TokenRecord
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import PreviousSecret, RecordChange, Role, SecretMatch, Status, TokenRecord
 
 Marks = Mapping[Status, str]
 MARKS: Marks = MappingProxyType({Status.ACTIVE: "✓ Active", Status.EXPIRED: "✗ Expired", Status.REVOKED: "✗ Revoked"})

@@ -1,4 +1,4 @@
-"""``/api/check``: would this request pass? A dry run, which is not counted."""
+"""Serves ``/api/check``, which tells whether a request would be admitted. Nothing is counted."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from gateway.providers.base import ProviderRequest
 from gateway.routing.catalog import Catalog
 
 DEFAULT_ENDPOINT = "chat/completions"
-MOST_TOKENS = 10**9
+MAX_TOKENS = 10**9
 
 
 class CheckEndpoints:
-    """Asks the admission without reserving anything."""
+    """Serves the dry run."""
 
     def __init__(self, catalog: Catalog, admission: Admission) -> None:
         self._catalog = catalog
         self._admission = admission
 
     async def check(self, ctx: RequestContext) -> Response:
-        """Tells whether a request would pass. ``tokens`` are those of prompt and completion together."""
+        """Tells whether a request would be admitted. ``tokens`` are those of prompt and completion together."""
         form = await params.parse_json_params(ctx, _CHECK, required=("model",))
         model, tokens = form["model"], form.get("tokens")
         endpoint = form.get("endpoint", DEFAULT_ENDPOINT)
@@ -68,7 +68,7 @@ def _model(value: Any) -> str:
 
 
 def _endpoint(value: Any) -> str:
-    """With or without ``/v1/``."""
+    """Reads an endpoint, with or without ``/v1/``."""
     path = string(value).removeprefix("/").removeprefix("v1/")
     if not path or len(path) > 100:
         raise ValueError("must be an endpoint such as /v1/chat/completions")
@@ -76,7 +76,7 @@ def _endpoint(value: Any) -> str:
 
 
 def _tokens(value: Any) -> int:
-    return whole_number(value, 0, MOST_TOKENS)
+    return whole_number(value, 0, MAX_TOKENS)
 
 
 _CHECK: params.Readers = {"model": _model, "endpoint": _endpoint, "tokens": _tokens}

@@ -8,7 +8,8 @@ from gateway.auth.authenticator import Authenticator
 from gateway.http.context import RequestContext
 from gateway.http.response import Response, json_response
 from gateway.observability.metrics import Metrics
-from gateway.tokens.cache import StoreState, TokenCache
+from gateway.tokens.cache import TokenCache
+from gateway.tokens.store import StoreState
 
 
 class Health(NamedTuple):

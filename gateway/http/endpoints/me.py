@@ -1,4 +1,4 @@
-"""``/api/me``: who am I, what may I do, and what is left of each limit?"""
+"""Serves ``/api/me``: who the caller is, what it may do, and what remains of each limit."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from gateway.tokens import serializers
 
 
 class MeEndpoints:
-    """The caller's own view."""
+    """Serves the caller's own view."""
 
     def __init__(self, management: TokenManagement, admission: Admission) -> None:
         self._management = management
@@ -27,17 +27,17 @@ class MeEndpoints:
         authorizer = await self._management.authorizer(ctx.caller)
         usage = await self._admission.current_usage(ctx.caller.limits)
         now = int(authorizer.now * 1000)
-        told = _told(authorizer, is_open=ctx.caller is ANONYMOUS)
+        principal = _describe(authorizer, is_open=ctx.caller is ANONYMOUS)
         return json_response(
-            200, {**told, "left": [presentation.describe_limit(limit, level, now) for limit, level in usage]}
+            200, {**principal, "left": [presentation.describe_limit(limit, counter, now) for limit, counter in usage]}
         )
 
 
-def _told(authorizer: Authorizer, is_open: bool) -> dict[str, Any]:
-    """What holds for the caller, its parents counted in. Each of the limits holds."""
+def _describe(authorizer: Authorizer, is_open: bool) -> dict[str, Any]:
+    """Returns what applies to the caller, including what it inherits from parents. Every one of the limits applies."""
     kind = "open" if is_open else "environment"
     record = authorizer.record
-    line = (record, *(authorizer.tokens.parents(record) or ())) if record else ()
+    chain = (record, *(authorizer.tokens.parents(record) or ())) if record else ()
     return {
         "kind": "token" if record else kind,
         "name": record.name if record else kind,
@@ -45,7 +45,7 @@ def _told(authorizer: Authorizer, is_open: bool) -> dict[str, Any]:
         "owner": record.owner if record else None,
         "may": {action.value: scope.value for action, scope in ROLES[authorizer.rights.role].items()},
         "models": authorizer.rights.common_models,
-        "limits": [{"token_id": one.id, **one.limits.as_json()} for one in line if one.limits is not None],
+        "limits": [{"token_id": token.id, **token.limits.as_json()} for token in chain if token.limits is not None],
         "expires_at": to_iso(authorizer.rights.expires_at),
         "is_test": authorizer.rights.is_test,
         "token": serializers.to_public_json(authorizer.tokens, record, authorizer.now) if record else None,

@@ -36,7 +36,10 @@ class OpenAIEndpoints:
         return await self._infer(ctx, ctx.path.removeprefix("/v1/"), fields)
 
     async def engine(self, ctx: RequestContext) -> Response:
-        """Serves requests whose path names the model: openai 0.28's ``engine=``, and Azure's deployments."""
+        """Serves requests whose path names the model: openai 0.28's ``engine=``, and Azure's deployments.
+
+        Raises NotFound for an unknown endpoint, BadRequest if the body names a different model.
+        """
         model, endpoint = ctx.params["model"], ctx.params["endpoint"]
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({ctx.method} {ctx.path[:200]})", code="unknown_url")
@@ -57,7 +60,10 @@ class OpenAIEndpoints:
         return Response(200, _JSON, msgspec.json.encode(found))
 
     async def pass_through(self, ctx: RequestContext) -> Response:
-        """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks."""
+        """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks.
+
+        Raises BadRequest for a WebSocket, Forbidden for a body whose model cannot be checked where it has to be.
+        """
         if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
         if not ctx.request.connection.has_body:

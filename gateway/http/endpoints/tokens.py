@@ -1,4 +1,4 @@
-"""``/api/tokens``: create, list, read, change, rotate, revoke, delete; and what anybody may do who holds a secret."""
+"""Serves ``/api/tokens``: managing tokens, and the two public routes that take a secret."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _REVOKED = "A token with this secret, if there was one, is revoked now."
 
 
 class TokenEndpoints:
-    """Handlers for what ``management`` does."""
+    """Serves the routes below ``/api/tokens``."""
 
     def __init__(
         self,
@@ -41,46 +41,49 @@ class TokenEndpoints:
     async def create(self, ctx: RequestContext) -> Response:
         form = await params.parse_json_params(ctx, _CREATE, required=("name",))
         spec = TokenSpec(**_with_expiry(form, self._management.now()))
-        made = await self._management.create(requester_of(ctx), spec)
-        return await self._shown_once(ctx, made, 201)
+        created = await self._management.create(requester_of(ctx), spec)
+        return await self._created_response(ctx, created, 201)
 
     async def list(self, ctx: RequestContext) -> Response:
         query = params.parse_query(ctx, _LIST)
         authorizer = await self._management.authorizer(ctx.caller)
-        found = [
+        matching = [
             record
             for record in authorizer.tokens.records
             if authorizer.allows(Action.READ, record)
-            and _fits(record, authorizer.tokens.status(record, authorizer.now), query)
+            and _matches(record, authorizer.tokens.status(record, authorizer.now), query)
         ]
         page = params.pagination_of(query)
-        shown = [serializers.to_public_json(authorizer.tokens, record, authorizer.now) for record in page.select(found)]
-        return json_response(200, {"tokens": shown, "pagination": page.summary(len(found))})
+        items = [
+            serializers.to_public_json(authorizer.tokens, record, authorizer.now) for record in page.select(matching)
+        ]
+        return json_response(200, {"tokens": items, "pagination": page.summary(len(matching))})
 
     async def read(self, ctx: RequestContext) -> Response:
-        authorizer, record = await self._found(ctx)
+        authorizer, record = await self._find(ctx)
         return json_response(200, serializers.to_public_json(authorizer.tokens, record, authorizer.now))
 
     async def usage(self, ctx: RequestContext) -> Response:
-        authorizer, record = await self._found(ctx)
+        authorizer, record = await self._find(ctx)
         totals = reports.as_json(await self._reports.total(record.id))
         return json_response(200, {**serializers.to_usage_json(authorizer.tokens, record, authorizer.now), **totals})
 
     async def update(self, ctx: RequestContext) -> Response:
+        """Changes the fields that the request names. Raises BadRequest if there are none."""
         form = _with_expiry(await params.parse_json_params(ctx, _UPDATE), self._management.now())
         if not form:
             raise BadRequest(f"Nothing to change. Send one of {', '.join(_UPDATE)}.", code="missing_required_parameter")
-        return await self._shown(ctx, await self._management.update(requester_of(ctx), ctx.params["id"], form))
+        return await self._token_response(ctx, await self._management.update(requester_of(ctx), ctx.params["id"], form))
 
     async def revoke(self, ctx: RequestContext) -> Response:
         await params.parse_json_params(ctx, {})
-        return await self._shown(ctx, await self._management.revoke(requester_of(ctx), ctx.params["id"]))
+        return await self._token_response(ctx, await self._management.revoke(requester_of(ctx), ctx.params["id"]))
 
     async def rotate(self, ctx: RequestContext) -> Response:
         form = await params.parse_json_params(ctx, {"grace": _grace})
         grace = form.get("grace", expiry.span(DEFAULT_GRACE))
-        made = await self._management.rotate(requester_of(ctx), ctx.params["id"], grace)
-        return await self._shown_once(ctx, made, 200)
+        created = await self._management.rotate(requester_of(ctx), ctx.params["id"], grace)
+        return await self._created_response(ctx, created, 200)
 
     async def delete(self, ctx: RequestContext) -> Response:
         await params.parse_json_params(ctx, {})
@@ -88,41 +91,41 @@ class TokenEndpoints:
         return json_response(200, {"id": ctx.params["id"], "deleted": True})
 
     async def validate(self, ctx: RequestContext) -> Response:
-        """Is this secret good? Public, and no use of it."""
-        given = await self._public_secret(ctx)
-        if self._authenticator.is_environment_key(given):
+        """Tells whether a secret is valid. It does not count as a use of the token."""
+        text = await self._read_secret(ctx)
+        if self._authenticator.is_environment_key(text):
             return json_response(200, _ENVIRONMENT_KEY)
         tokens = await self._management.tokens()
-        match = None if secret.has_bad_checksum(given) else tokens.find_by_digest(secret.digest(given))
+        match = None if secret.has_bad_checksum(text) else tokens.find_by_digest(secret.digest(text))
         return json_response(200, serializers.to_validity_json(tokens, match, self._management.now()))
 
     async def revoke_secret(self, ctx: RequestContext) -> Response:
-        """End it, whoever asks: who holds a leaked secret can kill it. The answer tells nothing (RFC 7009)."""
-        given = await self._public_secret(ctx)
-        if is_secret_text(given) and not secret.has_bad_checksum(given):
-            await self._management.revoke_secret(secret_holder_of(ctx), given)
+        """Revokes the token of a secret, whoever asks. The answer is the same if there is no such token, as in RFC 7009."""
+        text = await self._read_secret(ctx)
+        if is_secret_text(text) and not secret.has_bad_checksum(text):
+            await self._management.revoke_secret(secret_holder_of(ctx), text)
         return json_response(200, {"success": True, "message": _REVOKED})
 
-    async def _public_secret(self, ctx: RequestContext) -> str:
+    async def _read_secret(self, ctx: RequestContext) -> str:
         wait = self._ip_rate_limit.wait(ctx.client.address)
         if wait > 0:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
         form = await params.parse_json_params(ctx, {"token": string}, required=("token",))
         return str(form["token"]).strip()  # pasted with its line end
 
-    async def _found(self, ctx: RequestContext) -> tuple[Authorizer, TokenRecord]:
-        """The token of the path, if the caller may see it."""
+    async def _find(self, ctx: RequestContext) -> tuple[Authorizer, TokenRecord]:
+        """Returns the token of the path. Raises NotFound if the caller may not see it."""
         params.parse_query(ctx, {})
         authorizer = await self._management.authorizer(ctx.caller)
         return authorizer, authorizer.find(Action.READ, ctx.params["id"])
 
-    async def _shown(self, ctx: RequestContext, record: TokenRecord) -> Response:
+    async def _token_response(self, ctx: RequestContext, record: TokenRecord) -> Response:
         tokens = await self._management.tokens()
         return json_response(200, serializers.to_public_json(tokens, record, self._management.now()))
 
-    async def _shown_once(self, ctx: RequestContext, made: CreatedToken, status: int) -> Response:
+    async def _created_response(self, ctx: RequestContext, created: CreatedToken, status: int) -> Response:
         tokens = await self._management.tokens()
-        return json_response(status, serializers.to_created_json(tokens, made, self._management.now()))
+        return json_response(status, serializers.to_created_json(tokens, created, self._management.now()))
 
 
 _ENVIRONMENT_KEY = {
@@ -170,7 +173,7 @@ _LIST: params.Readers = {
 
 
 def _with_expiry(form: dict[str, Any], now: float) -> dict[str, Any]:
-    """``expires_in`` becomes ``expires_at``; a time that has passed is refused."""
+    """Replaces ``expires_in`` by ``expires_at``. Raises BadRequest for both, or for a time that has passed."""
     if "expires_in" in form:
         if "expires_at" in form:
             raise BadRequest("Send `expires_at` or `expires_in`, not both.", code="invalid_value", param="expires_in")
@@ -184,8 +187,8 @@ def _with_expiry(form: dict[str, Any], now: float) -> dict[str, Any]:
     return form
 
 
-def _fits(record: TokenRecord, status: Status, query: dict[str, Any]) -> bool:
-    """``name`` may hold stars."""
+def _matches(record: TokenRecord, status: Status, query: dict[str, Any]) -> bool:
+    """Returns whether a token is one that the query asks for. ``name`` may contain ``*``."""
     return (
         query.get("owner", record.owner) == record.owner
         and query.get("status", status) is status

@@ -1,4 +1,4 @@
-"""``GET /api/usage``: what was used, when, by whom and for how much. Everybody sees what their tokens have used."""
+"""Serves ``GET /api/usage``: what was used, when, by whom and for how much. Callers see the tokens that they may read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,21 +22,21 @@ DEFAULT_DAYS = 7
 
 
 class UsageEndpoints:
-    """Shows ``usage_reports`` to those whom ``management`` knows."""
+    """Serves the usage report."""
 
     def __init__(self, management: TokenManagement, usage_reports: UsageReports) -> None:
         self._management = management
         self._reports = usage_reports
 
     async def read(self, ctx: RequestContext) -> Response:
-        asked = params.parse_query(ctx, READERS)
+        filters = params.parse_query(ctx, READERS)
         authorizer = await self._management.authorizer(ctx.caller)
-        query = query_of(asked, authorizer)
+        query = query_of(filters, authorizer)
         rows = await self._rows(query)
-        if asked.get("format") == "csv":
+        if filters.get("format") == "csv":
             names = _names(authorizer.tokens, rows) if query.group_by == "token" else None
             return Response(200, _CSV_HEADERS, reports.as_csv(rows, names).encode())
-        return json_response(200, answer(query, rows, authorizer.tokens))
+        return json_response(200, to_json(query, rows, authorizer.tokens))
 
     async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:
@@ -45,21 +45,26 @@ class UsageEndpoints:
             raise _bad_range(f"{error}; ask for less at a time") from None
 
 
-def query_of(asked: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
-    """``asked`` as READERS have read it. Raises BadRequest for an invalid range, NotFound for somebody else's token."""
-    until = asked.get("to", int(authorizer.now) + 1)
-    since = asked.get("from", max(until - DEFAULT_DAYS * DAY_SECONDS, 0))
-    bucket = asked.get("bucket", "day")
+def query_of(filters: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
+    """Turns filters, as READERS read them, into a query.
+
+    Raises BadRequest for an invalid range, NotFound for a token that the caller may not see.
+    """
+    until = filters.get("to", int(authorizer.now) + 1)
+    since = filters.get("from", max(until - DEFAULT_DAYS * DAY_SECONDS, 0))
+    bucket = filters.get("bucket", "day")
     if since >= until:
         raise _bad_range("it does not lie before the end")
     since, until = reports.round_down(since, HOUR_SECONDS), min(reports.round_up(until, HOUR_SECONDS), LATEST)
     if (until - since) // BUCKET_SECONDS[bucket] > MAX_REPORT_ROWS:
         raise _bad_range(f"there are more than {MAX_REPORT_ROWS} times from then to the end, by the {bucket}")
-    return ReportQuery(since, until, bucket, asked.get("group_by"), visible_tokens(authorizer, asked.get("token_id")))
+    return ReportQuery(
+        since, until, bucket, filters.get("group_by"), visible_tokens(authorizer, filters.get("token_id"))
+    )
 
 
 def visible_tokens(authorizer: Authorizer, token_id: str | None) -> frozenset[str] | None:
-    """Those whose use the caller may see now, or the one that it asks for; None are all, also deleted ones.
+    """Returns the ids whose usage the caller may see, or the one that it asks for. None means all, also deleted ones.
 
     Raises NotFound for a token that it may not see.
     """
@@ -71,8 +76,8 @@ def visible_tokens(authorizer: Authorizer, token_id: str | None) -> frozenset[st
     return frozenset(record.id for record in authorizer.tokens.records if authorizer.allows(Action.READ, record))
 
 
-def answer(query: ReportQuery, rows: Sequence[ReportRow], tokens: TokenHierarchy) -> dict[str, Any]:
-    """The JSON object, for msgspec."""
+def to_json(query: ReportQuery, rows: Sequence[ReportRow], tokens: TokenHierarchy) -> dict[str, Any]:
+    """Returns the report as a JSON object, for msgspec."""
     names = _names(tokens, rows) if query.group_by == "token" else None
     return {
         "object": "list",
@@ -80,20 +85,20 @@ def answer(query: ReportQuery, rows: Sequence[ReportRow], tokens: TokenHierarchy
         "group_by": query.group_by,
         "from": to_iso(query.since),
         "to": to_iso(query.until),
-        "data": [_shown(row, names) for row in rows],
+        "data": [_row_json(row, names) for row in rows],
         "total": reports.as_json(reports.total(rows)),
     }
 
 
-def _shown(row: ReportRow, names: Mapping[str, str] | None) -> dict[str, Any]:
-    shown: dict[str, Any] = {"start": to_iso(row.start), "group": row.group}
+def _row_json(row: ReportRow, names: Mapping[str, str] | None) -> dict[str, Any]:
+    row_json: dict[str, Any] = {"start": to_iso(row.start), "group": row.group}
     if names is not None:
-        shown["name"] = names.get(row.group or "")
-    return shown | reports.as_json(row.totals)
+        row_json["name"] = names.get(row.group or "")
+    return row_json | reports.as_json(row.totals)
 
 
 def _names(tokens: TokenHierarchy, rows: Sequence[ReportRow]) -> dict[str, str]:
-    """Of those that are tokens still."""
+    """Returns the names of the tokens that still exist, by id."""
     found = (tokens.find_by_id(row.group) for row in rows if row.group is not None)
     return {record.id: record.name for record in found if record is not None}
 

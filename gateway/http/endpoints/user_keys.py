@@ -1,4 +1,4 @@
-"""``/api/user``: one key for each e-mail address, in the JSON of the API store (camelCase here, and only here)."""
+"""Serves ``/api/user``: one key for each e-mail address. The JSON is that of an API store, in camelCase."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ DEFAULT_NAME = "API key"
 
 
 class UserKeyEndpoints:
-    """Handlers for a user's key."""
+    """Serves the routes below ``/api/user``."""
 
     def __init__(self, keys: UserKeys, admission: Admission) -> None:
         self._keys = keys
@@ -29,40 +29,42 @@ class UserKeyEndpoints:
 
     async def create(self, ctx: RequestContext) -> Response:
         form = await params.parse_json_params(ctx, _CREATE, required=("email",))
-        made = await self._keys.replace(requester_of(ctx), form["email"], form.get("key_name", DEFAULT_NAME))
+        created = await self._keys.replace(requester_of(ctx), form["email"], form.get("key_name", DEFAULT_NAME))
         answer = {
             "success": True,
             "message": "API key generated successfully",
-            "key": made.secret,
-            "keyPrefix": made.record.prefix,
+            "key": created.secret,
+            "keyPrefix": created.record.prefix,
         }
         return json_response(200, answer)
 
     async def read(self, ctx: RequestContext) -> Response:
-        return await self._told(ctx, "keyPreference")
+        return await self._preference_response(ctx, "keyPreference")
 
     async def usage(self, ctx: RequestContext) -> Response:
-        return await self._told(ctx, "usage")
+        return await self._preference_response(ctx, "usage")
 
     async def revoke(self, ctx: RequestContext) -> Response:
         await params.parse_json_params(ctx, {})
         await self._keys.revoke(requester_of(ctx), ctx.params["email"])
         return json_response(200, {"success": True, "message": "API key revoked successfully"})
 
-    async def _told(self, ctx: RequestContext, name: str) -> Response:
+    async def _preference_response(self, ctx: RequestContext, name: str) -> Response:
         params.parse_query(ctx, {})
         record = await self._keys.current(ctx.caller, ctx.params["email"])
         balance = 0 if record is None else await self._balance(record)
         return json_response(200, {"success": True, name: _preference(record, balance)})
 
     async def _balance(self, record: TokenRecord) -> int:
-        """What its budgets leave it, in micro-dollars; 0 where it has none."""
-        line = () if record.limits is None else ((record.id, record.limits),)
-        usage = await self._admission.current_usage(LimitChain(line))
-        left = [
-            limit.remaining(level) for limit, level in usage if limit.kind is LimitKind.BUDGET and limit.model is None
+        """Returns what remains of the tightest budget, in micro-dollars, or 0 without a budget."""
+        sets = () if record.limits is None else ((record.id, record.limits),)
+        usage = await self._admission.current_usage(LimitChain(sets))
+        remaining = [
+            limit.remaining(counter)
+            for limit, counter in usage
+            if limit.kind is LimitKind.BUDGET and limit.model is None
         ]
-        return max(0, min(left, default=0))
+        return max(0, min(remaining, default=0))
 
 
 def _preference(record: TokenRecord | None, balance: int) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class SqliteCounterStore:
         self.is_up = True
 
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
+        """Reserves all charges in one transaction, or none. Raises CounterStoreUnavailable if the file cannot be used."""
         settlements = self._take_pending()
         try:
             outcome = self._transactions.run_on_loop(lambda conn: self._reserve(conn, settlements, charges, now))
@@ -64,6 +65,10 @@ class SqliteCounterStore:
         return outcome
 
     async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
+        """Adds to one charge of a reservation if its limit allows it.
+
+        Raises CounterStoreUnavailable if the file cannot be used.
+        """
         charge, worker = reservation.charges[index], reservation.worker
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -97,6 +102,7 @@ class SqliteCounterStore:
             self._enqueue((reservation, actual))
 
     async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:
+        """Reads the counters of these charges. Raises CounterStoreUnavailable if the file cannot be used."""
         try:
             rows = CounterRows(self._transactions.loop_connection())
             rows.settle(self._pending)

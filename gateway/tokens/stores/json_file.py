@@ -17,9 +17,8 @@ from gateway.core.tasks import await_uncancelled
 from gateway.storage import files
 from gateway.storage.files import Signature
 from gateway.tokens import changes
-from gateway.tokens.changes import RecordChange
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord
 from gateway.tokens.store import AuditSink, TokensDamaged, TokensMissing, TokenTransaction, audited
 from gateway.tokens.stores import json_format
 from gateway.tokens.stores.json_format import TokenDocument

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from gateway.audit.hash_chain import Actor
 from gateway.core.tasks import await_uncancelled
 from gateway.tokens import changes
-from gateway.tokens.changes import RecordChange
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord
 from gateway.tokens.store import AuditSink, TokensMissing, TokenTransaction, audited
 from gateway.tokens.uses import Use, UseKey, add_uses
 

@@ -15,8 +15,9 @@ from gateway.core.clock import LATEST
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.http import params
 from gateway.http.endpoints import usage as endpoint
-from gateway.http.endpoints.usage import READERS, UsageEndpoints, answer, query_of
-from gateway.tokens.hierarchy import SecretMatch, TokenHierarchy
+from gateway.http.endpoints.usage import READERS, UsageEndpoints, query_of, to_json
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import SecretMatch
 from gateway.usage.models import ReportQuery, ReportRow, UsageTotals
 from gateway.usage.reports import UsageReports
 from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
@@ -137,7 +138,7 @@ def test_the_answer_names_tokens_and_adds_up() -> None:
         ReportRow(DAY, "tok_ann", UsageTotals(requests=2, cost=1500)),
         ReportRow(DAY, "tok_gone", UsageTotals(requests=1, errors=1)),
     ]
-    told = json.loads(msgspec.json.encode(answer(query("group_by=token&from=2027-01-15"), rows, TOKENS)))
+    told = json.loads(msgspec.json.encode(to_json(query("group_by=token&from=2027-01-15"), rows, TOKENS)))
     nothing = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"), 0)
     rest = {"partial": 0, "estimated": 0}
     start = {"start": "2027-01-15T00:00:00Z"}
@@ -162,7 +163,7 @@ def test_the_answer_names_tokens_and_adds_up() -> None:
         ],
         "total": {"requests": 3, **nothing, "cost_usd": 0.0015, "errors": 1, **rest},
     }
-    assert "name" not in answer(query("group_by=model"), rows, TOKENS)["data"][0]
+    assert "name" not in to_json(query("group_by=model"), rows, TOKENS)["data"][0]
 
 
 def routes(file: SqliteUsageStore) -> UsageEndpoints:
