@@ -221,7 +221,9 @@ class LifeChecks:
 
     def _check_uses(self) -> None:
         """Each use is in the file, or waits to be."""
-        waits = {(used.token_id, used.previous_hash): list(use) for used, use in self.server.recorder.pending.by_key.items()}
+        waits = {
+            (used.token_id, used.previous_hash): list(use) for used, use in self.server.recorder.pending.by_key.items()
+        }
         assert waits == self.waiting
 
     def look_for_secrets(self) -> None:
