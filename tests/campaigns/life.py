@@ -1,8 +1,8 @@
-"""What tokens go through, done for real: here or in a second process, on disks that fail, with deaths in the middle of a write.
+"""Runs commands on real tokens: here or in a second process, on disks that fail, killed in the middle of a write.
 
-``python -m tests.campaigns.life orders`` is that second process. It reads one order a line, does it and answers; a new secret is
-said before anything is written, so that whoever kills the process knows it. ``python -m tests.campaigns.life changes FOLDER``
-makes changes until it is killed, and says each once it is done.
+``python -m tests.campaigns.life commands`` is that second process. It reads one command a line, runs it and answers. It prints
+a new secret before anything is written, so that whoever kills the process knows it.
+``python -m tests.campaigns.life changes FOLDER`` makes changes until it is killed, and prints each one once it is done.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from gateway.tokens.uses import Use, UseKey
 from tests.support.tokens import BY, Clock
 
 TOKENS = "api_tokens.json"
-Order = dict[str, Any]
+Command = dict[str, Any]
 """``verb`` and what it takes; times as seconds since the epoch."""
 
 
@@ -45,8 +45,8 @@ def audit_path(folder: Path) -> Path:
     return folder / "data" / AUDIT_FILE
 
 
-class Hands:
-    """Changes as the command line makes them, and uses as the recorder of another worker writes them."""
+class CommandRunner:
+    """Makes changes as the command line does, and writes uses as another worker does."""
 
     def __init__(self, folder: Path, wall: Callable[[], float]) -> None:
         self.clock = SteadyClock(wall)
@@ -57,47 +57,47 @@ class Hands:
     def tokens(self) -> tuple[TokenRecord, ...]:
         return asyncio.run(operations.read_or_empty(self._store)).records
 
-    def do(self, order: Order) -> Order:
-        """The new ``id`` and ``secret`` if there are any, or ``refused``, or ``failed``: then nothing shall have changed."""
+    def execute(self, command: Command) -> Command:
+        """Returns the new ``id`` and ``secret`` if there are any, or ``refused``, or ``failed``: then nothing has changed."""
         self.clock()
         try:
-            return asyncio.run(getattr(self, f"_{order['verb']}")(order)) or {}
+            return asyncio.run(getattr(self, f"_{command['verb']}")(command)) or {}
         except (ChangeRefused, NoSuchToken, AmbiguousToken) as error:
             return {"refused": type(error).__name__}
         except (OSError, TokensDamaged) as error:
             return {"failed": str(error)}
 
-    async def _create(self, order: Order) -> Order:
-        made = await operations.create(self._store, BY, TokenSpec(**fields(order["wish"])))
+    async def _create(self, command: Command) -> Command:
+        made = await operations.create(self._store, BY, TokenSpec(**spec_fields(command["spec"])))
         return {"id": made.record.id, "secret": made.secret}
 
-    async def _rotate(self, order: Order) -> Order:
-        made = await operations.rotate(self._store, BY, order["reference"], order["grace"])
+    async def _rotate(self, command: Command) -> Command:
+        made = await operations.rotate(self._store, BY, command["reference"], command["grace"])
         return {"id": made.record.id, "secret": made.secret}
 
-    async def _revoke(self, order: Order) -> None:
-        await operations.revoke(self._store, BY, order["reference"])
+    async def _revoke(self, command: Command) -> None:
+        await operations.revoke(self._store, BY, command["reference"])
 
-    async def _delete(self, order: Order) -> None:
-        await operations.delete(self._store, BY, order["reference"])
+    async def _delete(self, command: Command) -> None:
+        await operations.delete(self._store, BY, command["reference"])
 
-    async def _patch(self, order: Order) -> None:
+    async def _patch(self, command: Command) -> None:
         async with self._store.transaction(BY) as tx:
-            record = tx.tokens.find_by_id(order["reference"])
+            record = tx.tokens.find_by_id(command["reference"])
             if record is None:
                 raise NoSuchToken
-            tx.apply(changes.update(tx.tokens, record, fields(order["values"])))
+            tx.apply(changes.update(tx.tokens, record, spec_fields(command["values"])))
 
-    async def _import(self, order: Order) -> None:
-        await operations.import_records(self._store, BY, json_format.decode(order["text"].encode()).tokens)
+    async def _import(self, command: Command) -> None:
+        await operations.import_records(self._store, BY, json_format.decode(command["text"].encode()).tokens)
 
-    async def _use(self, order: Order) -> None:
-        uses = {UseKey(order["id"], order["hash"]): Use(order["times"], int(self.clock()), order["address"])}
+    async def _use(self, command: Command) -> None:
+        uses = {UseKey(command["id"], command["hash"]): Use(command["times"], int(self.clock()), command["address"])}
         await self._store.record_uses(uses)
 
 
-def fields(values: Order) -> Order:
-    """From what JSON can say to what a token has."""
+def spec_fields(values: Command) -> Command:
+    """Returns fields of JSON as those of a token."""
     kept = dict(values)
     if "rpm" in kept:
         kept["limits"] = read_limits({"rpm": kept.pop("rpm")})
@@ -108,67 +108,68 @@ def fields(values: Order) -> Order:
     return kept
 
 
-class Trap:
-    """Counts what a write asks of the disk, and springs at the ``at``-th request - a write is half done by then. ``lasting``:
-    all later ones fail, too."""
+class FaultInjector:
+    """Counts the calls of a write to the disk, and causes its effect at the ``at``-th one. A call that writes is half done by
+    then. ``lasting``: all later calls fail, too.
+    """
 
-    def __init__(self, at: int, spring: Callable[[], None], *, lasting: bool = False) -> None:
+    def __init__(self, at: int, effect: Callable[[], None], *, lasting: bool = False) -> None:
         self._at = at
-        self._spring = spring
+        self._effect = effect
         self._lasting = lasting
         self._count = 0
-        self.sprung: list[str] = []
-        """Under which calls."""
+        self.triggered: list[str] = []
+        """The calls that failed."""
 
     def passes(self) -> bool:
         self._count += 1
         return self._count < self._at or (self._count > self._at and not self._lasting)
 
-    def spring(self, name: str) -> None:
-        self.sprung.append(name)
-        self._spring()
+    def trigger(self, name: str) -> None:
+        self.triggered.append(name)
+        self._effect()
 
-    def guard(self, name: str, real: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, name: str, real: Callable[..., Any], *arguments: Any) -> Any:
         if not self.passes():
             if name.endswith("pwrite"):
                 descriptor, data, place = arguments
                 real(descriptor, data[: len(data) // 2], place)
             elif name.endswith("close"):
                 real(*arguments)
-            self.spring(name)
+            self.trigger(name)
         return real(*arguments)
 
 
-def fail() -> None:
+def raise_disk_full() -> None:
     raise OSError(errno.ENOSPC, "no space left on device")
 
 
-def die() -> None:
+def kill_this_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _System:
-    """The module ``os``, with a trap under what changes a file. ``room`` is the module that asks."""
+class _FaultyOs:
+    """The module ``os``, with faults in what changes a file. ``module`` is the name of the module that calls it."""
 
-    def __init__(self, trap: Trap, room: str) -> None:
-        self._trap = trap
-        self._room = room
+    def __init__(self, faults: FaultInjector, module: str) -> None:
+        self._faults = faults
+        self._module = module
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
         if name not in ("chown", "close", "fchmod", "fstat", "fsync", "ftruncate", "open", "pread", "pwrite"):
             return real
-        return lambda *arguments, **more: self._trap.guard(f"{self._room}.{name}", partial(real, **more), *arguments)
+        return lambda *arguments, **more: self._faults.call(f"{self._module}.{name}", partial(real, **more), *arguments)
 
 
-class _Output:
+class _FaultyFile:
     """A file that is written."""
 
-    def __init__(self, opening: Any, trap: Trap) -> None:
+    def __init__(self, opening: Any, faults: FaultInjector) -> None:
         self._opening = opening
-        self._trap = trap
+        self._faults = faults
 
-    async def __aenter__(self) -> "_Output":
+    async def __aenter__(self) -> "_FaultyFile":
         self._file = await self._opening.__aenter__()
         return self
 
@@ -182,74 +183,74 @@ class _Output:
         await self._file.flush()
 
     async def write(self, data: bytes) -> None:
-        if not self._trap.passes():
+        if not self._faults.passes():
             await self._file.write(data[: len(data) // 2])
             await self._file.flush()
-            self._trap.spring("write")
+            self._faults.trigger("write")
         await self._file.write(data)
 
 
-class _Appended:
-    """The audit log's file, with a trap under every call."""
+class _FaultyLogFile:
+    """The audit log's file, with faults in every call."""
 
-    def __init__(self, opening: Any, trap: Trap) -> None:
+    def __init__(self, opening: Any, faults: FaultInjector) -> None:
         self._opening = opening
-        self._trap = trap
+        self._faults = faults
 
-    async def __aenter__(self) -> "_Appended":
+    async def __aenter__(self) -> "_FaultyLogFile":
         self._file = await self._opening.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._opening.__aexit__(*error)
-        if not self._trap.passes():
-            self._trap.spring("journal.close")
+        if not self._faults.passes():
+            self._faults.trigger("log.close")
 
     def fileno(self) -> int:
         return int(self._file.fileno())
 
     async def write(self, data: bytes) -> int:
-        if not self._trap.passes():
+        if not self._faults.passes():
             await self._file.write(data[: len(data) // 2])
-            self._trap.spring("journal.write")
+            self._faults.trigger("log.write")
         return int(await self._file.write(data))
 
     async def read(self, size: int) -> bytes:
-        return bytes(await self._trapped("read", size))
+        return bytes(await self._call("read", size))
 
     async def seek(self, *place: int) -> int:
-        return int(await self._trapped("seek", *place))
+        return int(await self._call("seek", *place))
 
     async def truncate(self, size: int) -> int:
-        return int(await self._trapped("truncate", size))
+        return int(await self._call("truncate", size))
 
-    async def _trapped(self, name: str, *arguments: int) -> Any:
-        if not self._trap.passes():
-            self._trap.spring(f"journal.{name}")
+    async def _call(self, name: str, *arguments: int) -> Any:
+        if not self._faults.passes():
+            self._faults.trigger(f"log.{name}")
         return await getattr(self._file, name)(*arguments)
 
 
-class _Aiofiles:
-    """The module ``aiofiles``, with a trap under what writes."""
+class _FaultyAiofiles:
+    """The module ``aiofiles``, with faults in what writes."""
 
-    def __init__(self, trap: Trap) -> None:
-        self._trap = trap
+    def __init__(self, faults: FaultInjector) -> None:
+        self._faults = faults
 
     def open(self, path: Path, mode: str, **options: Any) -> Any:
         opening = aiofiles.open(path, mode, **options)  # type: ignore[call-overload]
-        files_by_mode = {"wb": _Output, "r+b": _Appended}
-        return files_by_mode[mode](opening, self._trap) if mode in files_by_mode else opening
+        files_by_mode = {"wb": _FaultyFile, "r+b": _FaultyLogFile}
+        return files_by_mode[mode](opening, self._faults) if mode in files_by_mode else opening
 
 
 @contextmanager
-def trapped(trap: Trap) -> Iterator[None]:
-    """Under the two modules that write: the token file's and the audit log's."""
+def inject_faults(faults: FaultInjector) -> Iterator[None]:
+    """Puts the faults into the two modules that write: the token file's and the audit log's."""
     kept = Path.replace, Path.unlink
-    files.os = _System(trap, "atomic_file")  # type: ignore[assignment]
-    log.os = _System(trap, "journal")  # type: ignore[assignment]
-    files.aiofiles = log.aiofiles = _Aiofiles(trap)  # type: ignore[assignment]
-    Path.replace = lambda path, target: trap.guard("replace", kept[0], path, target)  # type: ignore[method-assign]
-    Path.unlink = lambda path, *rest: trap.guard("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
+    files.os = _FaultyOs(faults, "files")  # type: ignore[assignment]
+    log.os = _FaultyOs(faults, "log")  # type: ignore[assignment]
+    files.aiofiles = log.aiofiles = _FaultyAiofiles(faults)  # type: ignore[assignment]
+    Path.replace = lambda path, target: faults.call("replace", kept[0], path, target)  # type: ignore[method-assign]
+    Path.unlink = lambda path, *rest: faults.call("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -258,52 +259,52 @@ def trapped(trap: Trap) -> Iterator[None]:
         files.aiofiles = log.aiofiles = aiofiles
 
 
-class Second:
-    """The second process, seen from the first. It is started when it is needed, and again after each death."""
+class SecondProcess:
+    """The second process, as the first one uses it. It is started when it is needed, and again each time it was killed."""
 
     def __init__(self) -> None:
         self._popen: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
-    def begin(self, folder: Path) -> None:
-        """From now on it works there, with a clock that has seen nothing yet."""
+    def use_folder(self, folder: Path) -> None:
+        """Lets it work there from now on, with a clock that has seen no time yet."""
         self._folder = folder
         if self._popen is not None:
             self._send({"folder": str(folder), "now": 0})
 
-    def send(self, order: Order, now: float, die_at: int | None = None) -> None:
+    def send(self, command: Command, now: float, kill_at: int | None = None) -> None:
         if self._popen is None:
-            self._popen = process("orders")
+            self._popen = process("commands")
             self._send({"folder": str(self._folder), "now": 0})
-        self._send({**order, "now": now, "die_at": die_at})
+        self._send({**command, "now": now, "kill_at": kill_at})
 
-    def answer(self) -> Order:
-        """As ``Hands.do``; or ``died``, with the ``secret`` that it had made by then."""
+    def answer(self) -> Command:
+        """Returns what ``CommandRunner.execute`` does; or ``killed``, with the ``secret`` that it had made by then."""
         assert self._popen is not None
         assert self._popen.stdout is not None
-        said: Order = {}
+        answer: Command = {}
         while line := self._popen.stdout.readline():
-            said |= json.loads(line)
-            if "answer" in said:
-                return dict(said["answer"])
+            answer |= json.loads(line)
+            if "answer" in answer:
+                return dict(answer["answer"])
         assert self._popen.wait(10) == -signal.SIGKILL
         self.close()
-        return {"died": True, **said}
+        return {"killed": True, **answer}
 
     def close(self) -> None:
         if self._popen is not None:
             end(self._popen)
         self._popen = None
 
-    def _send(self, order: Order) -> None:
+    def _send(self, command: Command) -> None:
         assert self._popen is not None
         assert self._popen.stdin is not None
-        self._popen.stdin.write(json.dumps(order).encode() + b"\n")
+        self._popen.stdin.write(json.dumps(command).encode() + b"\n")
         self._popen.stdin.flush()
 
 
 def process(*arguments: str) -> "subprocess.Popen[bytes]":
-    """One of the two that this module can be."""
+    """Starts this module as one of its two programs."""
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "tests.campaigns.life", *arguments]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": root}
@@ -311,7 +312,7 @@ def process(*arguments: str) -> "subprocess.Popen[bytes]":
 
 
 def end(popen: "subprocess.Popen[bytes]") -> None:
-    """Kill it, and close what leads to it."""
+    """Kills a process, and closes its pipes."""
     popen.kill()
     popen.wait(10)
     for stream in (popen.stdin, popen.stdout):
@@ -319,58 +320,60 @@ def end(popen: "subprocess.Popen[bytes]") -> None:
             stream.close()
 
 
-def take_orders() -> None:
-    """The second process."""
+def run_commands() -> None:
+    """Runs commands from the standard input: the program of ``SecondProcess``."""
     wall, generate = Clock(), secret.generate
-    hands = Hands(Path(), wall)
+    runner = CommandRunner(Path(), wall)
 
-    def said_first(prefix: str = "sk-") -> str:
+    def announce_secret(prefix: str = "sk-") -> str:
         text = generate(prefix)
-        say({"secret": text})
+        print_json({"secret": text})
         return text
 
-    secret.generate = said_first
+    secret.generate = announce_secret
     for line in sys.stdin:
-        order = json.loads(line)
-        wall.now = order["now"]
-        if "folder" in order:
-            hands = Hands(Path(order["folder"]), wall)
+        command = json.loads(line)
+        wall.now = command["now"]
+        if "folder" in command:
+            runner = CommandRunner(Path(command["folder"]), wall)
             continue
-        trap: AbstractContextManager[None] = trapped(Trap(order["die_at"], die)) if order["die_at"] else nullcontext()
-        with trap:
-            answer = hands.do(order)
-        say({"answer": answer})
+        faults: AbstractContextManager[None] = (
+            inject_faults(FaultInjector(command["kill_at"], kill_this_process)) if command["kill_at"] else nullcontext()
+        )
+        with faults:
+            answer = runner.execute(command)
+        print_json({"answer": answer})
 
 
-def change_for_ever(folder: Path) -> None:
-    """A parent and two children, of which one goes with it: changes of one, two and three lines."""
-    hands = Hands(folder, SteadyClock())
+def make_changes_until_killed(folder: Path) -> None:
+    """Creates a parent and two children and ends them, again and again: changes of one, two and three lines of the audit log."""
+    runner = CommandRunner(folder, SteadyClock())
     for number in count():
-        parent = _done(hands, "token.create", {"verb": "create", "wish": {"name": f"parent {number}"}})
+        parent = _make_change(runner, "token.create", {"verb": "create", "spec": {"name": f"parent {number}"}})
         below = {"name": "child", "parent_id": parent}
-        children = [_done(hands, "token.create", {"verb": "create", "wish": below}) for _ in range(2)]
-        _done(hands, "token.rotate", {"verb": "rotate", "reference": parent, "grace": 60})
-        _done(hands, "token.delete", {"verb": "delete", "reference": children[0]})
-        _done(hands, "token.revoke", {"verb": "revoke", "reference": parent})
+        children = [_make_change(runner, "token.create", {"verb": "create", "spec": below}) for _ in range(2)]
+        _make_change(runner, "token.rotate", {"verb": "rotate", "reference": parent, "grace": 60})
+        _make_change(runner, "token.delete", {"verb": "delete", "reference": children[0]})
+        _make_change(runner, "token.revoke", {"verb": "revoke", "reference": parent})
 
 
-def _done(hands: Hands, action: str, order: Order) -> str:
-    """Says ``action id`` once it was acknowledged, and gives others a moment to get the lock, too."""
-    while "failed" in (answer := hands.do(order)):
+def _make_change(runner: CommandRunner, action: str, command: Command) -> str:
+    """Makes a change and prints ``action id`` once it is acknowledged. Others get a moment to take the lock, too."""
+    while "failed" in (answer := runner.execute(command)):
         assert "lock" in answer["failed"], answer
     assert "refused" not in answer, answer
     signal.sigtimedwait([], 0.001)
-    token_id = answer.get("id") or order["reference"]
+    token_id = answer.get("id") or command["reference"]
     os.write(1, f"{action} {token_id}\n".encode())
     return str(token_id)
 
 
-def say(what: Order) -> None:
-    os.write(1, json.dumps(what).encode() + b"\n")
+def print_json(answer: Command) -> None:
+    os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "orders":
-        take_orders()
+    if sys.argv[1] == "commands":
+        run_commands()
     else:
-        change_for_ever(Path(sys.argv[2]))
+        make_changes_until_killed(Path(sys.argv[2]))

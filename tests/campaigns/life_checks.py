@@ -14,7 +14,16 @@ from gateway.audit.hash_chain import verify
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.clock import SteadyClock
 from gateway.storage.shared_memory import SharedLatch
-from tests.campaigns.life import TOKENS, Hands, Order, Second, Trap, audit_path, fail, trapped
+from tests.campaigns.life import (
+    TOKENS,
+    Command,
+    CommandRunner,
+    FaultInjector,
+    SecondProcess,
+    audit_path,
+    inject_faults,
+    raise_disk_full,
+)
 from tests.campaigns.life_file import read
 from tests.campaigns.life_gateway import Gateway
 from tests.campaigns.life_model import Lines, Model, Refused, Secret, Token, covers
@@ -24,146 +33,148 @@ from tests.support.tokens import NOW, Clock
 MODELS = ("gpt-3.5", "gpt-4", "gpt-4o", "gpt-4o-mini", "o1", "another")
 
 
-class World(NamedTuple):
-    """What may be true now: the tokens, and whether the new lines of the audit log go with them."""
+class ExpectedState(NamedTuple):
+    """A state that may be the present one: its tokens, and whether it accepts the new lines of the audit log."""
 
     model: Model
-    fits: Callable[[Lines], bool]
+    accepts: Callable[[Lines], bool]
 
 
-class LifeChecks:
-    """One folder from its first token on. Hands are the command line's, a second process's, and the gateway's."""
+class ScenarioChecks:
+    """One folder from its first token on. The command line, a second process and a gateway write to it."""
 
     base: ClassVar[Path]
-    second: ClassVar[Second]
+    second_process: ClassVar[SecondProcess]
     tally: ClassVar[Counter[str]]
     numbers: ClassVar[Iterator[int]]
 
     def __init__(self) -> None:
-        self.folder = self.base / f"life-{next(self.numbers)}"
+        self.folder = self.base / f"scenario-{next(self.numbers)}"
         self.folder.mkdir()
         self.path = self.folder / TOKENS
         self.runner = asyncio.Runner()
         self.wall = Clock(NOW + 0.25)
         self.model = Model()
         self.secrets: list[str] = []
-        self.dead: set[str] = set()
-        self.waiting: dict[tuple[str, str | None], list[Any]] = {}
-        self.kept: list[tuple[str, Principal]] = []
+        self.revoked: set[str] = set()
+        self.pending_uses: dict[tuple[str, str | None], list[Any]] = {}
+        self.admitted: list[tuple[str, Principal]] = []
         self.backup: tuple[str, list[Token]] | None = None
-        self.armed: tuple[int, bool] | None = None
-        self.death: int | None = None
+        self.disk_fault: tuple[int, bool] | None = None
+        self.kill_at: int | None = None
         self.lines_read = 0
-        self.seen: Counter[str] = Counter()
-        self.hands = Hands(self.folder, self.wall)
+        self.latest_times: Counter[str] = Counter()
+        self.command_line = CommandRunner(self.folder, self.wall)
         self.gateway: Gateway | None = None
-        self.second.begin(self.folder)
-        self.tally["lives"] += 1
+        self.second_process.use_folder(self.folder)
+        self.tally["scenarios"] += 1
 
     def close(self) -> None:
         self.runner.close()
         shutil.rmtree(self.folder)
 
-    # How reality and the model are held together
+    # How reality is compared with the model
 
-    def _change(self, who: str, order: Order, caller: tuple[str, Principal] | None = None) -> None:
-        now = self._now(who)
-        answer, sprung = self._done(who, order, caller)
-        outcome = next((name for name in ("died", "failed", "refused") if name in answer), "done")
+    def _change(self, writer: str, command: Command, caller: tuple[str, Principal] | None = None) -> None:
+        now = self._now(writer)
+        answer, triggered = self._execute(writer, command, caller)
+        outcome = next((name for name in ("killed", "failed", "refused") if name in answer), "done")
         self.tally[f"changes {outcome}"] += 1
         if "secret" in answer:
             self.secrets.append(answer["secret"])
             answer.setdefault("id", self._id_of(answer["secret"]))
-        after, lines = self._after(order, now, answer, caller and caller[0])
-        was_made = World(after, exactly(lines)) if after else None
-        fits = self._left_by_failure(lines, sprung) if outcome in ("died", "failed") else exactly([])
-        was_not = World(self.model, fits)
-        told = (who, order, answer, caller)
-        if outcome == "died":
-            self.seen[who] = 0
-            self._settle([was_not, *([was_made] if was_made else [])], told)
+        after, lines = self._predict(command, now, answer, caller and caller[0])
+        if_made = ExpectedState(after, exactly(lines)) if after else None
+        accepts = self._left_by_failure(lines, triggered) if outcome in ("killed", "failed") else exactly([])
+        if_not_made = ExpectedState(self.model, accepts)
+        summary = (writer, command, answer, caller)
+        if outcome == "killed":
+            self.latest_times[writer] = 0
+            self._match_state([if_not_made, *([if_made] if if_made else [])], summary)
         elif outcome == "done":
-            assert was_made, f"{told} was let through"
-            assert sprung or not lines or not list(self.folder.glob(".*.tmp")), (
+            assert if_made, f"{summary} was made, but the model refuses it"
+            assert triggered or not lines or not list(self.folder.glob(".*.tmp")), (
                 "a killed writer's temporary file is still there"
             )
-            self._settle([was_made], told)
+            self._match_state([if_made], summary)
         else:
-            assert sprung or outcome == "refused", f"{told} failed, and nothing was in the way"
-            assert outcome == "failed" or after is None, f"{told} was refused"
-            self._settle([was_not], told)
+            assert triggered or outcome == "refused", f"{summary} failed, but no call to the disk did"
+            assert outcome == "failed" or after is None, f"{summary} was refused, but the model allows it"
+            self._match_state([if_not_made], summary)
 
-    def _left_by_failure(self, lines: Lines, sprung: list[str]) -> Callable[[Lines], bool]:
-        """A disk that fails once keeps nobody from cleaning up."""
-        if len(sprung) != 1 or sprung == ["journal.close"] or self.lines_read == 0:
-            return begun(lines)
+    def _left_by_failure(self, lines: Lines, triggered: list[str]) -> Callable[[Lines], bool]:
+        """Returns which lines a change that was not made may leave. A disk that fails once prevents no cleaning up."""
+        if len(triggered) != 1 or triggered == ["log.close"] or self.lines_read == 0:
+            return partly(lines)
         failed = [(f"{action}.failed", token_id) for action, token_id in lines]
         return lambda new: exactly([])(new) or exactly([*lines, *failed])(new)
 
-    def _done(self, who: str, order: Order, caller: tuple[str, Principal] | None) -> tuple[Order, list[str]]:
-        """What came of it, and where the disk failed."""
-        plain = {name: value for name, value in order.items() if name != "offered"}
-        if who == "second process":
-            at, self.death = self.death, None
-            self.second.send(plain, self.wall.now, at)
-            return self.second.answer(), []
-        with self._disk() as trap:
-            if who == "gateway":
-                answer = self.runner.run(self.server.do(plain, caller[1] if caller else ENVIRONMENT_KEY))
+    def _execute(
+        self, writer: str, command: Command, caller: tuple[str, Principal] | None
+    ) -> tuple[Command, list[str]]:
+        """Returns the answer, and in which calls the disk failed."""
+        plain = {name: value for name, value in command.items() if name != "offered"}
+        if writer == "second process":
+            at, self.kill_at = self.kill_at, None
+            self.second_process.send(plain, self.wall.now, at)
+            return self.second_process.answer(), []
+        with self._faulty_disk() as faults:
+            if writer == "gateway":
+                answer = self.runner.run(self.server.execute(plain, caller[1] if caller else ENVIRONMENT_KEY))
             else:
-                answer = self.hands.do(plain)
-        return answer, trap.sprung
+                answer = self.command_line.execute(plain)
+        return answer, faults.triggered
 
     @contextmanager
-    def _disk(self) -> Iterator[Trap]:
-        """As it is armed, for one change."""
-        at, lasting = self.armed or (10**9, False)
-        self.armed = None
-        trap = Trap(at, fail, lasting=lasting)
-        with trapped(trap):
-            yield trap
-        self.tally["disk failures"] += len(trap.sprung)
+    def _faulty_disk(self) -> Iterator[FaultInjector]:
+        """Lets the disk fail as it was arranged, for one change."""
+        at, lasting = self.disk_fault or (10**9, False)
+        self.disk_fault = None
+        faults = FaultInjector(at, raise_disk_full, lasting=lasting)
+        with inject_faults(faults):
+            yield faults
+        self.tally["disk failures"] += len(faults.triggered)
 
-    def _after(self, order: Order, now: float, answer: Order, caller: str | None) -> tuple[Model | None, Lines]:
+    def _predict(self, command: Command, now: float, answer: Command, caller: str | None) -> tuple[Model | None, Lines]:
         after = copy.deepcopy(self.model)
         try:
-            lines = after.apply(order, now, answer, caller)
+            lines = after.apply(command, now, answer, caller)
         except Refused:
             return None, []
         return after, lines
 
-    def _both(
-        self, orders: list[Order], nows: list[float], came: list[Order], sequence: tuple[int, int]
-    ) -> World | None:
+    def _predict_both(
+        self, commands: list[Command], times_of_commands: list[float], answers: list[Command], sequence: tuple[int, int]
+    ) -> ExpectedState | None:
         model, lines = copy.deepcopy(self.model), []
         for number in sequence:
-            is_refused = "refused" in came[number]
+            is_refused = "refused" in answers[number]
             try:
-                lines += model.apply(orders[number], nows[number], came[number])
+                lines += model.apply(commands[number], times_of_commands[number], answers[number])
             except Refused:
                 if not is_refused:
                     return None
             else:
                 if is_refused:
                     return None
-        return World(model, exactly(lines))
+        return ExpectedState(model, exactly(lines))
 
-    def _settle(self, worlds: list[World], told: object = None) -> None:
-        """Find out which world this is."""
+    def _match_state(self, states: list[ExpectedState], summary: object = None) -> None:
+        """Finds out which of the states is the present one."""
         found, lines = read(self.path), self._new_lines()
-        for world in worlds:
-            if world.model.shape() == found and world.fits(lines):
-                self.model = world.model
+        for state in states:
+            if state.model.stored_form() == found and state.accepts(lines):
+                self.model = state.model
                 return
-        wanted = [differences(world.model.shape(), found) for world in worlds]
-        raise AssertionError(f"{told}: the file differs by {wanted}, new lines {lines}")
+        wanted = [differences(state.model.stored_form(), found) for state in states]
+        raise AssertionError(f"{summary}: the file differs by {wanted}, new lines {lines}")
 
     def _new_lines(self) -> Lines:
-        """What the audit log has more than last time. The whole chain is held to its word."""
+        """Returns the lines of the audit log that are new since the last call. Also verifies the whole hash chain."""
         path = audit_path(self.folder)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         if lines and not lines[-1].endswith(b"\n"):
-            lines.pop()  # a writer died or failed there; whoever comes next cuts it off
+            lines.pop()  # a writer was killed or failed there; the next one cuts it off
         verdict = verify(lines)
         assert verdict.broken is None, verdict
         new = [json.loads(line) for line in lines[self.lines_read :]]
@@ -171,47 +182,47 @@ class LifeChecks:
         self.tally["audit lines"] += len(new)
         return [(line["action"], line["token_id"]) for line in new]
 
-    def agrees(self) -> None:
-        """Every secret ever made, asked of the gateway and of the model."""
+    def check_all(self) -> None:
+        """Compares what the gateway and the model say of every secret ever made."""
         self.tally["steps"] += 1
         now = self._now("gateway")
         assert self.server.clock() == now
-        self.runner.run(self.server.watcher.refresh())
-        self.has_enforced |= bool(self.model.tokens)
-        found = {text: self.server.let_in(text) for text in self.secrets}
+        self.runner.run(self.server.token_cache.refresh())
+        self.is_enforcing |= bool(self.model.tokens)
+        found = {text: self.server.authenticate(text) for text in self.secrets}
         for text, (status, principal) in found.items():
-            wanted = self.model.secret_status(text, now) if self.has_enforced else "open"
-            assert status == wanted, f"a secret of {self.model.holder(text)} is {status}, not {wanted}, at {now}"
+            wanted = self.model.secret_status(text, now) if self.is_enforcing else "open"
+            assert status == wanted, f"a secret of {self.model.find_secret(text)} is {status}, not {wanted}, at {now}"
             self._check_rights(text, principal)
         self.tally["secrets compared"] += len(found)
-        self._check_for_ever({text: status for text, (status, _) in found.items()})
-        self._check_kinship([principal for _, principal in found.values() if principal])
+        self._check_revoked({text: status for text, (status, _) in found.items()})
+        self._check_relations([principal for _, principal in found.values() if principal])
         self._check_uses()
 
     def _check_rights(self, text: str, principal: Principal | None) -> None:
-        held = self.model.holder(text)
-        if principal is None or held is None:
+        match = self.model.find_secret(text)
+        if principal is None or match is None:
             return
-        rights = self.model.rights(held[0])
-        assert (principal.token_id, principal.name) == (held[0].id, held[0].name)
+        rights = self.model.rights(match[0])
+        assert (principal.token_id, principal.name) == (match[0].id, match[0].name)
         assert (principal.role, principal.is_test) == (rights.role, rights.is_test)
         allowed = [model for model in MODELS if all(covers(names, [model]) for names in rights.models)]
         assert [model for model in MODELS if principal.may_use(model)] == allowed
 
-    def _check_for_ever(self, found: dict[str, str]) -> None:
-        """What was revoked once is never let in again."""
+    def _check_revoked(self, found: dict[str, str]) -> None:
+        """A secret that was revoked once never authenticates again."""
         alive = {text for text, status in found.items() if status == "active"}
-        assert not alive & self.dead
-        self.dead |= {text for text, status in found.items() if status == "revoked"}
+        assert not alive & self.revoked
+        self.revoked |= {text for text, status in found.items() if status == "revoked"}
 
-    def _check_kinship(self, principals: list[Principal]) -> None:
-        """Nobody may do more than the parent, even one that says so of itself; nor live longer."""
+    def _check_relations(self, principals: list[Principal]) -> None:
+        """No child has more rights than its parent, whatever its record says; nor does it stay active longer."""
         find_by_id = {principal.token_id: principal for principal in principals}
         for child in find_by_id.values():
             if child.secret_match is None or child.secret_match.record.parent_id is None:
                 continue
             assert (
-                self.model.status(self.model.tokens[child.secret_match.record.parent_id], self.seen["gateway"])
+                self.model.status(self.model.tokens[child.secret_match.record.parent_id], self.latest_times["gateway"])
                 == "active"
             )
             parent = find_by_id.get(child.secret_match.record.parent_id)
@@ -222,41 +233,41 @@ class LifeChecks:
     def _check_uses(self) -> None:
         """Each use is in the file, or waits to be."""
         waits = {
-            (used.token_id, used.previous_hash): list(use) for used, use in self.server.recorder.pending.by_key.items()
+            (used.token_id, used.previous_hash): list(use) for used, use in self.server.last_used.pending.by_key.items()
         }
-        assert waits == self.waiting
+        assert waits == self.pending_uses
 
-    def look_for_secrets(self) -> None:
+    def check_no_secret_is_stored(self) -> None:
         if self.path.exists() and b'"tokens"' not in self.path.read_bytes():
-            return  # FreeGPT's own file, which nobody has changed yet
+            return  # FreeGPT's file, which nobody has changed yet
         needles = SecretSearch({f"secret {number}": text for number, text in enumerate(self.secrets)})
         for path in self.folder.rglob("*"):
             if path.is_file():
                 self.tally["files searched for secrets"] += 1
                 assert not needles.found(path.read_bytes()), path
 
-    # Small things
+    # Helpers
 
     @property
     def server(self) -> Gateway:
         assert self.gateway is not None
         return self.gateway
 
-    def _begin_anew(self, sibling: Gateway | None = None) -> None:
+    def _start_gateway(self, sibling: Gateway | None = None) -> None:
         if sibling is None:
-            self.seen["gateway"] = 0
-            self.has_enforced = self.key is not None
+            self.latest_times["gateway"] = 0
+            self.is_enforcing = self.key is not None
         clock = sibling.clock if sibling else SteadyClock(self.wall)
         self.gateway = Gateway(self.folder, clock, sibling.enforcement if sibling else SharedLatch(), self.key)
-        self.runner.run(self.gateway.watcher.load())
+        self.runner.run(self.gateway.token_cache.load())
 
-    def _now(self, who: str) -> float:
-        """What that process takes the time for: it never goes back, for as long as the process lives."""
-        self.seen[who] = max(self.seen[who], self.wall.now)
-        return self.seen[who]
+    def _now(self, writer: str) -> float:
+        """Returns the time as that process sees it: it never goes back while the process runs."""
+        self.latest_times[writer] = max(self.latest_times[writer], self.wall.now)
+        return self.latest_times[writer]
 
-    def _token(self, number: int) -> Token:
-        """Any; two times in three one that lives."""
+    def _pick_token(self, number: int) -> Token:
+        """Returns any token; two times in three an active one."""
         tokens = list(self.model.tokens.values())
         alive = [token for token in tokens if self.model.status(token, self.wall.now) == "active"]
         among = alive if alive and number % 3 else tokens
@@ -266,46 +277,48 @@ class LifeChecks:
         digest = Secret(text).hash
         return next((token_id for token_id, item in read(self.path).items() if item["hash"] == digest), None)
 
-    def _dated(self, values: Order) -> Order:
+    def _with_absolute_expiry(self, values: Command) -> Command:
         after = values.get("expires_at")
         return {**values, "expires_at": int(self.wall.now) + after} if after else values
 
-    def _simple(self, verb: str, token_id: str) -> Order:
-        order = {"verb": verb, "reference": token_id, "grace": 60, "id": token_id, "hash": None, "times": 1}
-        return {**order, "address": None, "wish": {"name": "raced", "parent_id": token_id}}
+    def _simple_command(self, verb: str, token_id: str) -> Command:
+        command = {"verb": verb, "reference": token_id, "grace": 60, "id": token_id, "hash": None, "times": 1}
+        return {**command, "address": None, "spec": {"name": "raced", "parent_id": token_id}}
 
-    def _write_uses(self) -> None:
-        for (token_id, digest), use in self.waiting.items():
-            self.model.used(token_id, digest, *use)
-        self.waiting.clear()
+    def _apply_pending_uses(self) -> None:
+        for (token_id, digest), use in self.pending_uses.items():
+            self.model.add_uses(token_id, digest, *use)
+        self.pending_uses.clear()
 
-    def _ends(self) -> list[int]:
+    def future_ends(self) -> list[int]:
         ends = {token.expires_at for token in self.model.tokens.values()}
-        ends |= {old.valid_until for token in self.model.tokens.values() for old in token.older}
-        return sorted(end for end in ends if end is not None and end > self.seen["gateway"])
+        ends |= {old.valid_until for token in self.model.tokens.values() for old in token.previous}
+        return sorted(end for end in ends if end is not None and end > self.latest_times["gateway"])
 
 
 def exactly(wanted: Lines) -> Callable[[Lines], bool]:
-    """In any order: a parent and its children end together."""
+    """Returns whether lines are these, in any order: a parent and its children end together."""
     return lambda lines: len(lines) == len(wanted) and _without(wanted, lines) is not None
 
 
-def begun(planned: Lines) -> Callable[[Lines], bool]:
-    """What a change leaves in the log that was not made: nothing, some of its lines, or all and that they failed. Some: only a
-    disk that does not even let a file be cut, or a death, leaves half of them."""
+def partly(planned: Lines) -> Callable[[Lines], bool]:
+    """Returns whether lines are what a change leaves that was not made: none, some of its lines, or all and that they failed.
+
+    Some of them are only left by a disk that does not even let a file be cut, and by a writer that was killed.
+    """
     failed = [(f"{action}.failed", token_id) for action, token_id in planned]
 
-    def fits(lines: Lines) -> bool:
-        told = [line for line in lines if line[0].endswith(".failed")]
-        first = [line for line in lines if line not in told]
-        is_whole = len(first) == len(planned) or not told
-        return is_whole and _without(planned, first) is not None and _without(failed, told) is not None
+    def accepts(lines: Lines) -> bool:
+        failures = [line for line in lines if line[0].endswith(".failed")]
+        first = [line for line in lines if line not in failures]
+        is_whole = len(first) == len(planned) or not failures
+        return is_whole and _without(planned, first) is not None and _without(failed, failures) is not None
 
-    return fits
+    return accepts
 
 
 def _without(wanted: Lines, lines: Lines) -> Lines | None:
-    """What is wanted beyond the lines; None where one of them is not wanted."""
+    """Returns what is wanted beyond the lines; None where one of them is not wanted."""
     left = list(wanted)
     for action, token_id in lines:
         found = next((one for one in left if one[0] == action and one[1] in (None, token_id)), None)

@@ -6,16 +6,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.life_model import Secret, Token, shape_of
+from tests.campaigns.life_model import Secret, Token, stored_form_of
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The same of the file, by a reader of its own. A torn file is no JSON."""
+    """Returns the tokens of a file as ``Model.stored_form`` does. Raises ValueError for a torn file."""
     if not path.exists():
         return {}
     content = json.loads(path.read_bytes())
     if "tokens" not in content:
-        return {token.id: shape_of(token) for token in (freegpt_token(*pair) for pair in content.items())}
+        return {token.id: stored_form_of(token) for token in (freegpt_token(*pair) for pair in content.items())}
     return {item["id"]: _read(item) for item in content["tokens"]}
 
 
@@ -42,11 +42,11 @@ def freegpt_token(text: str, item: Mapping[str, Any]) -> Token:
 
 
 def freegpt(text: str, is_active: bool) -> dict[str, Any]:
-    """A token of that time, as it stood in the file."""
+    """Returns a token as FreeGPT stored it."""
     dates = {"created_at": "2025-11-26T10:30:00+00:00", "last_used": "2025-11-27T10:30:00+00:00"}
     return {text: {"name": "old", **dates, "active": is_active}}
 
 
 def foreign(number: int) -> str:
-    """A secret that was not made here."""
+    """Returns a secret that the gateway did not make."""
     return f"sk{number:06}-made-up&%{number * 7919:012}"

@@ -19,7 +19,7 @@ from gateway.tokens.changes import TokenSpec
 from gateway.tokens.last_used import LastUsedWriter
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
 from gateway.tokens.uses import UseKey
-from tests.campaigns.life import TOKENS, Order, audit_path, fields
+from tests.campaigns.life import TOKENS, Command, audit_path, spec_fields
 
 HERE = Client("127.0.0.1", True)
 
@@ -31,51 +31,51 @@ class Gateway:
         store = JsonTokenStore(JsonTokenFile(folder / TOKENS, 2.0), AuditLog(audit_path(folder), clock, 2.0), clock)
         self.clock = clock
         self.enforcement = enforcement
-        self.watcher = TokenCache(store)
-        self.management = TokenManagement(store, self.watcher, clock)
-        self.recorder = LastUsedWriter(store, Metrics())
-        self.authenticator = Authenticator(key, self.watcher, clock, enforcement)
+        self.token_cache = TokenCache(store)
+        self.management = TokenManagement(store, self.token_cache, clock)
+        self.last_used = LastUsedWriter(store, Metrics())
+        self.authenticator = Authenticator(key, self.token_cache, clock, enforcement)
 
-    def let_in(self, text: str) -> tuple[str, Principal | None]:
-        """How the secret is taken, and for whose."""
+    def authenticate(self, text: str) -> tuple[str, Principal | None]:
+        """Returns the status of the secret, and its principal where it is active."""
         try:
             principal = self.authenticator.authenticate(Credential(text), lambda: HERE)
         except Unauthenticated as error:
-            said = str(error)
-            return next((status for status in ("expired", "revoked") if f"it is {status}" in said), "unknown"), None
+            message = str(error)
+            return next((status for status in ("expired", "revoked") if f"it is {status}" in message), "unknown"), None
         return ("open", None) if principal is ANONYMOUS else ("active", principal)
 
     def note_use(self, principal: Principal) -> None:
         assert principal.secret_match is not None
         old = principal.secret_match.previous
         used = UseKey(principal.secret_match.record.id, old and old.hash)
-        self.recorder.note(used, self.clock(), HERE.address if old else None)
+        self.last_used.note(used, self.clock(), HERE.address if old else None)
 
-    async def do(self, order: Order, principal: Principal) -> Order:
-        """As ``Hands.do``."""
+    async def execute(self, command: Command, principal: Principal) -> Command:
+        """Returns what ``CommandRunner.execute`` does."""
         caller = Requester(principal, Actor("token", "tester", principal.token_id))
         try:
-            return await self._do(order, caller) or {}
+            return await self._execute(command, caller) or {}
         except StoreUnavailable as error:
             return {"failed": str(error)}
         except GatewayError as error:
             return {"refused": type(error).__name__}
 
-    async def _do(self, order: Order, caller: Requester) -> Order | None:
-        manage, reference = self.management, order.get("reference", "")
-        match order["verb"]:
+    async def _execute(self, command: Command, caller: Requester) -> Command | None:
+        manage, reference = self.management, command.get("reference", "")
+        match command["verb"]:
             case "create":
-                made = await manage.create(caller, TokenSpec(**fields(order["wish"])))
+                made = await manage.create(caller, TokenSpec(**spec_fields(command["spec"])))
                 return {"id": made.record.id, "secret": made.secret}
             case "rotate":
-                made = await manage.rotate(caller, reference, order["grace"])
+                made = await manage.rotate(caller, reference, command["grace"])
                 return {"id": made.record.id, "secret": made.secret}
             case "patch":
-                await manage.update(caller, reference, fields(order["values"]))
+                await manage.update(caller, reference, spec_fields(command["values"]))
             case "revoke":
                 await manage.revoke(caller, reference)
             case "revoke_secret":
-                await manage.revoke_secret(caller.actor, order["secret"])
+                await manage.revoke_secret(caller.actor, command["secret"])
             case "delete":
                 await manage.delete(caller, reference)
         return None

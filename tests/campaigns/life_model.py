@@ -1,4 +1,4 @@
-"""A model of tokens that knows nothing of the code: what may be made of them, who may use them, what stands in their file."""
+"""A model of tokens that knows nothing of the code: which changes are allowed, who may use them, and what their file contains."""
 
 import copy
 import hashlib
@@ -8,26 +8,26 @@ from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, NamedTuple
 
-from tests.campaigns.life import Order
+from tests.campaigns.life import Command
 
 YEAR = 366 * 86_400
-MOST_OLDER = 5
+MAX_PREVIOUS = 5
 ROLES = ("service", "member", "admin")
 Lines = list[tuple[str, str | None]]
-"""Actions and whose they are, as the audit log has them; None for a token that nobody was told of."""
+"""Actions and whose they are, as the audit log has them; None for a token whose id was never answered."""
 
 
 class Refused(Exception):
-    """What the model would not let happen."""
+    """The model refuses a change."""
 
 
-def ended(revoked_at: int | None, end: int | None, now: float) -> str:
+def status_at(revoked_at: int | None, end: int | None, now: float) -> str:
     if revoked_at is not None:
         return "revoked"
     return "active" if end is None or now < end else "expired"
 
 
-def least(values: Sequence[int | None]) -> int | None:
+def minimum(values: Sequence[int | None]) -> int | None:
     return min((value for value in values if value is not None), default=None)
 
 
@@ -48,11 +48,11 @@ class Secret:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
-    def shown(self) -> str:
+    def display_prefix(self) -> str:
         return self.text[: min(14, max(1, len(self.text) // 2))]
 
     def status(self, now: float) -> str:
-        return ended(self.revoked_at, self.valid_until, now)
+        return status_at(self.revoked_at, self.valid_until, now)
 
 
 @dataclass
@@ -70,14 +70,14 @@ class Token:
     rpm: int | None = None
     last_used: int | None = None
     uses: int = 0
-    older: list[Secret] = field(default_factory=list)
+    previous: list[Secret] = field(default_factory=list)
 
     def status(self, now: float) -> str:
-        return ended(self.revoked_at, self.expires_at, now)
+        return status_at(self.revoked_at, self.expires_at, now)
 
 
 class Rights(NamedTuple):
-    """What a line of tokens may do."""
+    """The rights of a token and its chain of parents."""
 
     role: str
     models: tuple[tuple[str, ...], ...]
@@ -85,26 +85,26 @@ class Rights(NamedTuple):
     expires_at: int | None
     is_test: bool
 
-    def beyond(self, other: "Rights") -> set[str]:
-        """In which fields this is more than the other."""
+    def excess_over(self, other: "Rights") -> set[str]:
+        """Returns the fields in which this is more than the other."""
         covered = all(any(covers(theirs, mine) for mine in self.models) for theirs in other.models)
         found = {
             "role": ROLES.index(self.role) > ROLES.index(other.role),
             "prefix": other.is_test and not self.is_test,
             "models": not covered,
             "limits": other.rpm is not None and (self.rpm is None or self.rpm > other.rpm),
-            "expires_at": least([self.expires_at, other.expires_at]) != self.expires_at,
+            "expires_at": minimum([self.expires_at, other.expires_at]) != self.expires_at,
         }
         return {name for name, is_more in found.items() if is_more}
 
     def common(self) -> list[str] | None:
-        """What all lists let through; None for everything."""
+        """Returns the models that all lists allow; None for all models."""
         lists = [list(names) for names in self.models]
-        return reduce(lambda some, others: [*dict.fromkeys(both(some, others))], lists) if lists else None
+        return reduce(lambda some, others: [*dict.fromkeys(intersect(some, others))], lists) if lists else None
 
 
-def both(some: Sequence[str], others: Sequence[str]) -> Iterator[str]:
-    """The narrower of two patterns; ``a*`` and ``*b`` share ``a*b``."""
+def intersect(some: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    """Yields the narrower of two patterns; ``a*`` and ``*b`` share ``a*b``."""
     for one in some:
         for other in others:
             if covers([other], [one]):
@@ -123,113 +123,118 @@ def covers(allowed: Sequence[str], wanted: Sequence[str]) -> bool:
 
 
 class Model:
-    """What the changes so far add up to."""
+    """The tokens after all changes so far."""
 
     def __init__(self) -> None:
         self.tokens: dict[str, Token] = {}
 
-    def apply(self, order: Order, now: float, made: Order, caller: str | None = None) -> Lines:
-        """The lines that the audit log gets. ``made`` is what chance decided: the new id and secret. Raises Refused."""
-        rights = EVERYTHING if caller is None else self._rights_of_caller(caller, order, now)
-        return getattr(self, f"_{order['verb']}")(order, now, made, rights)
+    def apply(self, command: Command, now: float, made: Command, caller: str | None = None) -> Lines:
+        """Makes a change and returns its lines of the audit log. ``made`` has the new id and secret. Raises Refused."""
+        rights = EVERYTHING if caller is None else self._rights_of_caller(caller, command, now)
+        return getattr(self, f"_{command['verb']}")(command, now, made, rights)
 
-    def holder(self, text: str) -> tuple[Token, Secret] | None:
+    def find_secret(self, text: str) -> tuple[Token, Secret] | None:
         found = (
-            (token, one) for token in self.tokens.values() for one in (token.secret, *token.older) if one.text == text
+            (token, one)
+            for token in self.tokens.values()
+            for one in (token.secret, *token.previous)
+            if one.text == text
         )
         return next(found, None)
 
     def secret_status(self, text: str, now: float) -> str:
-        held = self.holder(text)
-        if held is None:
+        match = self.find_secret(text)
+        if match is None:
             return "unknown"
-        status = self.status(held[0], now)
-        return held[1].status(now) if status == "active" else status
+        status = self.status(match[0], now)
+        return match[1].status(now) if status == "active" else status
 
     def status(self, token: Token, now: float) -> str:
-        line = self.above(token)
-        states = [token.status(now), *("revoked" if one is None else one.status(now) for one in line)]
-        if line[-1:] == [None] and states[0] == "active":
+        chain = self.parents_of(token)
+        states = [token.status(now), *("revoked" if one is None else one.status(now) for one in chain)]
+        if chain[-1:] == [None] and states[0] == "active":
             return "revoked"
         return next((status for status in states if status != "active"), "active")
 
-    def above(self, token: Token) -> list[Token | None]:
-        """Its parents, the nearest first; ends in None where one is missing."""
-        line: list[Token | None] = []
+    def parents_of(self, token: Token) -> list[Token | None]:
+        """Returns the parents, the nearest first; the last one is None where a parent is missing."""
+        chain: list[Token | None] = []
         while token.parent_id is not None:
             parent = self.tokens.get(token.parent_id)
-            line.append(parent)
+            chain.append(parent)
             if parent is None:
                 break
             token = parent
-        return line
+        return chain
 
-    def below(self, token: Token) -> Iterator[Token]:
+    def descendants_of(self, token: Token) -> Iterator[Token]:
         for other in self.tokens.values():
             if other.parent_id == token.id:
                 yield other
-                yield from self.below(other)
+                yield from self.descendants_of(other)
 
     def rights(self, token: Token, secret: Secret | None = None) -> Rights:
-        """With ``secret``: of whoever holds that one."""
-        line = self.above(token)
-        return rights_of([token, *(one for one in line if one)] if None not in line else [token], secret)
+        """Returns the rights of a token; with ``secret``, those of this secret of it."""
+        chain = self.parents_of(token)
+        return rights_of([token, *(one for one in chain if one)] if None not in chain else [token], secret)
 
-    def _rights_of_caller(self, caller: str, order: Order, now: float) -> Rights:
-        held = self.holder(caller)
-        if held is None or self.secret_status(caller, now) != "active":
+    def _rights_of_caller(self, caller: str, command: Command, now: float) -> Rights:
+        match = self.find_secret(caller)
+        if match is None or self.secret_status(caller, now) != "active":
             raise Refused
-        rights = self.rights(*held)
+        rights = self.rights(*match)
         if rights.role == "service":
             raise Refused
-        if order["verb"] in ("rotate", "patch") and self.rights(held[0]).beyond(rights):
+        if command["verb"] in ("rotate", "patch") and self.rights(match[0]).excess_over(rights):
             raise Refused
         return rights
 
-    def _create(self, order: Order, now: float, made: Order, caller: Rights) -> Lines:
-        spec = order["wish"]
+    def _create(self, command: Command, now: float, made: Command, caller: Rights) -> Lines:
+        spec = command["spec"]
         parent = None
         if spec.get("parent_id") is not None:
             parent = self.tokens.get(spec["parent_id"])
             if parent is None or self.status(parent, now) != "active":
                 raise Refused
-        giver = self.rights(parent) if parent else caller
+        defaults = self.rights(parent) if parent else caller
         owner = parent.owner if parent else None
         token = Token(
             id=made.get("id", "?"),
             name=spec["name"],
             created_at=int(now),
-            secret=Secret(made.get("secret") or spec.get("prefix") or ("sk_test_" if giver.is_test else "sk-")),
+            secret=Secret(made.get("secret") or spec.get("prefix") or ("sk_test_" if defaults.is_test else "sk-")),
             owner=spec.get("owner", owner),
-            role=spec.get("role", "service" if giver.role == "service" else "member"),
+            role=spec.get("role", "service" if defaults.role == "service" else "member"),
             parent_id=spec.get("parent_id"),
-            expires_at=spec.get("expires_at", giver.expires_at),
-            models=spec.get("models", giver.common()),
-            rpm=spec.get("rpm", giver.rpm),
+            expires_at=spec.get("expires_at", defaults.expires_at),
+            models=spec.get("models", defaults.common()),
+            rpm=spec.get("rpm", defaults.rpm),
         )
-        if rights_of([token]).beyond(caller) or (parent and (token.owner != owner or rights_of([token]).beyond(giver))):
+        if rights_of([token]).excess_over(caller) or (
+            parent and (token.owner != owner or rights_of([token]).excess_over(defaults))
+        ):
             raise Refused
         self.tokens[token.id] = token
         return [("token.create", made.get("id"))]
 
-    def _rotate(self, order: Order, now: float, made: Order, _caller: Rights) -> Lines:
-        token, _ = self.find(order["reference"])
-        grace, moment = order["grace"], int(now)
-        older = [one for one in token.older if one.status(now) == "active"]
-        is_full = grace > 0 and len(older) >= MOST_OLDER
+    def _rotate(self, command: Command, now: float, made: Command, _caller: Rights) -> Lines:
+        token, _ = self.find(command["reference"])
+        grace, moment = command["grace"], int(now)
+        previous = [one for one in token.previous if one.status(now) == "active"]
+        is_full = grace > 0 and len(previous) >= MAX_PREVIOUS
         if self.status(token, now) != "active" or grace > YEAR or is_full:
             raise Refused
         old = token.secret
-        old.rotated_at, old.valid_until = moment, least((moment + grace, token.expires_at))
+        old.rotated_at, old.valid_until = moment, minimum((moment + grace, token.expires_at))
         if grace == 0:
-            for one in (*older, old):
+            for one in (*previous, old):
                 one.revoked_at = moment
-        token.older = [*older, old]
+        token.previous = [*previous, old]
         token.secret = Secret(made.get("secret", "?"))
         return [("token.rotate", token.id)]
 
-    def _revoke(self, order: Order, now: float, _made: Order, _caller: Rights) -> Lines:
-        token, secret = self.find(order["reference"])
+    def _revoke(self, command: Command, now: float, _made: Command, _caller: Rights) -> Lines:
+        token, secret = self.find(command["reference"])
         return self._end(token, secret, now)
 
     def _end(self, token: Token, secret: Secret | None, now: float) -> Lines:
@@ -238,105 +243,108 @@ class Model:
                 return []
             secret.revoked_at = int(now)
             return [("token.end_secret", token.id)]
-        dying = [one for one in (token, *self.below(token)) if one.revoked_at is None]
-        for one in dying:
+        active = [one for one in (token, *self.descendants_of(token)) if one.revoked_at is None]
+        for one in active:
             one.revoked_at = int(now)
-        return [("token.revoke", one.id) for one in dying]
+        return [("token.revoke", one.id) for one in active]
 
-    def _revoke_secret(self, order: Order, now: float, _made: Order, _caller: Rights) -> Lines:
-        held = self.holder(order["secret"])
-        return [] if held is None else self._end(held[0], None if held[1] is held[0].secret else held[1], now)
+    def _revoke_secret(self, command: Command, now: float, _made: Command, _caller: Rights) -> Lines:
+        match = self.find_secret(command["secret"])
+        return [] if match is None else self._end(match[0], None if match[1] is match[0].secret else match[1], now)
 
-    def _delete(self, order: Order, now: float, _made: Order, _caller: Rights) -> Lines:
-        token, _ = self.find(order["reference"])
+    def _delete(self, command: Command, now: float, _made: Command, _caller: Rights) -> Lines:
+        token, _ = self.find(command["reference"])
         lines = [line for line in self._end(token, None, now) if line[1] != token.id]
         del self.tokens[token.id]
         return [*lines, ("token.delete", token.id)]
 
-    def _patch(self, order: Order, _now: float, _made: Order, caller: Rights) -> Lines:
-        token, values = self.tokens.get(order["reference"]), order["values"]
+    def _patch(self, command: Command, _now: float, _made: Command, caller: Rights) -> Lines:
+        token, values = self.tokens.get(command["reference"]), command["values"]
         if token is None:
             raise Refused
         after = replace(token, **values)
         changed = {"limits" if name == "rpm" else name for name in values}
-        line = self.above(token)
-        excess = rights_of([after]).beyond(caller)
-        if line and None not in line:
-            excess |= rights_of([after]).beyond(rights_of([one for one in line if one]))
+        chain = self.parents_of(token)
+        excess = rights_of([after]).excess_over(caller)
+        if chain and None not in chain:
+            excess |= rights_of([after]).excess_over(rights_of([one for one in chain if one]))
         gets_owner = after.owner != token.owner
         if excess & changed or (gets_owner and token.parent_id is not None):
             raise Refused
         lines: Lines = [("token.update", token.id)] if after != token else []
         self.tokens[token.id] = after
-        for child in self.below(token) if gets_owner else ():
+        for child in self.descendants_of(token) if gets_owner else ():
             if child.owner != after.owner:
                 child.owner = after.owner
                 lines.append(("token.update", child.id))
         return lines
 
-    def _import(self, order: Order, _now: float, _made: Order, _caller: Rights) -> Lines:
-        known = {one.text for token in self.tokens.values() for one in (token.secret, *token.older)}
+    def _import(self, command: Command, _now: float, _made: Command, _caller: Rights) -> Lines:
+        known = {one.text for token in self.tokens.values() for one in (token.secret, *token.previous)}
         added = [
             token
-            for token in order["offered"]
-            if token.id not in self.tokens and not known & {one.text for one in (token.secret, *token.older)}
+            for token in command["offered"]
+            if token.id not in self.tokens and not known & {one.text for one in (token.secret, *token.previous)}
         ]
         self.tokens |= {token.id: copy.deepcopy(token) for token in added}
         return [("token.import", token.id) for token in added]
 
-    def _use(self, order: Order, now: float, _made: Order, _caller: Rights) -> Lines:
-        self.used(order["id"], order["hash"], order["times"], int(now), order["address"])
+    def _use(self, command: Command, now: float, _made: Command, _caller: Rights) -> Lines:
+        self.add_uses(command["id"], command["hash"], command["times"], int(now), command["address"])
         return []
 
-    def used(self, token_id: str, digest: str | None, times: int, at: int, address: str | None) -> None:
+    def add_uses(self, token_id: str, digest: str | None, times: int, at: int, address: str | None) -> None:
         token = self.tokens.get(token_id)
         if token is None:
             return
         token.uses += times
         token.last_used = max(token.last_used or 0, at)
-        for old in token.older:
+        for old in token.previous:
             if old.hash == digest:
                 old.uses += times
                 if at >= (old.last_used or 0):
                     old.last_used, old.last_used_from = at, address
 
     def find(self, reference: str) -> tuple[Token, Secret | None]:
-        """The token that a person means, and which of its older secrets. Raises Refused for none and for several."""
+        """Returns the token of a reference, and which of its previous secrets it names.
+
+        Raises Refused for none and for several.
+        """
         if reference in self.tokens:
             return self.tokens[reference], None
-        if held := self.holder(reference):
-            return held[0], None if held[1] is held[0].secret else held[1]
+        if match := self.find_secret(reference):
+            return match[0], None if match[1] is match[0].secret else match[1]
         matches = [(token, None) for token in self.tokens.values() if token.name == reference]
         if "made-up" in reference or reference.endswith("..."):
             named = [token.id for token, _ in matches]
-            matches += [one for one in self._begun(reference.removesuffix("...")) if one[0].id not in named]
+            matches += [one for one in self._with_prefix(reference.removesuffix("...")) if one[0].id not in named]
         if len(matches) != 1:
             raise Refused
         return matches[0]
 
-    def _begun(self, text: str) -> Iterator[tuple[Token, Secret | None]]:
+    def _with_prefix(self, text: str) -> Iterator[tuple[Token, Secret | None]]:
         for token in self.tokens.values():
-            for one in (token.secret, *reversed(token.older)):
-                if text.startswith(one.shown) if len(one.shown) == 14 else text == one.shown:
+            for one in (token.secret, *reversed(token.previous)):
+                if text.startswith(one.display_prefix) if len(one.display_prefix) == 14 else text == one.display_prefix:
                     yield token, None if one is token.secret else one
                     break
 
-    def shape(self) -> dict[str, Any]:
-        """What the file has to say of it."""
-        return {token.id: shape_of(token) for token in self.tokens.values()}
+    def stored_form(self) -> dict[str, Any]:
+        """Returns what the file must contain."""
+        return {token.id: stored_form_of(token) for token in self.tokens.values()}
 
 
-def rights_of(line: Sequence[Token], secret: Secret | None = None) -> Rights:
+def rights_of(chain: Sequence[Token], secret: Secret | None = None) -> Rights:
     return Rights(
-        role=min((token.role for token in line), key=ROLES.index),
-        models=tuple(tuple(token.models) for token in line if token.models is not None),
-        rpm=least([token.rpm for token in line]),
-        expires_at=least([secret.valid_until if secret else None, *(token.expires_at for token in line)]),
-        is_test=any(token.secret.text.startswith("sk_test_") for token in line),
+        role=min((token.role for token in chain), key=ROLES.index),
+        models=tuple(tuple(token.models) for token in chain if token.models is not None),
+        rpm=minimum([token.rpm for token in chain]),
+        expires_at=minimum([secret.valid_until if secret else None, *(token.expires_at for token in chain)]),
+        is_test=any(token.secret.text.startswith("sk_test_") for token in chain),
     )
 
 
-def shape_of(token: Token) -> dict[str, Any]:
+def stored_form_of(token: Token) -> dict[str, Any]:
     kept = (
         "name",
         "owner",
@@ -353,11 +361,11 @@ def shape_of(token: Token) -> dict[str, Any]:
         **{name: getattr(token, name) for name in kept},
         "usage_count": token.uses,
         "hash": token.secret.hash,
-        "prefix": token.secret.shown,
+        "prefix": token.secret.display_prefix,
         "previous_secrets": [
             {
                 "hash": old.hash,
-                "prefix": old.shown,
+                "prefix": old.display_prefix,
                 "rotated_at": old.rotated_at,
                 "valid_until": old.valid_until,
                 "revoked_at": old.revoked_at,
@@ -365,6 +373,6 @@ def shape_of(token: Token) -> dict[str, Any]:
                 "last_used_from": old.last_used_from,
                 "usage_count": old.uses,
             }
-            for old in token.older
+            for old in token.previous
         ],
     }

@@ -1,10 +1,10 @@
-"""The kinds of step in the life of tokens, and what chance decides about each."""
+"""The kinds of step of a scenario, and the random arguments of each."""
 
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.campaigns.life import Order
+from tests.campaigns.life import Command
 from tests.campaigns.life_model import YEAR
 
 PATTERNS = (None, [], ["*"], ["gpt-*"], ["gpt-4*"], ["gpt-4o"], ["*-mini"], ["gpt-4o", "o1"])
@@ -12,29 +12,27 @@ Draw = Callable[[random.Random], Any]
 
 
 def one_of(*values: Any) -> Draw:
-    return lambda chance: chance.choice(values)
+    return lambda rng: rng.choice(values)
 
 
-def any_number(chance: random.Random) -> int:
-    return chance.randrange(10_000)
+def any_number(rng: random.Random) -> int:
+    return rng.randrange(10_000)
 
 
 def pair_of(draw: Draw) -> Draw:
-    return lambda chance: (draw(chance), draw(chance))
+    return lambda rng: (draw(rng), draw(rng))
 
 
 def some_of(**draws: Draw) -> Draw:
-    """An object with about half of these fields; ``name`` is always there."""
-    return lambda chance: {
-        name: draw(chance) for name, draw in draws.items() if name == "name" or chance.random() < 0.4
-    }
+    """Draws an object with about half of these fields; ``name`` is always there."""
+    return lambda rng: {name: draw(rng) for name, draw in draws.items() if name == "name" or rng.random() < 0.4}
 
 
-WHO = one_of("command line", "second process", "gateway")
-AT_THE_SHELL = one_of("command line", "second process")
+WRITERS = one_of("command line", "second process", "gateway")
+LOCAL_WRITERS = one_of("command line", "second process")
 YES_OR_NO = one_of(True, False)
-CALLS = one_of(*range(1, 36))
-"""About as many as a change asks of the disk."""
+DISK_CALLS = one_of(*range(1, 36))
+"""About as many calls as a change makes of the disk."""
 VERBS = one_of("create", "rotate", "rotate", "revoke", "delete", "use")
 _SOME = {
     "name": one_of("alpha", "beta", "gamma", "delta"),
@@ -42,42 +40,42 @@ _SOME = {
     "models": one_of(*PATTERNS),
     "rpm": one_of(None, 10, 50),
 }
-WISHES = some_of(
+SPECS = some_of(
     **_SOME, expires_at=one_of(None, 2, 60, 3600, 90_000, YEAR), prefix=one_of("sk-", "sk_live_", "sk_test_")
 )
-VALUES = some_of(**_SOME, expires_at=one_of(None, 1, 600, 100_000))
+UPDATES = some_of(**_SOME, expires_at=one_of(None, 1, 600, 100_000))
 
 
 class Rule(NamedTuple):
-    """A kind of step: how often it is taken, when it can be, and what chance has to say to it."""
+    """A kind of step: how often it is taken, when it can be, and how to draw its arguments."""
 
     name: str
     weight: int
-    only_if: Callable[[Any], Any]
+    condition: Callable[[Any], Any]
     draws: dict[str, Draw]
 
 
 class Step(NamedTuple):
     name: str
-    arguments: Order
+    arguments: Command
 
 
 RULES: list[Rule] = []
 
 
 def rule(
-    weight: int, only_if: Callable[[Any], Any] = lambda _: True, **draws: Draw
+    weight: int, condition: Callable[[Any], Any] = lambda _: True, **draws: Draw
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def noted(step: Callable[..., None]) -> Callable[..., None]:
-        RULES.append(Rule(step.__name__, weight, only_if, draws))
+    def register(step: Callable[..., None]) -> Callable[..., None]:
+        RULES.append(Rule(step.__name__, weight, condition, draws))
         return step
 
-    return noted
+    return register
 
 
-def has_tokens(life: Any) -> bool:
-    return bool(life.model.tokens)
+def has_tokens(scenario: Any) -> bool:
+    return bool(scenario.model.tokens)
 
 
-def has_secrets(life: Any) -> bool:
-    return bool(life.secrets)
+def has_secrets(scenario: Any) -> bool:
+    return bool(scenario.secrets)

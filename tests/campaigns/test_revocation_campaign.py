@@ -116,7 +116,7 @@ async def stream_end(client: Client) -> float:
     return time.monotonic()
 
 
-class Hands:
+class Revoker:
     """The three ways to revoke."""
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -143,10 +143,10 @@ async def start_stream(client: Client, secret: str) -> None:
 
 
 async def revoked_once(
-    gateway: Process, clients: dict[int, Client], hands: Hands, revoke: Callable[[CreatedToken], object]
+    gateway: Process, clients: dict[int, Client], revoker: Revoker, revoke: Callable[[CreatedToken], object]
 ) -> tuple[float, float]:
     """Seconds from the acknowledged revocation to the last worker's 401, and to the last stream's end."""
-    made = await asyncio.to_thread(hands.service.create, BY, TokenSpec(name="dying"))
+    made = await asyncio.to_thread(revoker.service.create, BY, TokenSpec(name="to be revoked"))
     for client in clients.values():
         assert await status(client, made.secret) == 400, "a new token is known to every worker at once"
     async with one_connection_to_each(gateway) as streams:
@@ -173,13 +173,13 @@ async def test_every_worker_refuses_a_revoked_token_within_a_second(tmp_path: Pa
 
         ) as gateway,
     ):  # fmt: skip
-        hands = Hands(tmp_path, gateway.port)
-        living = hands.service.create(BY, TokenSpec(name="living"))
+        revoker = Revoker(tmp_path, gateway.port)
+        living = revoker.service.create(BY, TokenSpec(name="living"))
         answered: list[int] = []
         async with one_connection_to_each(gateway) as clients, asyncio.TaskGroup() as group:
             busy = [group.create_task(keep_busy(gateway, living.secret, answered)) for _ in range(WORKERS)]
-            ways = [hands.by_hand, hands.by_api, hands.by_secret]
-            found = [await revoked_once(gateway, clients, hands, ways[n % 3]) for n in range(REVOCATIONS)]
+            ways = [revoker.by_hand, revoker.by_api, revoker.by_secret]
+            found = [await revoked_once(gateway, clients, revoker, ways[n % 3]) for n in range(REVOCATIONS)]
             for task in busy:
                 task.cancel()
     refused, cut = zip(*found, strict=True)
@@ -188,7 +188,7 @@ async def test_every_worker_refuses_a_revoked_token_within_a_second(tmp_path: Pa
     assert set(answered) == {400}
     assert max(refused) <= BOUND
     assert max(cut) <= STREAM_BOUND
-    verdict = verify(hands.log.lines())
+    verdict = verify(revoker.log.lines())
     assert (verdict.end.number, verdict.broken) == (1 + 2 * REVOCATIONS, None)
 
 
@@ -279,8 +279,8 @@ def test_no_acknowledged_change_goes_without_its_line(tmp_path: Path) -> None:
 def check_lines(folder: Path, acknowledged: list[tuple[str, str]]) -> Counter[str]:
     """After one change more the chain is whole, and has them all."""
     is_torn = not life.audit_path(folder).read_bytes().endswith(b"\n")
-    hands = life.Hands(folder, time.time)
-    hands.do({"verb": "create", "wish": {"name": "afterwards"}})
+    runner = life.CommandRunner(folder, time.time)
+    runner.execute({"verb": "create", "spec": {"name": "afterwards"}})
     log = AuditLog(life.audit_path(folder), time.time)
     lines = list(log.lines())
     assert verify(lines).broken is None
@@ -304,17 +304,17 @@ def killed_at_any_moment(folder: Path, seconds: float) -> list[tuple[str, str]]:
 def killed_at_each_call(folder: Path) -> Iterator[list[tuple[str, str]]]:
     """The end of a parent and three children, each time by a process that dies at another call."""
     folder.mkdir()
-    hands, second = life.Hands(folder, time.time), life.Second()
-    second.begin(folder)
+    runner, second_process = life.CommandRunner(folder, time.time), life.SecondProcess()
+    second_process.use_folder(folder)
     try:
         for at in range(1, CALLS):
-            parent = hands.do({"verb": "create", "wish": {"name": "parent"}})["id"]
+            parent = runner.execute({"verb": "create", "spec": {"name": "parent"}})["id"]
             below = {"name": "child", "parent_id": parent}
-            family = [parent, *(hands.do({"verb": "create", "wish": below})["id"] for _ in range(3))]
-            second.send({"verb": "revoke", "reference": parent}, time.time(), at)
-            is_done = "died" not in second.answer()
-            ended = {token.id for token in hands.tokens() if token.revoked_at is not None}
+            family = [parent, *(runner.execute({"verb": "create", "spec": below})["id"] for _ in range(3))]
+            second_process.send({"verb": "revoke", "reference": parent}, time.time(), at)
+            is_done = "killed" not in second_process.answer()
+            ended = {token.id for token in runner.tokens() if token.revoked_at is not None}
             # What stands in the file without having been acknowledged has its lines, too.
             yield [("token.revoke", one) for one in family if is_done or one in ended]
     finally:
-        second.close()
+        second_process.close()
