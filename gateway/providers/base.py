@@ -33,8 +33,8 @@ class ProviderRequest(msgspec.Struct, frozen=True):
 class ProviderResponse:
     """Holds what is sent to the client. ``body`` is bytes, or an iterator of chunks as they arrive.
 
-    ``close`` is called once the body was read or nobody wants it any more; it must stop the work behind the response. None:
-    there is nothing to stop.
+    ``close`` is called once the body was read or nobody wants it any more, and must stop the work behind the response. It is
+    None if there is nothing to stop.
     """
 
     status: int
