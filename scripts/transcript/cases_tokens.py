@@ -130,12 +130,12 @@ def _mistakes(session: Session) -> None:
 
 
 def _life(session: Session) -> str:
-    wish = {
+    spec = {
         "name": "everything", "owner": "eve@example.com", "role": "service", "expires_at": fixtures.FAR_AHEAD,
         "models": ["echo", "gpt-*"], "limits": {"rpm": 100, "tpm": 1000, "max_parallel": 3, "budget": "2.50/day",
         "models": {"gpt-*": {"rpm": 5}}}, "metadata": {"team": "a", "n": [1, 2.5, None]}, "prefix": "sk_live_",
     }  # fmt: skip
-    made = session.ask("create with everything", "POST /api/tokens", wish, key=ADMIN).json()
+    made = session.ask("create with everything", "POST /api/tokens", spec, key=ADMIN).json()
     place = f"/api/tokens/{made['id']}"
     session.ask("create with a span", "POST /api/tokens", {"name": "for an hour", "expires_in": "1h"}, key=ADMIN)
     session.ask("read it", f"GET {place}", key=ADMIN)

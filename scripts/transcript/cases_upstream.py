@@ -170,7 +170,7 @@ def _errors(session: Session) -> None:
 
 
 def _streams(session: Session) -> None:
-    wish = {"include_usage": True}
+    options = {"include_usage": True}
     for name, script in {
         "whole": events(_ONE, _TWO, _END, _USAGE, DONE, headers=["x-request-id: req-up"]),
         "at once": events(_ONE + _TWO + _END + _USAGE + DONE),
@@ -181,7 +181,7 @@ def _streams(session: Session) -> None:
         "more behind the mark": events(_ONE + _END + DONE + _TWO),
     }.items():
         session.behind(f"stream: {name}", script, CHAT, _STREAM, key=ADMIN)
-        session.behind(f"stream with usage: {name}", script, CHAT, {**_STREAM, "stream_options": wish}, key=ADMIN)
+        session.behind(f"stream with usage: {name}", script, CHAT, {**_STREAM, "stream_options": options}, key=ADMIN)
     session.behind(
         "stream of an unnamed model", events(_ONE, _END, DONE), CHAT, {**_STREAM, "model": "real-model"}, key=ADMIN
     )

@@ -93,8 +93,8 @@ def test_create_shows_the_secret_once(tmp_path: Path, path: Path) -> None:
 
 
 def test_create_takes_every_option(tmp_path: Path) -> None:
-    wishes = ["--owner", "ann@example.com", "--role", "service", "--expires", "2090-01-31", "--models", "a, b*"]
-    made = run_json(tmp_path, "create", "ci", *wishes, "--prefix", "sk_test_")
+    options = ["--owner", "ann@example.com", "--role", "service", "--expires", "2090-01-31", "--models", "a, b*"]
+    made = run_json(tmp_path, "create", "ci", *options, "--prefix", "sk_test_")
     assert made["token"].startswith("sk_test_")
     assert made["token"].startswith(made["prefix"])
     assert made["id"].startswith("tok_")
