@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import pytest
 
 from gateway.observability.metrics import Metrics
-from gateway.tokens import last_used
+from gateway.tokens import changes, last_used
 from gateway.tokens.last_used import LastUsedWriter
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.stores.memory import MemoryTokenStore
 from gateway.tokens.uses import Use, UseKey
-from tests.support.tokens import NOW, Clock, MemoryAuditLog, record
+from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog, record
 
 FIRST = UseKey("tok_1")
 
@@ -151,8 +151,35 @@ async def test_it_writes_by_itself(store: SlowStore, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("seconds", "pause"), [(0.01, 0.8), (1.0, 20.0), (2.0, 30.0)])
 async def test_a_slow_store_gets_a_rest(store: SlowStore, seconds: float, pause: float) -> None:
-    ticks = iter([0.0, seconds])
+    ticks = iter([100.0, 100.0 + seconds])
     writer = LastUsedWriter(store, Metrics(), lambda: next(ticks))
     writer.note(FIRST, NOW)
     await writer.flush()
-    assert writer.pause == pause
+    assert writer.pause == pytest.approx(pause)
+
+
+async def test_after_a_failed_write_there_is_no_longer_pause(store: SlowStore) -> None:
+    ticks = iter([100.0, 101.0, 200.0, 201.0])
+    writer = LastUsedWriter(store, Metrics(), lambda: next(ticks))
+    writer.note(FIRST, NOW)
+    await writer.flush()
+    assert writer.pause == pytest.approx(20.0)
+    store.failures = 1
+    writer.note(FIRST, NOW)
+    await writer.flush()
+    assert writer.pause == last_used.FLUSH_SECONDS
+
+
+async def test_the_uses_of_a_replaced_secret_keep_their_last_address(store: SlowStore, writer: LastUsedWriter) -> None:
+    old = (await store.first()).hash
+    async with store.transaction(BY) as tx:
+        tx.apply(changes.rotate(tx.tokens, tx.tokens.records[0], "sk-another-made-up-secret", 60, tx.now))
+    key = UseKey("tok_1", old)
+    writer.note(key, NOW, "::1")
+    writer.note(key, NOW + 1, "127.0.0.1")
+    store.failures = 1
+    await writer.flush()
+    writer.note(key, NOW + 2, "::2")
+    await writer.flush()
+    [previous] = (await store.first()).previous_secrets
+    assert (previous.usage_count, previous.last_used, previous.last_used_from) == (3, NOW + 2, "::2")

@@ -33,7 +33,7 @@ class MemoryTokenStore:
 
     async def read(self) -> TokenHierarchy:
         """Returns the newest tokens, as ``TokenStore`` says. Raises TokensMissing."""
-        return self._newest(may_create=False)
+        return self._newest()
 
     @contextlib.asynccontextmanager
     async def transaction(self, actor: Actor, *, may_create: bool = True) -> AsyncIterator[TokenTransaction]:
@@ -52,12 +52,12 @@ class MemoryTokenStore:
     async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:
         """Adds uses, as ``TokenStore`` says. Raises TokensMissing."""
         async with self._lock:
-            tokens = self._newest(may_create=False)
+            tokens = self._newest()
             records = add_uses(tokens.records, uses)
             if records != tokens.records:
                 self.put(records)
 
-    def _newest(self, may_create: bool) -> TokenHierarchy:
+    def _newest(self, may_create: bool = False) -> TokenHierarchy:
         if self._tokens is not None:
             return self._tokens
         if not may_create:

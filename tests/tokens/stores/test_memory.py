@@ -59,7 +59,7 @@ async def test_put_replaces_all_tokens_without_the_audit_log(store: MemoryTokenS
 async def test_a_removed_store_is_missing_until_something_is_put(store: MemoryTokenStore) -> None:
     store.put([token("a")])
     store.remove()
-    with pytest.raises(TokensMissing, match="no tokens in memory"):
+    with pytest.raises(TokensMissing, match=r"^there are no tokens in memory$"):
         await store.read()
     with pytest.raises(TokensMissing):
         await store.record_uses({UseKey("tok_a"): Use(1, NOW)})
