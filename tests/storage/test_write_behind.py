@@ -18,13 +18,19 @@ class FakeStore:
     def __init__(self) -> None:
         self.written: list[list[int]] = []
         self.error: Exception | None = None
+        self.running = 0
+        self.most_at_once = 0
         self.has_begun = asyncio.Event()
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
 
     async def write(self, batch: Sequence[int]) -> None:
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
         self.has_begun.set()
+        await asyncio.sleep(0)  # lets a write run that does not wait for its turn
         await self.may_go_on.wait()
+        self.running -= 1
         if self.error is not None:
             raise self.error
         self.written.append(list(batch))
@@ -148,9 +154,11 @@ async def test_a_write_that_is_cancelled_itself_is_made_again() -> None:
 
 
 async def test_flushes_at_the_same_time_take_turns(numbers: Numbers) -> None:
-    numbers.add(1, 2, 3)
-    await asyncio.gather(numbers.writer.flush(), numbers.writer.flush(), numbers.writer.drain())
-    assert numbers.store.written == [[1, 2], [3]]
+    numbers.add(*range(9))
+    writer = numbers.writer
+    await asyncio.gather(writer.flush_batch(), writer.flush(), writer.flush_batch(), writer.flush(), writer.drain())
+    assert numbers.store.written == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    assert numbers.store.most_at_once == 1
 
 
 async def test_what_is_lost_at_shutdown_is_logged(numbers: Numbers, caplog: pytest.LogCaptureFixture) -> None:
