@@ -145,8 +145,7 @@ async def test_a_request_that_is_cancelled_at_any_await_leaves_nothing_reserved_
         if isinstance(outcome, Reservation):
             limiter.settle(outcome, [0, 0])
         await loop_turns()
-        left = await counters.read(charges_for(limits), NOW)
-        assert [(counter.used, counter.reserved) for counter in left] == [(0, 0), (0, 0)]
+        assert [(one.used, one.reserved) for one in await counters.read(charges_for(limits), NOW)] == [(0, 0)] * 2
         counters.pauses = 0
         await limiter.reserve(capacity_request(limits), 0)
 
@@ -223,8 +222,7 @@ async def test_a_new_request_does_not_overtake_a_waiting_one() -> None:
         exceeded = caught.value.limit_exceeded
         assert (exceeded.charge.limit.kind, exceeded.counter.reserved) == ("parallel", 0)
         assert (exceeded.retry_after_ms, exceeded.is_waiting_for_others) == (1000, True)
-        assert [counter.used for counter in exceeded.counters] == [0, 0]
-        assert len(exceeded.charges) == 2
+        assert (len(exceeded.charges), [counter.used for counter in exceeded.counters]) == (2, [0, 0])
         assert (await waiting).amounts == [1, 1]
 
 

@@ -67,3 +67,11 @@ def test_closing_it_loses_nothing() -> None:
     store.close()
     assert store.totals("tok_1").requests == 1
     assert store.write([ledger_entry()]) == 0, "the request is still known"
+
+
+def test_the_end_of_a_range_and_of_a_pruning_are_excluded() -> None:
+    store = MemoryUsageStore()
+    store.write([ledger_entry()])
+    assert store.report(ReportQuery(NOW - 3600, NOW)) == []
+    assert [row.totals.requests for row in store.report(ReportQuery(NOW, NOW + 3600))] == [1]
+    assert [store.prune(NOW * 1000, 9), store.prune(NOW * 1000 + 1, 9)] == [0, 1]
