@@ -54,13 +54,13 @@ class AuditLog:
         # Unbuffered, so that what is written is in the file and not in a buffer that is written once more when it is closed.
         async with aiofiles.open(self.path, "r+b", buffering=0, opener=_open_for_appending) as file:
             size, head = await self._find_end(file)
-            data = self._encode(events, head)
+            data = await asyncio.to_thread(self._encode, events, head)
             try:
                 await _write_at(file, size, data)
                 await asyncio.to_thread(os.fsync, file.fileno())
                 if size == 0:
                     await asyncio.to_thread(files.sync_folder, self.path.parent)
-            except OSError:
+            except BaseException:
                 # Half a line would break the chain, and a whole line would tell of a change that is not made.
                 await file.truncate(size)
                 raise
@@ -74,8 +74,11 @@ class AuditLog:
         return bytes(data)
 
     async def _find_end(self, file: Any) -> tuple[int, ChainHead]:
-        """Returns the size up to the last line end, and the end of the chain. Removes what is behind the last line end: it was
-        never synced, so nobody was told of it, and its writer died."""
+        """Returns the size up to the last line end, and the end of the chain there.
+
+        Bytes after the last line end are removed. They are from a writer that was killed before it could sync them, so nobody
+        was told of a change that they describe. Raises AuditLogError, OSError.
+        """
         size = await file.seek(0, os.SEEK_END)
         tail = await _read_tail(file, size)
         end = tail.rfind(b"\n") + 1

@@ -1,14 +1,16 @@
 """Background tasks with an owner: they have names, their failures are logged, and they are ended in order."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,10 +46,10 @@ class BackgroundTasks:
 
 
 async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
-    """Waits for the end of ``work`` also when it is cancelled, and returns what ``settle`` makes of the finished work.
+    """Waits for the end of ``work``, and returns what ``settle`` makes of it. Cancelling the caller does not shorten the wait.
 
     For work that does not stop when its caller does, such as that of a thread: only its end tells whether it is done. Raises what
-    ``settle`` raises; CancelledError, after ``settle``, where the caller was cancelled meanwhile.
+    ``settle`` raises; CancelledError, after ``settle``, if the caller was cancelled meanwhile.
     """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
@@ -59,6 +61,16 @@ async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asynci
     if cancelled is not None:
         raise cancelled
     return settled
+
+
+async def run_to_end(function: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls a function in a thread and waits for its end, also when the caller, or every task of the loop, is cancelled.
+
+    Raises what the function raises; CancelledError, after the function has ended, if the caller was cancelled meanwhile.
+    """
+    # No task, which the end of the loop would cancel while the thread goes on.
+    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args, **kwargs))
+    return await await_uncancelled(work, asyncio.Future.result)
 
 
 async def _run_forever(work: Callable[[], Awaitable[None]], name: str) -> None:

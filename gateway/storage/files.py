@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import aiofiles
 from filelock import FileLock, Timeout
 
+from gateway.core.tasks import run_to_end
+
 if TYPE_CHECKING:
     from filelock import AsyncFileLock
 
@@ -93,9 +95,10 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def locked_async(path: Path, seconds: float) -> AsyncIterator[None]:
-    """Holds the same lock, from an event loop. No thread waits for it: the pool of threads is left to whoever holds it.
+    """Holds the same lock, from an event loop. It is tried for again and again, each time for a moment in a thread.
 
-    Raises LockTimeout after as many seconds, OSError where the lock cannot be created.
+    Callers of one process should take turns: while many of them try, whoever holds the lock waits for a thread, too. Raises
+    LockTimeout after ``seconds``, OSError where the lock cannot be created.
     """
     lock = await asyncio.to_thread(_async_lock, path, seconds)
     try:
@@ -145,7 +148,10 @@ async def replace(path: Path, data: bytes) -> None:
     temporary = folder / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
     try:
         await _write_new(temporary, data)
-        await asyncio.to_thread(_move, temporary, path)
+        with contextlib.suppress(
+            asyncio.CancelledError
+        ):  # too late: the file is replaced, and that must not be called a failure
+            await run_to_end(_move, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             await asyncio.to_thread(temporary.unlink)

@@ -4,6 +4,7 @@ A change of tokens is a transaction: it is decided on the newest tokens while no
 it is stored or nothing. Its audit events are durable before it is stored. ``gateway.tokens.stores`` has the implementations.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -42,7 +43,7 @@ class TokenTransaction:
         self.changes += changes
 
     def change_of(self, record: TokenRecord) -> RecordChange:
-        """Returns what happens to a record; a change without an action where nothing does."""
+        """Returns the change of a record. If nothing happens to it, the change has no action."""
         unchanged = RecordChange("", record, record)
         return next((change for change in self.changes if change.record.id == record.id), unchanged)
 
@@ -120,12 +121,12 @@ async def audited(log: AuditSink, actor: Actor, changes: Iterable[RecordChange])
     is impossible. Raises OSError where the changes cannot be logged, and what the block raises.
     """
     changes = tuple(changes)
-    await log.append(audit_events(actor, changes))
+    await log.append(await asyncio.to_thread(audit_events, actor, changes))
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError):  # the disk that refused the change may refuse this, too
-            await log.append(audit_events(actor, changes, suffix=".failed"))
+            await log.append(await asyncio.to_thread(audit_events, actor, changes, ".failed"))
         raise
 
 

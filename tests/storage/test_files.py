@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,30 @@ async def test_a_cancelled_wait_does_not_keep_the_lock(tmp_path: Path) -> None:
     assert not entered
     async with files.locked_async(path, 0.01):
         pass
+
+
+async def test_a_replacement_that_is_cancelled_while_it_is_renamed_is_made_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its caller would log as failed what everybody reads from now on."""
+    began, may_end = threading.Event(), threading.Event()
+    replace = Path.replace
+
+    def slow_replace(self: Path, target: Path) -> Path:
+        began.set()
+        assert may_end.wait(10)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", slow_replace)
+    path = tmp_path / "file"
+    replacing = asyncio.create_task(files.replace(path, b"new"))
+    await asyncio.to_thread(began.wait, 10)
+    replacing.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    await replacing
+    assert path.read_bytes() == b"new"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.audit.hash_chain import Actor
-from gateway.core.tasks import await_uncancelled
+from gateway.core.tasks import await_uncancelled, run_to_end
 from gateway.storage import files
 from gateway.storage.files import Signature
 from gateway.tokens import changes
@@ -37,6 +37,13 @@ class StoredTokens(NamedTuple):
     unknown: Mapping[str, Any]
 
 
+class LockedTokens(NamedTuple):
+    """The newest content of a token file, and the path at which it is locked: a link may lead elsewhere by now."""
+
+    path: Path
+    stored: StoredTokens
+
+
 class _Snapshot(NamedTuple):
     """What was last read or written, and how the file looked then."""
 
@@ -53,6 +60,9 @@ class JsonTokenFile:
         self._path = path
         self._lock_seconds = lock_seconds
         self._guard = asyncio.Lock()
+        """Is held while the snapshot is made."""
+        self._turn = asyncio.Lock()
+        """Is held by the one that holds the file's lock, or tries for it: the others wait in the order in which they came."""
         self._snapshot: _Snapshot | None = None
 
     async def read(self) -> StoredTokens | None:
@@ -64,30 +74,31 @@ class JsonTokenFile:
         return await await_uncancelled(asyncio.ensure_future(self._read()), asyncio.Future.result)
 
     @contextlib.asynccontextmanager
-    async def locked(self, *, create: bool = True) -> AsyncIterator[StoredTokens]:
-        """Holds the lock and yields the newest content.
+    async def locked(self, *, create: bool = True) -> AsyncIterator[LockedTokens]:
+        """Holds the lock and yields the newest content. Callers of this object take turns, however long that takes.
 
         ``create`` says whether a missing file is taken for an empty one. Raises TokensMissing without it, TokensDamaged,
-        LockTimeout, OSError.
+        LockTimeout if another process or object keeps the lock, OSError.
         """
-        path = await asyncio.to_thread(self._prepare, create)
-        async with files.locked_async(path, self._lock_seconds):
-            await asyncio.to_thread(files.sweep, path)
-            stored = await self.read()
-            if stored is None:
-                if not create:
-                    raise TokensMissing(f"{path} is not there")
-                stored = StoredTokens(TokenHierarchy(), {})
-            yield stored
+        async with self._turn:
+            path = await asyncio.to_thread(self._prepare, create)
+            async with files.locked_async(path, self._lock_seconds):
+                await run_to_end(files.sweep, path)
+                reading = asyncio.ensure_future(self._read(path))
+                stored = await await_uncancelled(reading, asyncio.Future.result)
+                if stored is None:
+                    if not create:
+                        raise TokensMissing(f"{path} is not there")
+                    stored = StoredTokens(TokenHierarchy(), {})
+                yield LockedTokens(path, stored)
 
-    async def write(self, records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> None:
-        """Replaces the content. The caller holds the lock, and is not cancelled meanwhile.
+    async def write(self, path: Path, records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> None:
+        """Replaces the content of the file at ``path``, whose lock the caller holds. The caller is not cancelled meanwhile.
 
         Raises OSError; then the file is as it was.
         """
         async with self._guard:
             stored, data = await asyncio.to_thread(_encode, records, unknown)
-            path = await asyncio.to_thread(_real_path, self._path)
             await files.replace(path, data)
             self._snapshot = await asyncio.to_thread(_snapshot, stored, data, path)
 
@@ -97,23 +108,20 @@ class JsonTokenFile:
             files.make_folder(path.parent)
         return path
 
-    async def _read(self) -> StoredTokens | None:
+    async def _read(self, path: Path | None = None) -> StoredTokens | None:
+        """Reads the file at ``path``, or the one to which the path of this object leads."""
         async with self._guard:
             try:
-                path, signature = await asyncio.to_thread(self._locate)
+                real_path, signature = await asyncio.to_thread(_locate, path or self._path)
                 known = self._snapshot
                 if known is not None and known.is_settled and known.signature == signature:
                     return known.stored
-                data = await files.read_regular(path, MAX_FILE_BYTES)
+                data = await files.read_regular(real_path, MAX_FILE_BYTES)
             except FileNotFoundError:
                 self._snapshot = None
                 return None
             self._snapshot = await asyncio.to_thread(self._decode, data, signature)
             return self._snapshot.stored
-
-    def _locate(self) -> tuple[Path, Signature]:
-        path = _real_path(self._path)
-        return path, files.signature(path)
 
     def _decode(self, data: bytes, signature: Signature) -> _Snapshot:
         content_hash = hashlib.sha256(data).digest()
@@ -147,30 +155,37 @@ class JsonTokenStore:
     @contextlib.asynccontextmanager
     async def transaction(self, actor: Actor, *, may_create: bool = True) -> AsyncIterator[TokenTransaction]:
         """Changes tokens under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
-        async with self._file.locked(create=may_create) as stored:
-            tx = TokenTransaction(stored.tokens, self._clock())
+        async with self._file.locked(create=may_create) as locked:
+            tx = TokenTransaction(locked.stored.tokens, self._clock())
             yield tx
             if tx.changes:
                 # Whoever waits for the change may go away; the change is made to its end.
-                commit = asyncio.ensure_future(self._commit(actor, tx.changes, stored))
+                commit = asyncio.ensure_future(self._commit(actor, tx.changes, locked))
                 await await_uncancelled(commit, asyncio.Future.result)
 
-    async def _commit(self, actor: Actor, record_changes: Sequence[RecordChange], stored: StoredTokens) -> None:
+    async def _commit(self, actor: Actor, record_changes: Sequence[RecordChange], locked: LockedTokens) -> None:
+        path, stored = locked
         async with audited(self._audit, actor, record_changes):
-            await self._file.write(changes.apply(stored.tokens.records, record_changes), stored.unknown)
+            records = await asyncio.to_thread(changes.apply, stored.tokens.records, record_changes)
+            await self._file.write(path, records, stored.unknown)
 
     async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:
         """Adds uses under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
-        async with self._file.locked(create=False) as stored:
-            records = add_uses(stored.tokens.records, uses)
+        async with self._file.locked(create=False) as (path, stored):
+            records = await asyncio.to_thread(add_uses, stored.tokens.records, uses)
             if records != stored.tokens.records:
-                write = asyncio.ensure_future(self._file.write(records, stored.unknown))
+                write = asyncio.ensure_future(self._file.write(path, records, stored.unknown))
                 await await_uncancelled(write, asyncio.Future.result)
 
 
 def _real_path(path: Path) -> Path:
     """Where the file really is: a rename onto a link would replace the link, and a link may be pointed elsewhere."""
     return Path(os.path.realpath(path))
+
+
+def _locate(path: Path) -> tuple[Path, Signature]:
+    real = _real_path(path)
+    return real, files.signature(real)
 
 
 def _encode(records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> tuple[StoredTokens, bytes]:

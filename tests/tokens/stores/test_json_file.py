@@ -3,12 +3,14 @@
 import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from gateway.audit.log import AuditLog
-from gateway.storage.files import LockTimeout, locked
+from gateway.storage import files
+from gateway.storage.files import LockTimeout, locked, sweep
 from gateway.tokens import operations
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import TokenRecord
@@ -30,8 +32,8 @@ def records(stored: StoredTokens | None) -> tuple[TokenRecord, ...]:
 
 async def write(file: JsonTokenFile, text: str = "sk-made-up-and-added-later", name: str = "added") -> None:
     """Adds a token."""
-    async with file.locked() as stored:
-        await file.write((*stored.tokens.records, record(text, name=name)), stored.unknown)
+    async with file.locked() as (path, stored):
+        await file.write(path, (*stored.tokens.records, record(text, name=name)), stored.unknown)
 
 
 def age(path: Path) -> None:
@@ -169,6 +171,31 @@ async def test_a_link_that_is_pointed_elsewhere_is_followed(tmp_path: Path, path
     assert found.tokens.records[0].name == "two"
 
 
+async def test_a_link_that_is_pointed_elsewhere_during_a_change_does_not_move_the_change(
+    tmp_path: Path, path: Path
+) -> None:
+    """The file that was locked is written, not another one that nobody has locked."""
+    for number in ("one", "two"):
+        (tmp_path / f"{number}.json").write_bytes(content(entry(name=number)))
+    path.symlink_to("one.json")
+    file = JsonTokenFile(path)
+    async with file.locked() as (locked_path, stored):
+        path.unlink()
+        path.symlink_to("two.json")
+        await file.write(locked_path, (*stored.tokens.records, record("sk-made-up-and-added-later", name="added")), {})
+    assert (names(tmp_path / "one.json"), names(tmp_path / "two.json")) == (["one", "added"], ["two"])
+    assert [token.name for token in records(await file.read())] == ["two"]
+
+
+async def test_many_changes_at_once_take_turns_however_long_that_takes(path: Path) -> None:
+    """The time that a change waits for other changes of this process does not count as waiting for the lock."""
+    file = JsonTokenFile(path, lock_seconds=0.05)
+    await asyncio.gather(
+        *(write(file, f"sk-made-up-in-a-burst-{number:04}", name=str(number)) for number in range(100))
+    )
+    assert names(path) == [str(number) for number in range(100)]
+
+
 async def test_two_views_of_one_file_see_each_others_writes(path: Path) -> None:
     one, two = JsonTokenFile(path), JsonTokenFile(path)
     for number in range(20):
@@ -202,6 +229,35 @@ async def test_what_a_killed_writer_left_is_swept_by_the_next_write(path: Path) 
     mine.touch()
     await write(JsonTokenFile(path), "sk-made-up-by-the-sweeper")
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.lock", "mine.tmp"]
+
+
+async def test_a_cancelled_change_holds_the_lock_until_its_sweep_has_ended(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would remove the temporary file of the next writer."""
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow_sweep(path: Path) -> None:
+        began.set()
+        may_end.wait(10)
+        sweep(path)
+
+    file = JsonTokenFile(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sweep", slow_sweep)
+        first = asyncio.create_task(write(file, name="first"))
+        await asyncio.to_thread(began.wait, 10)
+    first.cancel()
+    second = asyncio.create_task(write(file, name="second"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not first.done()
+    assert not path.exists()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second
+    assert names(path) == ["second"]
 
 
 async def test_a_file_name_with_brackets_is_swept_too(tmp_path: Path) -> None:

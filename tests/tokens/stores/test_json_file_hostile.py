@@ -32,8 +32,10 @@ def records(stored: StoredTokens | None) -> tuple[TokenRecord, ...]:
 
 async def write(file: JsonTokenFile) -> None:
     """Adds a token."""
-    async with file.locked() as stored:
-        await file.write((*stored.tokens.records, record("sk-made-up-and-added-later", name="added")), stored.unknown)
+    async with file.locked() as (path, stored):
+        await file.write(
+            path, (*stored.tokens.records, record("sk-made-up-and-added-later", name="added")), stored.unknown
+        )
 
 
 def _huge(path: Path) -> None:
