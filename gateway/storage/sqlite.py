@@ -68,6 +68,8 @@ class ReopeningConnection:
         self._connection: sqlite3.Connection | None = None
         self.inode = 0
         """The inode of the file that is open; 0 while none is."""
+        self.openings = 0
+        """How often a file was opened. Each may be another one, although a new file can have the inode of a removed one."""
 
     @property
     def is_moved(self) -> bool:
@@ -108,6 +110,7 @@ class ReopeningConnection:
                 connection.close()
                 raise
             self._connection = connection
+            self.openings += 1
         return self._connection
 
 

@@ -102,6 +102,10 @@ class _FileCopy:
         self._tokens = tokens
         self._changed = changed
         self._connection = ReopeningConnection(path, lambda: sqlite_file.connect(path, _BUSY_SECONDS))
+        self._openings = 0
+        """The number of openings at the last read or write. A file that was opened since may have nothing of what is here."""
+        self._is_replaced = False
+        """Whether a write found such a file. Set in a thread, while a write goes on."""
         self._writer = WriteBehind("counters", _ChangedTokens(tokens, changed), in_thread(self._write))
         self.is_loaded = False
         """Whether the file was read. Before, nothing is written: it would replace what was used before the start."""
@@ -119,19 +123,29 @@ class _FileCopy:
         return self._writer.waiting
 
     async def update(self) -> None:
-        """Reads the file if that is still to be done, and writes what has changed; everything where the file is a new one."""
+        """Reads the file if that is still to be done, and writes what has changed. Into a new file it writes everything."""
         if not self.is_loaded:
             reading = asyncio.ensure_future(asyncio.to_thread(self._read))
             await await_uncancelled(reading, self._end_read)
         elif await asyncio.to_thread(self._may_be_moved):
             self._changed.update(self._tokens)
-        if self.is_loaded:
-            await self._writer.flush()
+        await self._flush()
 
     async def aclose(self) -> None:
+        await self._flush()
         if self.is_loaded:
             await self._writer.drain()
         self._connection.close()
+
+    async def _flush(self) -> None:
+        if not self.is_loaded:
+            return
+        await self._writer.flush()
+        if self._is_replaced:
+            # It was replaced after the check, so only what had changed is in it.
+            self._is_replaced = False
+            self._changed.update(self._tokens)
+            await self._writer.flush()
 
     def _may_be_moved(self) -> bool:
         try:
@@ -140,7 +154,9 @@ class _FileCopy:
             return True  # the write that follows meets the same error, and reports it
 
     def _read(self) -> dict[str, TokenCounters]:
-        return sqlite_file.read_all(self._connection.get())
+        counters = sqlite_file.read_all(self._connection.get())
+        self._openings = self._connection.openings
+        return counters
 
     def _end_read(self, reading: "asyncio.Future[dict[str, TokenCounters]]") -> None:
         if (error := reading.exception()) is not None:
@@ -163,6 +179,8 @@ class _FileCopy:
             connection.execute("BEGIN IMMEDIATE")
             for token_id, counters in rows.items():
                 sqlite_file.write_token(connection, token_id, counters)
+        self._is_replaced = self._is_replaced or self._connection.openings != self._openings
+        self._openings = self._connection.openings
 
 
 class _ChangedTokens:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from gateway.limits.store import CounterStoreUnavailable, TokenCounters
 from gateway.limits.stores import memory, sqlite_file
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
+from gateway.storage.write_behind import WriteBehind
 from tests.support.limits import NOW, charges_for, granted
 
 BUDGET = {"budget": "0.0001"}
@@ -133,6 +135,56 @@ async def test_all_counters_are_written_to_a_new_file(tmp_path: Path) -> None:
     await counters.flush()
     assert {token_id: found["|budget||all"].used for token_id, found in stored(path).items()} == {
         "tok_a": 30,
+        "tok_b": 40,
+    }
+    await counters.aclose()
+
+
+async def test_all_counters_are_written_to_a_file_that_is_replaced_in_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check and the write, when only one of two tokens has changed."""
+    path = tmp_path / COUNTERS_FILE
+    counters = MemoryCounterStore(path)
+    await spend(counters, 30)
+    await spend(counters, 40, limited="tok_b")
+    await counters.flush()
+
+    write = WriteBehind.flush
+
+    async def remove_and_write(writer: WriteBehind[Any]) -> bool:
+        if not removed:
+            for each in tmp_path.iterdir():
+                removed.append(each)
+                each.unlink()
+        return await write(writer)
+
+    removed: list[Path] = []
+    await spend(counters, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBehind, "flush", remove_and_write)
+        await counters.flush()
+    assert {token_id: found["|budget||all"].used for token_id, found in stored(path).items()} == {
+        "tok_a": 35,
+        "tok_b": 40,
+    }
+    await counters.aclose()
+
+
+async def test_all_counters_are_written_to_a_file_that_could_not_be_opened_for_a_while(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    counters = MemoryCounterStore(folder / COUNTERS_FILE)
+    await spend(counters, 30)
+    await spend(counters, 40, limited="tok_b")
+    await counters.flush()
+    folder.rename(tmp_path / "away")
+    folder.write_text("in the way")
+    await spend(counters, 5)
+    await counters.flush()
+    folder.unlink()
+    await counters.flush()
+    assert {token_id: found["|budget||all"].used for token_id, found in stored(folder / COUNTERS_FILE).items()} == {
+        "tok_a": 35,
         "tok_b": 40,
     }
     await counters.aclose()
