@@ -35,7 +35,7 @@ class Authenticator:
         self._is_enforcing = False
         """What this worker knows of ``enforcement``, which never changes back."""
         self._principals: dict[str, Principal] = {}
-        """Who has called since the tokens last changed, by the hash of the secret. Each was active then."""
+        """Principals found since the tokens last changed, by the hash of their secret. They may have expired meanwhile."""
         tokens.subscribe(self._on_tokens_changed)
         self._on_tokens_changed(tokens.tokens)
 

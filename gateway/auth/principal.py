@@ -72,10 +72,7 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def secret_hash(self) -> str:
-        """The SHA-256 of the secret that was sent: another one of the same token may live on when this one has ended.
-
-        Empty without a token.
-        """
+        """The SHA-256 of the secret that was sent, which may be a replaced one of its token. Empty without a token."""
         if self.secret_match is None:
             return ""
         return (self.secret_match.previous or self.secret_match.record).hash

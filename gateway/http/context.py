@@ -78,7 +78,7 @@ class RequestContext:
         self.extra_headers: Mapping[str, str] = _NO_HEADERS
         """Headers that a middleware adds to the response, whatever it will be."""
         self.started_response: Response | None = None
-        """The response, once its head has been sent: then an error has no status of its own any more."""
+        """The response whose head has been sent. An error after that can only abort it."""
         self.abort_error: GatewayError | None = None
         """Why the gateway itself ends this request early. It is set just before the request's task is cancelled."""
 
@@ -122,8 +122,8 @@ class RequestContext:
     async def send(self, response: Response) -> Response:
         """Sends the response, with the headers that every response has, and returns it.
 
-        Raises ConnectionError where the client has gone, and whatever the iterator of a streamed body raises: after
-        ``started_response`` is set, only ``abort`` is left to do.
+        Raises ConnectionError if the client has gone, and whatever the iterator of a streamed body raises. If
+        ``started_response`` is set by then, the caller has to ``abort``.
         """
         body = response.body
         if not isinstance(body, bytes):

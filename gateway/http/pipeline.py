@@ -46,7 +46,10 @@ class Pipeline:
             status = response.status
         finally:
             for after in self._after:
-                after(ctx, status)
+                try:
+                    after(ctx, status)
+                except Exception:  # the response is sent, and the other steps have to end, too
+                    log.exception("a middleware failed after the response", extra={"request_id": ctx.id})
 
     async def _respond(self, ctx: RequestContext) -> Response:
         """Returns the response that was sent."""

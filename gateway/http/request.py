@@ -109,7 +109,7 @@ class Request:
         self._check_encoding()
         if (whole := self.connection.buffered_body(limit)) is not None:
             self._expects_continue()
-            return whole  # the usual case: it came with the head, and so nobody waits to be told to go on
+            return whole  # the usual case: it came with the head, so the client does not wait for a 100
         self._accept_body(limit)
         return b"".join([chunk async for chunk in self.chunks(limit)])
 

@@ -39,8 +39,8 @@ _PAID_AT_ONCE = frozenset({"chat", "completions", "embeddings", "responses", "re
 
 
 class AdmissionRules(NamedTuple):
-    """``completion_tokens`` is the estimate for a response that the request does not bound; ``queue_seconds`` the longest
-    wait for capacity that other requests have reserved."""
+    """``completion_tokens`` is the estimate for a response that the request does not bound. ``queue_seconds`` is how long a
+    request waits, at most, until other requests give back capacity."""
 
     completion_tokens: int
     queue_seconds: float
@@ -68,16 +68,17 @@ class Admission:
         self._rules = rules
         self._on_refused = on_refused
 
-    async def reserve(self, principal: Principal, asked: InferenceRequest, target: Target, now: int) -> Admitted:
+    async def reserve(self, principal: Principal, asked: InferenceRequest, target: Target) -> Admitted:
         """Reserves what the request may use, waiting for its turn if the limits allow that.
 
-        ``now`` is in milliseconds since the epoch. Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
+        Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
         """
         request, max_wait = asked.request, asked.max_wait
         price = _price(request, target)
         chain, is_free = principal.limits, price == FREE
         if not chain:
             return Admitted(price, None, None)
+        now = self.limiter.now()
         limits = applicable_limits(chain, target.names, now, is_free=is_free)
         if not limits:
             return Admitted(price, None, None)

@@ -55,10 +55,9 @@ class Inference:
             raise ModelNotFound(model)
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
-        now = int(self._rules.clock() * 1000)
-        admitted = await self._admission.reserve(principal, request, target, now)
+        admitted = await self._admission.reserve(principal, request, target)
         request.usage = tracker = UsageTracker(
-            self._identity(principal, request, now),
+            self._identity(principal, request, int(self._rules.clock() * 1000)),
             request.request,
             admitted,
             self._admission.limiter,

@@ -54,7 +54,7 @@ class Outcome(Enum):
     """The client left, or the gateway ended the request early."""
     UPSTREAM_TIMEOUT = "upstream timeout"
     FAILED = "failed"
-    """Anything else, also a block that is left before the response was read."""
+    """Anything else, also a response that was not read to its end."""
 
 
 class Charged(Enum):

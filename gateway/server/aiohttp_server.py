@@ -75,9 +75,7 @@ class AiohttpConnection:
 
     @property
     def peer_address(self) -> str | None:
-        transport = self._raw.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
-        return peer[0] if peer else None
+        return self._raw.remote  # known from the beginning: a connection that is closed has no peer any more
 
     @property
     def is_closing(self) -> bool:

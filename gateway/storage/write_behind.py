@@ -60,7 +60,7 @@ class WriteBehind(Generic[Batch]):
     """Writes what is pending, and keeps what could not be written.
 
     A write that has begun goes on to its end, also when whoever waits for it is cancelled: only its end tells whether the batch
-    is written. The first failure of a row is logged, and so is the first success after it.
+    is written. The first of several failures in a row is logged, and so is the first success after them.
     """
 
     def __init__(

@@ -78,6 +78,20 @@ async def test_a_middleware_may_end_it_and_all_are_called_at_the_end(
     assert calls == ["a before", f"b after {status}", f"a after {status}"]
 
 
+async def test_a_middleware_that_fails_at_the_end_keeps_no_other_from_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """The response is sent by then, so there is nothing else to tell the client."""
+
+    class Failing(Middleware):
+        def after(self, ctx: RequestContext, status: int) -> None:
+            raise ZeroDivisionError
+
+    calls: list[str] = []
+    connection = await handle(Recorder("a", calls), Failing(), To(ok))
+    assert (connection.status, connection.body) == (200, b"hello")
+    assert calls == ["a before", "a after 200"]
+    assert [record.message for record in caplog.records] == ["a middleware failed after the response"]
+
+
 async def test_errors_of_an_endpoint_have_one_shape() -> None:
     async def endpoint(ctx: RequestContext) -> Response:
         raise Conflict("not now", code="busy", param="id")

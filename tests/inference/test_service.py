@@ -10,7 +10,7 @@ from gateway.auth.principal import ENVIRONMENT_KEY
 from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable, UpstreamInvalid
 from gateway.core.json_body import parse_object
-from gateway.inference.models import InferenceRequest
+from gateway.inference.models import Admitted, InferenceRequest
 from gateway.providers.base import ProviderRequest
 from tests.support.inference import LIMITS, PRICES, answering, chat, failing, make_inference, streaming, token_with
 
@@ -62,6 +62,21 @@ async def test_nothing_is_admitted_while_the_ledger_is_full() -> None:
     assert provider.requests == []
     setup.ledger.is_full = False
     await setup.respond(ENVIRONMENT_KEY, chat())
+
+
+async def test_the_ledger_has_the_time_of_the_admission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of the arrival: a request that waits for its turn may be admitted in the next hour."""
+    setup = make_inference(answering(WHOLE))
+    reserve = setup.admission.reserve
+
+    async def wait_and_reserve(*args: Any) -> Admitted:
+        setup.clock.now += 3600
+        return await reserve(*args)
+
+    monkeypatch.setattr(setup.admission, "reserve", wait_and_reserve)
+    arrived = setup.clock.now
+    await setup.respond(ENVIRONMENT_KEY, chat())
+    assert setup.ledger.entries[0].at == (arrived + 3600) * 1000
 
 
 async def test_the_request_knows_its_deployment_and_its_usage() -> None:

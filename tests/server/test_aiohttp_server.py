@@ -1,5 +1,6 @@
 """The adapter: heads as bytes that nobody can smuggle a header into, and requests that do not parse."""
 
+import asyncio
 import email.utils
 from collections.abc import Awaitable, Callable
 
@@ -78,6 +79,32 @@ class HandlerServer(BaseTestServer):
 
     async def _make_runner(self, **kwargs: object) -> web.BaseRunner:
         return web.ServerRunner(AiohttpServer(self.handle))
+
+
+async def test_a_client_that_has_gone_still_has_an_address() -> None:
+    """For the access log, which is written when the request has ended."""
+    began, addresses, ended = asyncio.Event(), [], asyncio.Event()
+
+    async def handle(request: Request) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            addresses.append((request.connection.is_closing, request.connection.peer_address))
+            ended.set()
+
+    server = HandlerServer(handle)
+    await server.start_server()
+    try:
+        assert server.port is not None
+        async with connected(server.port) as client:
+            await client.send(request("GET", "/"))
+            await began.wait()
+            client.abort()
+        await ended.wait()
+    finally:
+        await server.close()
+    assert addresses == [(True, "127.0.0.1")]
 
 
 @pytest.mark.parametrize("size", [0, 5, ONE_BLOCK_BYTES, ONE_BLOCK_BYTES + 1])

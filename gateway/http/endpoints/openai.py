@@ -100,7 +100,7 @@ class OpenAIEndpoints:
             body=fields.body,
             fields=fields,
             model=model,
-            stream=stream and endpoint != "embeddings",  # which have none, whatever is asked for
+            stream=stream and endpoint != "embeddings",  # they are never streamed, whatever the body says
         )
         return await self._run(ctx, request, fields)
 

@@ -31,7 +31,7 @@ class AuthenticationRules(NamedTuple):
 class Authentication(Middleware):
     """Finds the principal of a request, notes that its token was used, and checks that its role may use the route.
 
-    Public routes look at no credential. That a path has no route is told to those only who were let in.
+    Credentials of requests for public routes are ignored. Only authenticated callers learn that a path has no route.
     """
 
     def __init__(
