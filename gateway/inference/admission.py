@@ -68,17 +68,16 @@ class Admission:
         self._rules = rules
         self._on_refused = on_refused
 
-    async def reserve(self, principal: Principal, asked: InferenceRequest, target: Target) -> Admitted:
+    async def reserve(self, principal: Principal, asked: InferenceRequest, target: Target, now: int) -> Admitted:
         """Reserves what the request may use, waiting for its turn if the limits allow that.
 
-        Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
+        ``now`` is in milliseconds since the epoch. Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
         """
         request, max_wait = asked.request, asked.max_wait
         price = _price(request, target)
         chain, is_free = principal.limits, price == FREE
         if not chain:
             return Admitted(price, None, None)
-        now = self.limiter.now()
         limits = applicable_limits(chain, target.names, now, is_free=is_free)
         if not limits:
             return Admitted(price, None, None)

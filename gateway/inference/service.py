@@ -55,9 +55,10 @@ class Inference:
             raise ModelNotFound(model)
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
-        admitted = await self._admission.reserve(principal, request, target)
+        now = int(self._rules.clock() * 1000)
+        admitted = await self._admission.reserve(principal, request, target, now)
         request.usage = tracker = UsageTracker(
-            self._identity(principal, request, int(self._rules.clock() * 1000)),
+            self._identity(principal, request, now if admitted.reservation is None else admitted.reservation.at),
             request.request,
             admitted,
             self._admission.limiter,

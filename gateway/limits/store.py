@@ -33,6 +33,8 @@ class Reservation:
     """What is reserved for each charge."""
     counters: Sequence[Counter]
     """The counter of each charge, as it was after the last change that this request made."""
+    at: int
+    """When it was reserved."""
 
     @property
     def has_budget(self) -> bool:

@@ -10,9 +10,19 @@ from gateway.auth.principal import ENVIRONMENT_KEY
 from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable, UpstreamInvalid
 from gateway.core.json_body import parse_object
-from gateway.inference.models import Admitted, InferenceRequest
-from gateway.providers.base import ProviderRequest
-from tests.support.inference import LIMITS, PRICES, answering, chat, failing, make_inference, streaming, token_with
+from gateway.inference.models import InferenceRequest
+from gateway.providers.base import ProviderRequest, ProviderResponse
+from tests.support.inference import (
+    LIMITS,
+    PRICES,
+    ScriptedProvider,
+    answering,
+    chat,
+    failing,
+    make_inference,
+    streaming,
+    token_with,
+)
 
 WHOLE = b'{"model":"real","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}'
 REPORT = sse.encode_event(b'{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}')
@@ -64,19 +74,32 @@ async def test_nothing_is_admitted_while_the_ledger_is_full() -> None:
     await setup.respond(ENVIRONMENT_KEY, chat())
 
 
-async def test_the_ledger_has_the_time_of_the_admission(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_ledger_has_the_time_of_the_admission() -> None:
     """Not of the arrival: a request that waits for its turn may be admitted in the next hour."""
-    setup = make_inference(answering(WHOLE))
-    reserve = setup.admission.reserve
+    may_answer = asyncio.Event()
 
-    async def wait_and_reserve(*args: Any) -> Admitted:
-        setup.clock.now += 3600
-        return await reserve(*args)
+    async def answer_later(_request: ProviderRequest) -> ProviderResponse:
+        await may_answer.wait()
+        return ProviderResponse(200, "application/json", WHOLE)
 
-    monkeypatch.setattr(setup.admission, "reserve", wait_and_reserve)
-    arrived = setup.clock.now
-    await setup.respond(ENVIRONMENT_KEY, chat())
-    assert setup.ledger.entries[0].at == (arrived + 3600) * 1000
+    async def send(request_id: str) -> None:
+        async with setup.inference.open(principal, InferenceRequest(request_id, chat())):
+            pass
+
+    setup, principal = make_inference(ScriptedProvider(answer_later), queue_seconds=10), token_with({"max_parallel": 1})
+    arrived, queues = setup.clock.now, asyncio.create_task(setup.admission.limiter.run())
+    requests = [asyncio.create_task(send(name)) for name in ("req_1", "req_2")]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert setup.admission.limiter.queued == 1
+    setup.clock.now += 3600
+    may_answer.set()
+    await asyncio.gather(*requests)
+    queues.cancel()
+    assert [(entry.request_id, entry.at // 1000 - arrived) for entry in setup.ledger.entries] == [
+        ("req_1", 0),
+        ("req_2", 3600),
+    ]
 
 
 async def test_the_request_knows_its_deployment_and_its_usage() -> None:

@@ -160,6 +160,7 @@ def make_inference(
     aliases: Mapping[str, str] | None = None,
     prices: object = None,
     asks_for_usage: bool = True,
+    queue_seconds: float = 0,
 ) -> InferenceSetup:
     clock, counters, ledger = Clock(), MemoryCounterStore(), ListLedger()
     refusals: list[str] = []
@@ -169,6 +170,6 @@ def make_inference(
         aliases or {},
         load_prices(packaged_prices(), read_price_table(prices or {})),
     )
-    admission = Admission(Limiter(counters, clock, 100), counters, AdmissionRules(1000, 0), refusals.append)
+    admission = Admission(Limiter(counters, clock, 100), counters, AdmissionRules(1000, queue_seconds), refusals.append)
     inference = Inference(catalog, admission, ledger, UsageRules(clock, asks_for_usage, str))  # type: ignore[arg-type]
     return InferenceSetup(inference, admission, ledger, refusals, clock)

@@ -49,7 +49,7 @@ class MemoryCounterStore:
         if isinstance(amounts, LimitExceeded):
             return amounts
         reserve_charges(charges, counters, amounts)
-        return Reservation(0, charges, amounts, counters)
+        return Reservation(0, charges, amounts, counters, now)
 
     async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
         limit, counter = reservation.charges[index].limit, reservation.counters[index]

@@ -82,7 +82,7 @@ class SqliteCounterStore:
 
         def undo(done: "Future[bool]") -> None:
             if done.exception() is None and done.result():
-                self._enqueue((Reservation(worker, [charge], [amount], [Counter()]), [0]))
+                self._enqueue((Reservation(worker, [charge], [amount], [Counter()], now), [0]))
 
         try:
             is_extended = self._transactions.run_on_loop(work)
@@ -175,7 +175,7 @@ class SqliteCounterStore:
         for charge, counter, amount in zip(charges, counters, amounts, strict=True):
             sqlite_file.reserve(charge, counter, amount, self._worker)
         rows.write()
-        return Reservation(self._worker, charges, amounts, counters)
+        return Reservation(self._worker, charges, amounts, counters, now)
 
     def _enqueue(self, settlement: Settlement) -> None:
         self._pending.append(settlement)

@@ -26,7 +26,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def reservation(charge: Charge, amount: int, worker: int = US) -> Reservation:
-    return Reservation(worker, [charge], [amount], [Counter()])
+    return Reservation(worker, [charge], [amount], [Counter()], NOW)
 
 
 def test_the_format_of_a_row(connection: sqlite3.Connection) -> None:
