@@ -8,8 +8,8 @@ TEST_PIP_FLAGS := $(PIP_FLAGS) --no-binary forbiddenfruit
 
 # Units and contracts. What is left out starts a gateway, on a socket or as a process.
 FAST := $(addprefix tests/,admin audit auth config core inference limits observability providers routing storage tokens usage) \
-  $(addprefix tests/http/test_,context.py error_formats.py in_flight.py params.py path_validation.py pipeline.py requester.py \
-    response.py routing.py) tests/http/middleware/test_access_log.py tests/http/middleware/test_drain.py
+  $(addprefix tests/http/test_,context.py error_formats.py ip_rate_limit.py params.py path_validation.py pipeline.py requester.py \
+    response.py routing.py) $(addprefix tests/http/middleware/test_,access_log.py drain.py in_flight.py)
 
 .DEFAULT_GOAL := help
 

@@ -13,13 +13,13 @@ from gateway.core.clock import SteadyClock
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
 from gateway.http.endpoints.health import HealthCheck
-from gateway.http.in_flight import InFlightRequests
+from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.http.middleware.access_log import AccessLog
 from gateway.http.middleware.authentication import Authentication, AuthenticationRules
 from gateway.http.middleware.base import Middleware
 from gateway.http.middleware.cors import Cors
 from gateway.http.middleware.drain import Drain
-from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http.middleware.in_flight import InFlightRequests
 from gateway.http.pipeline import Pipeline
 from gateway.http.request import Request
 from gateway.http.revocation import RevocationListener

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from gateway.auth.roles import Access
 from gateway.core.errors import Unauthenticated
 from gateway.http.context import RequestContext
-from gateway.http.in_flight import InFlightRequests
+from gateway.http.middleware.in_flight import InFlightRequests
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status
 

@@ -16,7 +16,7 @@ from gateway.http.endpoints.openapi import OpenApiEndpoints
 from gateway.http.endpoints.tokens import TokenEndpoints
 from gateway.http.endpoints.usage import UsageEndpoints
 from gateway.http.endpoints.user_keys import UserKeyEndpoints
-from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.inference.admission import Admission
 from gateway.inference.service import Inference
 from gateway.usage.reports import UsageReports

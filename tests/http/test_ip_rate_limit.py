@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.middleware import ip_rate_limit
-from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http import ip_rate_limit
+from gateway.http.ip_rate_limit import IpRateLimit
 from tests.support.tokens import Clock
 
 

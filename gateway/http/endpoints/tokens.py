@@ -10,7 +10,7 @@ from gateway.core.errors import BadRequest, RateLimited
 from gateway.core.validators import is_secret_text, one_of, string
 from gateway.http import params
 from gateway.http.context import RequestContext
-from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.http.requester import requester_of, secret_holder_of
 from gateway.http.response import Response, json_response
 from gateway.tokens import expiry, secret, serializers, validation

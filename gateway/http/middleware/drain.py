@@ -2,8 +2,8 @@
 
 from gateway.core.errors import Draining
 from gateway.http.context import RequestContext
-from gateway.http.in_flight import InFlightRequests
 from gateway.http.middleware.base import Middleware
+from gateway.http.middleware.in_flight import InFlightRequests
 
 ABORT_SECONDS = 5.0
 """How long aborted requests may take to end."""

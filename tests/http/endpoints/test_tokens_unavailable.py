@@ -9,7 +9,7 @@ import pytest
 
 from gateway.app import WorkerShared
 from gateway.core.clock import SteadyClock
-from gateway.http.middleware.ip_rate_limit import IpRateLimit
+from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.observability.shared_metrics import SharedMetrics
 from gateway.storage.shared_memory import SharedLatch
 from tests.http.test_revocation import FIRST_PIECE, begins, start

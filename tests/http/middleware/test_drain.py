@@ -7,8 +7,8 @@ import pytest
 from gateway.auth.roles import Access
 from gateway.core.errors import Draining
 from gateway.http.context import RequestContext, Route
-from gateway.http.in_flight import InFlightRequests
 from gateway.http.middleware.drain import Drain
+from gateway.http.middleware.in_flight import InFlightRequests
 from gateway.http.response import Response
 from tests.support.connection import context as make_context
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.errors import Draining
 from gateway.http.context import RequestContext
-from gateway.http.in_flight import InFlightRequests
+from gateway.http.middleware.in_flight import InFlightRequests
 from tests.support.connection import MemoryConnection, context
 
 
