@@ -234,16 +234,17 @@ async def test_settlements_that_the_loop_cannot_write_are_left_to_the_thread(
     [(row,)] = connection.execute("SELECT levels FROM counters").fetchall()
     connection.execute("UPDATE counters SET levels = x'ff00'")
     counters.settle(reservation, [7])
-    async with running(counters), asyncio.timeout(30):
-        while counters.is_up:
+    async with asyncio.timeout(30):
+        while counters.is_up:  # no thread is at work yet, so it is the loop that fails
             await asyncio.sleep(0)
-        await counters.heartbeat()
-        while counters.is_up:  # until the thread has failed, too
-            await asyncio.sleep(0)
-        connection.execute("UPDATE counters SET levels = ?", (row,))
-        connection.close()
-        while counters.pending or not counters.is_up:
-            await asyncio.sleep(0)
+        async with running(counters):
+            await counters.heartbeat()
+            while counters.is_up:  # until the thread has failed, too
+                await asyncio.sleep(0)
+            connection.execute("UPDATE counters SET levels = ?", (row,))
+            connection.close()
+            while counters.pending or not counters.is_up:
+                await asyncio.sleep(0)
     assert await used_and_reserved(counters) == (7, 0)
 
 
