@@ -96,6 +96,8 @@ def test_pages_from_this_machine_are_local(origin: str) -> None:
         "https://evil.example",
         "http://192.168.1.9",
         "file://localhost",
+        "evil://http://localhost",
+        "http://evil.example/://localhost",
         "http://localhost.evil.example",
         "http://[::1",
     ],

@@ -32,6 +32,11 @@ def test_every_form_carries_a_secret(form: tuple[str, str]) -> None:
     assert extract(of(("Host", "x"), form)) == Credential(KEY)
 
 
+def test_only_spaces_around_a_bearer_secret_are_not_part_of_it() -> None:
+    assert extract(of(("Authorization", "Bearer  XkeyX "))) == Credential("XkeyX")
+    assert extract(of(("Authorization", "Bearer \tkey"))) == Credential(None)
+
+
 def test_the_query_carries_a_secret() -> None:
     assert extract(of(), [KEY]) == Credential(KEY)
 
@@ -68,6 +73,12 @@ def test_one_header_twice_is_ambiguous_even_with_one_secret(name: str) -> None:
 def test_two_secrets_are_ambiguous(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(BadRequest, match="Send exactly one credential") as caught:
         extract(of(*headers))
+    reason = (
+        "the WebSocket subprotocols hold more than one key"
+        if "Sec" in headers[0][0]
+        else "two different credentials were sent"
+    )
+    assert reason in caught.value.message
     assert KEY not in caught.value.message
 
 
@@ -144,6 +155,9 @@ def test_no_request_makes_the_reader_fail_otherwise(sent: list[tuple[str, str]],
         ("tokens=abc&x=token", "tokens=abc&x=token", ()),
         ("a=%20&b", "a=%20&b", ()),
         ("&&token=abc&", "&&", ("abc",)),
+        ("a=1;token=abc&b=2", "b=2", ("abc",)),
+        ("a=1;TOKEN=abc;token=abd", "", ("abc", "abd")),
+        ("a b;token=abc", "", ("abc",)),
     ],
 )
 def test_the_query_is_cut(raw: str, rest: str, tokens: tuple[str, ...]) -> None:
