@@ -78,7 +78,7 @@ def test_two_secrets_are_ambiguous(headers: list[tuple[str, str]]) -> None:
         if "Sec" in headers[0][0]
         else "two different credentials were sent"
     )
-    assert reason in caught.value.message
+    assert caught.value.message == f"Send exactly one credential: {reason}."
     assert KEY not in caught.value.message
 
 
