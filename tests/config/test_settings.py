@@ -10,21 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config import settings
 from gateway.config.settings import SPECS, ConfigurationError
-
-SECRETS = ("FREEGPT_API_KEY", "OPENAI_API_KEY", "GATEWAY_UPSTREAM_API_KEY")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def problems(**values: str) -> list[str]:
-    try:
-        settings.load(values)
-    except ConfigurationError as error:
-        return [str(problem) for problem in error.problems]
-    return []
+from tests.support.settings import SECRETS, problems
 
 
 def test_without_any_setting_the_defaults_hold() -> None:
