@@ -13,6 +13,7 @@ from gateway.http.endpoints.health import HealthCheck, HealthEndpoints
 from gateway.http.endpoints.me import MeEndpoints
 from gateway.http.endpoints.openai import OpenAIEndpoints
 from gateway.http.endpoints.openapi import OpenApiEndpoints
+from gateway.http.endpoints.pass_through import PassThroughEndpoints
 from gateway.http.endpoints.tokens import TokenEndpoints
 from gateway.http.endpoints.usage import UsageEndpoints
 from gateway.http.endpoints.user_keys import UserKeyEndpoints
@@ -46,6 +47,7 @@ class Endpoints(NamedTuple):
     """All endpoints, by subject."""
 
     openai: OpenAIEndpoints
+    pass_through: PassThroughEndpoints
     tokens: TokenEndpoints
     user_keys: UserKeyEndpoints
     me: MeEndpoints
@@ -58,8 +60,10 @@ class Endpoints(NamedTuple):
 def make_endpoints(services: Services) -> Endpoints:
     """Makes all endpoints."""
     admission, management, reports = services.admission, services.management, services.reports
+    openai = OpenAIEndpoints(services.inference, services.max_body_bytes)
     return Endpoints(
-        OpenAIEndpoints(services.inference, services.max_body_bytes),
+        openai,
+        PassThroughEndpoints(openai.run, services.max_body_bytes),
         TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit),
         UserKeyEndpoints(UserKeys(management), admission),
         MeEndpoints(management, admission),
@@ -104,5 +108,5 @@ def routes(to: Endpoints) -> tuple[Route, ...]:
         Route(POST, "/v1/engines/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
         Route(POST, "/engines/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
         Route(POST, "/openai/deployments/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
-        Route(ANY_METHOD, "/v1/{rest...}", Access.INFERENCE, to.openai.pass_through),
+        Route(ANY_METHOD, "/v1/{rest...}", Access.INFERENCE, to.pass_through.pass_through),
     )

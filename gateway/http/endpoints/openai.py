@@ -1,15 +1,14 @@
 """``/v1``: requests for inference. Bodies are checked, the use case is opened, and its response is sent inside it."""
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 from multidict import istr
 
-from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
-from gateway.core.json_body import JsonObject, parse_object, read_model, read_model_and_stream, set_field
+from gateway.core.errors import BadRequest, Forbidden, NotFound
+from gateway.core.json_body import JsonObject, parse_object, read_model_and_stream, set_field
 from gateway.http.context import RequestContext
-from gateway.http.request import Upload
 from gateway.http.response import Response
 from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference
@@ -24,7 +23,7 @@ _OTHER_MODELS = ("fallbacks", "models", "route")
 
 
 class OpenAIEndpoints:
-    """Endpoints of everything under ``/v1``. ``max_body`` is in bytes."""
+    """Endpoints of inference and of the list of models. ``max_body`` is in bytes."""
 
     def __init__(self, inference: Inference, max_body: int) -> None:
         self._inference = inference
@@ -59,37 +58,6 @@ class OpenAIEndpoints:
         found = await self._inference.catalog.model(ctx.caller, ctx.params["model"])
         return Response(200, _JSON, msgspec.json.encode(found))
 
-    async def pass_through(self, ctx: RequestContext) -> Response:
-        """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks.
-
-        Raises BadRequest for a WebSocket, Forbidden for a body whose model cannot be checked where it has to be.
-        """
-        if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
-            raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
-        if not ctx.request.connection.has_body:
-            return await self._run(ctx, _passed_request(ctx))
-        if "json" in ctx.request.media_type:
-            return await self._pass_json(ctx)
-        if ctx.caller.depends_on_model:
-            raise Forbidden("What this token may do depends on the model, and only in JSON bodies can that be checked.")
-        return await self._pass_chunks(ctx)
-
-    async def _pass_json(self, ctx: RequestContext) -> Response:
-        fields = parse_object(await ctx.request.read(self._max_body))
-        model = read_model(fields) if "model" in fields.raw_values or ctx.caller.is_limited else None
-        request = _passed_request(ctx, body=fields.body, fields=fields, model=model)
-        return await self._run(ctx, request, fields)
-
-    async def _pass_chunks(self, ctx: RequestContext) -> Response:
-        upload = Upload(ctx.request, self._max_body)
-        chunks = upload.open()
-        try:
-            return await self._run(ctx, _passed_request(ctx, body=chunks))
-        except UpstreamFailed:
-            if upload.error is not None:
-                raise upload.error from None
-            raise
-
     async def _infer(self, ctx: RequestContext, endpoint: str, fields: JsonObject) -> Response:
         model, stream = read_model_and_stream(fields)
         request = ProviderRequest(
@@ -102,9 +70,13 @@ class OpenAIEndpoints:
             model=model,
             stream=stream and endpoint != "embeddings",  # they are never streamed, whatever the body says
         )
-        return await self._run(ctx, request, fields)
+        return await self.run(ctx, request, fields)
 
-    async def _run(self, ctx: RequestContext, request: ProviderRequest, fields: JsonObject | None = None) -> Response:
+    async def run(self, ctx: RequestContext, request: ProviderRequest, fields: JsonObject | None = None) -> Response:
+        """Sends ``request`` upstream for the caller, and the response to the client while the use case is open.
+
+        Raises Forbidden for a model that cannot be checked where it has to be, and whatever the use case raises.
+        """
         caller = ctx.caller
         ctx.inference = inference = InferenceRequest(ctx.id, request, _max_wait(ctx))
         if fields is not None and caller.depends_on_model:
@@ -129,20 +101,3 @@ def _refuse_other_models(ctx: RequestContext, fields: JsonObject) -> None:
         raise Forbidden(f"What this token may do depends on the model; it may not send `{others[0]}`.")
     if ctx.path.startswith(("/v1/deployments/", "/v1/engines/")) and "model" not in ctx.params:
         raise Forbidden("What this token may do depends on the model; it may not name one in a path that is passed on.")
-
-
-def _passed_request(
-    ctx: RequestContext,
-    body: bytes | AsyncIterator[bytes] | None = None,
-    fields: JsonObject | None = None,
-    model: str | None = None,
-) -> ProviderRequest:
-    return ProviderRequest(
-        method=ctx.method,
-        path=ctx.path.removeprefix("/v1/"),
-        query=ctx.query,
-        headers=forwarded_headers(ctx.request.headers),
-        body=body,
-        fields=fields,
-        model=model,
-    )
