@@ -162,6 +162,7 @@ class App:
             HealthCheck(self._authenticator, self.token_cache, lambda: self._drain.is_draining, self.backend_name),
             self._metrics_page,
             settings.max_body_bytes,
+            settings.pass_through,
         )
 
     @property

@@ -38,6 +38,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Whether only certain models are allowed."""
     depends_on_model: bool = False
     """Whether what it may do, or what that costs it, depends on the model: then the model must be known for sure."""
+    has_no_models: bool = False
+    """Whether its token or a parent allows no model at all: then nothing reaches the upstream."""
     limits: LimitChain = NO_LIMITS
     """Its own limits and its parents'; each set holds."""
     expires_at: float = math.inf
@@ -61,6 +63,7 @@ class Principal(msgspec.Struct, frozen=True):
             is_test=any(record.prefix.startswith(TEST) for record in chain),
             is_limited=is_limited,
             depends_on_model=is_limited or is_metered,
+            has_no_models=any(record.models is not None and not record.models for record in chain),
             limits=LimitChain(limits) if limits else NO_LIMITS,
             expires_at=min(ends, default=math.inf),
         )

@@ -4,6 +4,7 @@ Each raises ValueError with a phrase that says what the value must be; the calle
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -11,11 +12,12 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.core import validators
+from gateway.core import upstream_routes, validators
 
 Network = IPv4Network | IPv6Network
 
 _ON = frozenset({"on", "true", "yes", "1"})
+_ROUTE = re.compile(r"[a-z0-9_.-]*[a-z0-9_-](/[a-z0-9_.-]*[a-z0-9_-])*")
 _OFF = frozenset({"off", "false", "no", "0"})
 
 
@@ -148,6 +150,27 @@ def aliases(value: str) -> Mapping[str, str]:
             raise ValueError(f"names {name!r} twice")
         found[name] = target
     return MappingProxyType(found)
+
+
+def route_prefixes(value: str) -> tuple[str, ...]:
+    """Returns the beginnings of paths below ``/v1/``, from names with commas between them.
+
+    Raises ValueError for a name that is no such path, and for one that administers the upstream.
+    """
+    found = tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+    for name in found:
+        if not _ROUTE.fullmatch(name):
+            raise ValueError(
+                f"must be names below /v1/ such as files,batches,fine_tuning/jobs: in lower case, without a slash at the "
+                f"beginning or end, and without `*` or `v1/`; {name!r} is not"
+            )
+        if name == "v1" or name.startswith("v1/"):
+            raise ValueError(f"must be names below /v1/, without `v1/`; {name!r} is not")
+        if upstream_routes.is_administrative(name):
+            raise ValueError(
+                f"cannot open {name!r}: it administers the upstream or its account, and is for admins alone"
+            )
+    return found
 
 
 def networks(value: str) -> tuple[Network, ...]:

@@ -56,6 +56,8 @@ class Settings:
     drain_seconds: float
     trusted_proxies: tuple[Network, ...]
     cors_origins: frozenset[str]
+    pass_through: tuple[str, ...]
+    """Beginnings of paths below ``/v1/`` that tokens which are not admins may use."""
     log_format: str
     log_level: str
 
@@ -108,6 +110,12 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_DRAIN_SECONDS", "30", parse.not_negative, "how long SIGTERM waits for running requests"),
     Spec("GATEWAY_TRUSTED_PROXIES", "", parse.networks, "CIDRs whose X-Forwarded-For is believed"),
     Spec("GATEWAY_CORS_ORIGINS", "", parse.origins, "exact origins that browsers may call from"),
+    Spec(
+        "GATEWAY_PASS_THROUGH",
+        "",
+        parse.route_prefixes,
+        "`files,batches,…`: what is below these names of `/v1/`, for tokens that are not admins, too",
+    ),
     Spec("GATEWAY_LOG_FORMAT", "auto", parse.one_of("auto", "console", "json"), "`auto`: console on a terminal"),
     Spec(
         "GATEWAY_LOG_LEVEL",
@@ -219,6 +227,7 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         drain_seconds=values["GATEWAY_DRAIN_SECONDS"],
         trusted_proxies=values["GATEWAY_TRUSTED_PROXIES"],
         cors_origins=values["GATEWAY_CORS_ORIGINS"],
+        pass_through=values["GATEWAY_PASS_THROUGH"],
         log_format=values["GATEWAY_LOG_FORMAT"],
         log_level=values["GATEWAY_LOG_LEVEL"],
     )

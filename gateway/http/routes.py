@@ -41,6 +41,8 @@ class Services(NamedTuple):
     health: HealthCheck
     metrics_page: Callable[[], bytes]
     max_body_bytes: int
+    pass_through: tuple[str, ...]
+    """Beginnings of paths below ``/v1/`` that tokens which are not admins may use."""
 
 
 class Endpoints(NamedTuple):
@@ -63,7 +65,7 @@ def make_endpoints(services: Services) -> Endpoints:
     openai = OpenAIEndpoints(services.inference, services.max_body_bytes)
     return Endpoints(
         openai,
-        PassThroughEndpoints(openai.run, services.max_body_bytes),
+        PassThroughEndpoints(openai.run, services.max_body_bytes, services.pass_through),
         TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit),
         UserKeyEndpoints(UserKeys(management), admission),
         MeEndpoints(management, admission),

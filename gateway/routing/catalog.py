@@ -70,6 +70,8 @@ class Catalog:
 
     async def models(self, principal: Principal) -> list[dict[str, Any]]:
         """Returns OpenAI's objects of the models that this caller may use, aliases among them."""
+        if principal.has_no_models:
+            return []
         found = await self.provider_for(principal).models()
         known = {model["id"]: model for model in found}
         for alias, real in self._aliases.items():

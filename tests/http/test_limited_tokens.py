@@ -62,7 +62,7 @@ async def test_what_has_no_body_passes(
         ("Connection", "Upgrade, HTTP2-Settings"),
         ("Upgrade", "h2c"),
     ]
-    upstream = await start_upstream(GOOD)
-    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    upstream = await start_upstream(b'{"object":"list","data":[]}')
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url, GATEWAY_PASS_THROUGH="files")
     assert (await gateway.request("GET", "/v1/files", headers)).status == 200
     assert len(upstream.requests) == 1

@@ -13,6 +13,7 @@ import pytest
 from gateway.limits.config import read_limits
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 from gateway.tokens.changes import TokenSpec
+from gateway.tokens.models import Role
 from tests.support.gateway import JSON, Running
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, Clock, TokenEditor
@@ -341,7 +342,7 @@ async def test_no_second_model_slips_by(tmp_path: Path, limits: dict[str, Any], 
 
 
 async def test_a_stored_answer_is_not_counted_again(tmp_path: Path) -> None:
-    secret = token(tmp_path, {"tpm": 100, "budget": "1"})
+    secret = token(tmp_path, {"tpm": 100, "budget": "1"}, role=Role.ADMIN)
     async with limiting(tmp_path) as (_, gateway, _):
         headers = [("Authorization", f"Bearer {secret}")]
         for _ in range(5):

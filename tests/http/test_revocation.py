@@ -139,7 +139,7 @@ async def test_a_file_that_is_away_for_a_moment_revokes_nothing(tmp_path: Path) 
         (tmp_path / "api_tokens.json").rename(tmp_path / "away")
         await gateway.flush_last_used()
         await gateway.refresh_tokens()
-        data = request("GET", "/v1/files", [("api-key", tokens.living.secret)])
+        data = request("GET", "/api/me", [("api-key", tokens.living.secret)])
         async with connected(gateway.port) as other:
             await other.send(data)
             assert (await other.head()).status == 200

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from gateway.auth.upstream_access import check_upstream_access
 from gateway.core.errors import BadRequest, Forbidden, UpstreamFailed
 from gateway.core.json_body import JsonObject, parse_object, read_model
 from gateway.http.context import RequestContext
@@ -23,17 +24,21 @@ class RunInference(Protocol):
 class PassThroughEndpoints:
     """The endpoint of everything under ``/v1`` that has no route of its own. ``max_body`` is in bytes."""
 
-    def __init__(self, run: RunInference, max_body: int) -> None:
+    def __init__(self, run: RunInference, max_body: int, opened: tuple[str, ...]) -> None:
+        """``opened`` are the beginnings of paths that tokens which are not admins may use besides inference."""
         self._run = run
         self._max_body = max_body
+        self._opened = opened
 
     async def pass_through(self, ctx: RequestContext) -> Response:
         """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks.
 
-        Raises BadRequest for a WebSocket, Forbidden for a body whose model cannot be checked where it has to be.
+        Raises BadRequest for a WebSocket, Forbidden for what the caller may not use, and for a body whose model cannot be checked
+        where it has to be.
         """
         if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
+        check_upstream_access(ctx.caller, ctx.method, ctx.path.removeprefix("/v1/"), self._opened)
         if not ctx.request.connection.has_body:
             return await self._run(ctx, _passed_request(ctx))
         if "json" in ctx.request.media_type:

@@ -61,8 +61,10 @@ async def test_limited_tokens_get_nowhere_else(
     other = CHAT.replace(b'"m"', b'"other"')
     upstream = await start_upstream(GOOD)
     gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
-    for path in ("/v1/chat/completions", "/v1/rerank", "/v1/chat/completions%20", "/v1/Chat/completions"):
+    for path in ("/v1/chat/completions", "/v1/rerank"):
         check_error(await gateway.post(path, other, [key]), 404, INVALID, "model_not_found")
+    for path in ("/v1/chat/completions%20", "/v1/Chat/completions"):
+        check_error(await gateway.post(path, other, [key]), 403, "permission_error", "insufficient_permissions")
     assert (await gateway.post("/engines/other/completions", b"{}", [key])).status == 404
     no_model = await gateway.post("/v1/rerank", b"{}", [key])
     check_error(no_model, 400, INVALID, "missing_required_parameter")

@@ -1,12 +1,23 @@
 """Requests below ``/v1`` that have no route of their own."""
 
+from pathlib import Path
+
 import pytest
 
+from gateway.core.clock import SteadyClock
+from gateway.tokens.changes import TokenSpec
 from tests.support.gateway import BEARER, CHAT, KEY, StartGateway
 from tests.support.reply import check_error
+from tests.support.tokens import BY, TokenEditor
 from tests.support.upstream import StartUpstream
 
 INVALID = "invalid_request_error"
+CLOSED = [
+    ("GET", "/v1/files"), ("HEAD", "/v1/files"), ("PUT", "/v1/files/file-1"), ("DELETE", "/v1/responses/resp_1"),
+    ("GET", "/v1/responses/resp_1/input_items"), ("POST", "/v1/uploads/u/cancel"), ("POST", "/v1/fine_tuning/jobs/j/cancel"),
+    ("GET", "/v1/organization/costs"), ("GET", "/v1/model/info"), ("GET", "/v1/Files"), ("GET", "/v1/engines"),
+    ("PATCH", "/v1/rerank"), ("POST", "/v1/messages/batches"), ("GET", "/v1/chat/completions/c1"),
+]  # fmt: skip
 
 
 async def test_a_websocket_is_refused(start_gateway: StartGateway) -> None:
@@ -23,3 +34,23 @@ async def test_a_body_is_passed_on(start_gateway: StartGateway, start_upstream: 
     assert reply.status == 200
     (received,) = upstream.requests
     assert (received.target, received.body) == ("/v1/rerank", CHAT)
+
+
+async def test_what_is_not_inference_is_closed_until_it_is_named(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
+    made = TokenEditor(tmp_path / "api_tokens.json", SteadyClock()).create(BY, TokenSpec(name="member"))
+    key = ("api-key", made.secret)
+    upstream = await start_upstream(b'{"object":"list","data":[]}')
+    values = {"FREEGPT_API_KEY": KEY, "GATEWAY_UPSTREAM_URL": upstream.url}
+    gateway = await start_gateway(**values)
+    for method, path in CLOSED:
+        reply = await gateway.request(method, path, [key])
+        assert reply.status == 403
+        if method != "HEAD":
+            check_error(reply, 403, "permission_error", "insufficient_permissions")
+    assert not upstream.requests
+    assert (await gateway.request("GET", "/v1/organization/costs", [BEARER])).status == 200
+    opened = await start_gateway(**values, GATEWAY_PASS_THROUGH="files")
+    assert (await opened.request("GET", "/v1/files", [key])).status == 200
+    assert (await opened.request("GET", "/v1/batches", [key])).status == 403
