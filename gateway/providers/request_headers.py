@@ -4,8 +4,11 @@ This is the only filter of request headers, and it is a list of what is allowed:
 an upstream because nobody had heard of it.
 """
 
+import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+
+from multidict import istr
 
 _ALLOWED = frozenset(
     {
@@ -13,12 +16,27 @@ _ALLOWED = frozenset(
         "if-none-match", "if-modified-since", "traceparent", "tracestate",
     }
 )  # fmt: skip
+_IDEMPOTENCY_KEY = istr("idempotency-key")
 _ALLOWED_PREFIXES = ("x-stainless-", "anthropic-")
 
 
-def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Returns those of a client's headers that are forwarded, under the names that the client used."""
-    return {name: value for name, value in headers.items() if _is_forwarded(name)}
+def forwarded_headers(headers: Mapping[str, str], token_id: str | None = None) -> dict[str, str]:
+    """Returns those of a client's headers that are forwarded, under the names that the client used.
+
+    For the token with this id, ``Idempotency-Key`` is replaced by a hash of the id and the key: an upstream that knows all tokens
+    by one key of its own would otherwise answer one token with the response that it has for another.
+    """
+    found = {name: value for name, value in headers.items() if _is_forwarded(name)}
+    if token_id is not None and _IDEMPOTENCY_KEY in headers:
+        for name in found:
+            if name.lower() == "idempotency-key":
+                found[name] = _scoped_key(token_id, found[name])
+    return found
+
+
+def _scoped_key(token_id: str, key: str) -> str:
+    """Returns 64 hexadecimal digits: always the same for one token and key, and others for any other token."""
+    return hashlib.sha256(f"{token_id}\0{key}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @lru_cache(maxsize=1024)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from gateway.auth import credentials
 from gateway.providers.request_headers import forwarded_headers
@@ -31,6 +32,17 @@ def test_allowed_headers_are_forwarded_under_the_name_that_the_client_used(name:
 @pytest.mark.parametrize("name", CREDENTIAL_HEADERS)
 def test_credential_headers_are_not_forwarded(name: str) -> None:
     assert forwarded_headers({name: KEY, name.upper(): KEY, "Accept": "x"}) == {"Accept": "x"}
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "idempotency-key"])
+def test_idempotency_keys_of_two_tokens_never_meet(name: str) -> None:
+    headers = CIMultiDict({name: "k1"})
+    ann, again, bob = (forwarded_headers(headers, token_id)[name] for token_id in ("tok_1", "tok_1", "tok_2"))
+    assert ann == again
+    assert len({ann, bob, "k1", *forwarded_headers(CIMultiDict({name: "k2"}), "tok_1").values()}) == 4
+    assert all(len(value) == 64 for value in (ann, bob))
+    assert len(forwarded_headers(CIMultiDict({name: "k" * 9000}), "tok_1")[name]) == 64
+    assert forwarded_headers(headers) == {name: "k1"}
 
 
 @given(st.text("abcdefgkeyACKEPTtokn-_", max_size=20))

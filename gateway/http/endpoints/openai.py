@@ -64,7 +64,7 @@ class OpenAIEndpoints:
             method=ctx.method,
             path=endpoint,
             query=ctx.query,
-            headers=forwarded_headers(ctx.request.headers),
+            headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id),
             body=fields.body,
             fields=fields,
             model=model,

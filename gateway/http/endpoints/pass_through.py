@@ -74,7 +74,7 @@ def _passed_request(
         method=ctx.method,
         path=ctx.path.removeprefix("/v1/"),
         query=ctx.query,
-        headers=forwarded_headers(ctx.request.headers),
+        headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id),
         body=body,
         fields=fields,
         model=model,
