@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiofiles
-
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import START, AuditEvent, ChainHead
 from gateway.core.clock import to_iso
 from gateway.core.tasks import await_uncancelled
-from gateway.storage import files
+from gateway.core.threads import Threads
+from gateway.storage import async_files, files
 
 AUDIT_FILE = "audit.jsonl"
 """The file's name in the folder for what the gateway itself writes."""
@@ -33,6 +32,7 @@ class AuditLog:
         self.path = path
         self._clock = clock
         self._lock_seconds = lock_seconds
+        self._threads = Threads("audit")
 
     async def append(self, events: Sequence[AuditEvent]) -> None:
         """Appends all events or none; they are durable when it returns.
@@ -40,8 +40,8 @@ class AuditLog:
         A write that has begun goes on to its end when the caller is cancelled. Raises OSError; LockTimeout where another process
         holds the lock; AuditLogError where the end of the file is not an audit log.
         """
-        await asyncio.to_thread(files.make_folder, self.path.parent)
-        async with files.locked_async(self.path, self._lock_seconds):
+        await self._threads.run(files.make_folder, self.path.parent)
+        async with files.locked_async(self.path, self._lock_seconds, self._threads):
             writing = asyncio.ensure_future(self._append(events))
             await await_uncancelled(writing, asyncio.Future.result)
 
@@ -52,14 +52,14 @@ class AuditLog:
 
     async def _append(self, events: Sequence[AuditEvent]) -> None:
         # Unbuffered, so that what is written is in the file and not in a buffer that is written once more when it is closed.
-        async with aiofiles.open(self.path, "r+b", buffering=0, opener=_open_for_appending) as file:
+        async with async_files.open_in(self._threads, self.path, "r+b", _open_for_appending, buffering=0) as file:
             size, head = await self._find_end(file)
-            data = await asyncio.to_thread(self._encode, events, head)
+            data = await self._threads.run(self._encode, events, head)
             try:
                 await _write_at(file, size, data)
-                await asyncio.to_thread(os.fsync, file.fileno())
+                await self._threads.run(os.fsync, file.fileno())
                 if size == 0:
-                    await asyncio.to_thread(files.sync_folder, self.path.parent)
+                    await self._threads.run(files.sync_folder, self.path.parent)
             except BaseException:
                 # Half a line would break the chain, and a whole line would tell of a change that is not made.
                 await file.truncate(size)

@@ -100,7 +100,8 @@ def _token_file_problems(path: Path) -> list[Problem]:
         # Perhaps a volume is not mounted yet. Without the file the gateway would serve in open mode.
         return [Problem("GATEWAY_TOKENS_FILE", f"{path} is a link that leads nowhere")]
     try:
-        asyncio.run(JsonTokenFile(path).read())
+        with contextlib.closing(JsonTokenFile(path)) as file:
+            asyncio.run(file.read())
     except TokensDamaged as error:
         return [Problem("GATEWAY_TOKENS_FILE", str(error))]
     except OSError as error:

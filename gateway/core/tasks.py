@@ -1,16 +1,14 @@
 """Background tasks with an owner: they have names, their failures are logged, and they are ended in order."""
 
 import asyncio
-import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
 
-P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -61,16 +59,6 @@ async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asynci
     if cancelled is not None:
         raise cancelled
     return settled
-
-
-async def run_to_end(function: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> T:
-    """Calls a function in a thread and waits for its end, also when the caller, or every task of the loop, is cancelled.
-
-    Raises what the function raises; CancelledError, after the function has ended, if the caller was cancelled meanwhile.
-    """
-    # No task, which the end of the loop would cancel while the thread goes on.
-    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args, **kwargs))
-    return await await_uncancelled(work, asyncio.Future.result)
 
 
 async def _run_forever(work: Callable[[], Awaitable[None]], name: str) -> None:

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import aiofiles
 from filelock import FileLock, Timeout
 
-from gateway.core.tasks import run_to_end
+from gateway.core.threads import Threads
+from gateway.storage import async_files
 
 if TYPE_CHECKING:
     from filelock import AsyncFileLock
@@ -94,29 +94,35 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def locked_async(path: Path, seconds: float) -> AsyncIterator[None]:
-    """Holds the same lock, from an event loop. It is tried for again and again, each time for a moment in a thread.
+async def locked_async(path: Path, seconds: float, threads: Threads) -> AsyncIterator[None]:
+    """Holds the same lock, from an event loop. It is tried for again and again, each time for a moment in one of ``threads``.
 
     Callers of one process should take turns: while many of them try, whoever holds the lock waits for a thread, too. Raises
     LockTimeout after ``seconds``, OSError where the lock cannot be created.
     """
-    lock = await asyncio.to_thread(_async_lock, path, seconds)
+    lock = await threads.run(_async_lock, path, seconds, threads)
     try:
         async with lock:
-            await asyncio.to_thread(_hand_over, Path(lock.lock_file), path.parent)
+            await threads.run(_hand_over, Path(lock.lock_file), path.parent)
             yield
     except Timeout:
         raise LockTimeout(f"{path}.lock is held by another process for more than {seconds:g} s") from None
 
 
-def _async_lock(path: Path, seconds: float) -> "AsyncFileLock":
+def _async_lock(path: Path, seconds: float, threads: Threads) -> "AsyncFileLock":
     from filelock import AsyncFileLock  # loads slowly, and a command that only reads tokens needs no lock
 
-    return AsyncFileLock(f"{path}.lock", timeout=seconds, poll_interval=_LOCK_POLL_SECONDS, mode=0o600)
+    return AsyncFileLock(
+        f"{path}.lock",
+        timeout=seconds,
+        poll_interval=_LOCK_POLL_SECONDS,
+        mode=0o600,
+        executor=threads.executor,
+    )
 
 
-async def read_regular(path: Path, limit: int) -> bytes:
-    """Returns the content of a regular file of at most ``limit`` bytes.
+async def read_regular(path: Path, limit: int, threads: Threads) -> bytes:
+    """Returns the content of a regular file of at most ``limit`` bytes, which one of ``threads`` reads.
 
     Raises OSError, also for a device or a pipe: reading one could block for ever.
     """
@@ -134,11 +140,11 @@ async def read_regular(path: Path, limit: int) -> bytes:
             raise
         return descriptor
 
-    async with aiofiles.open(path, "rb", opener=open_regular) as file:
-        return await file.read(limit + 1)
+    async with async_files.open_in(threads, path, "rb", open_regular) as file:
+        return bytes(await file.read(limit + 1))
 
 
-async def replace(path: Path, data: bytes) -> None:
+async def replace(path: Path, data: bytes, threads: Threads) -> None:
     """Replaces the content of a file, which then has mode 0600. The caller holds the lock, and is not cancelled meanwhile.
 
     Raises OSError; then nothing has changed. Once the file is renamed, the change is made: a folder that cannot be synced is
@@ -147,17 +153,17 @@ async def replace(path: Path, data: bytes) -> None:
     folder = path.parent
     temporary = folder / f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
     try:
-        await _write_new(temporary, data)
+        await _write_new(temporary, data, threads)
         with contextlib.suppress(
             asyncio.CancelledError
         ):  # too late: the file is replaced, and that must not be called a failure
-            await run_to_end(_move, temporary, path)
+            await threads.run_to_end(_move, temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(temporary.unlink)
+            await threads.run(temporary.unlink)
         raise
     try:
-        await asyncio.to_thread(sync_folder, folder)
+        await threads.run(sync_folder, folder)
     except OSError as error:
         log.error("a change is made but may not survive a power cut", extra={"folder": folder, "problem": str(error)})
 
@@ -169,11 +175,11 @@ def sweep(path: Path) -> None:
             leftover.unlink()
 
 
-async def _write_new(path: Path, data: bytes) -> None:
-    async with aiofiles.open(path, "wb", opener=_create) as file:
+async def _write_new(path: Path, data: bytes, threads: Threads) -> None:
+    async with async_files.open_in(threads, path, "wb", _create) as file:
         await file.write(data)
         await file.flush()
-        await asyncio.to_thread(os.fsync, file.fileno())
+        await threads.run(os.fsync, file.fileno())
 
 
 def _create(name: str, _flags: int) -> int:

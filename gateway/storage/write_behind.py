@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sized
 from typing import Generic, Protocol, TypeVar
 
 from gateway.core.tasks import await_uncancelled
+from gateway.core.threads import Threads
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,9 @@ class PendingList(Generic[T]):
         self.items[:0] = batch
 
 
-def in_thread(write: Callable[[Batch], object]) -> Callable[[Batch], Awaitable[object]]:
-    """Returns an asynchronous form of a blocking function: it runs in a thread of the event loop's pool."""
-    return lambda batch: asyncio.to_thread(write, batch)
+def in_thread(write: Callable[[Batch], object], threads: Threads) -> Callable[[Batch], Awaitable[object]]:
+    """Returns an asynchronous form of a blocking function: it runs in one of ``threads``."""
+    return lambda batch: threads.run(write, batch)
 
 
 class WriteBehind(Generic[Batch]):

@@ -4,7 +4,6 @@ A change of tokens is a transaction: it is decided on the newest tokens while no
 it is stored or nothing. Its audit events are durable before it is stored. ``gateway.tokens.stores`` has the implementations.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +11,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from gateway.audit.hash_chain import Actor, AuditEvent
+from gateway.core.threads import Threads
 from gateway.tokens import validation
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import RecordChange, TokenRecord
@@ -114,19 +114,22 @@ class AuditSink(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def audited(log: AuditSink, actor: Actor, changes: Iterable[RecordChange]) -> AsyncIterator[None]:
+async def audited(
+    log: AuditSink, actor: Actor, changes: Iterable[RecordChange], threads: Threads
+) -> AsyncIterator[None]:
     """Logs the changes, then runs the block that stores them; when that fails, logs them again as failed.
 
     A process that dies between the two leaves an event for a change that nobody was told of; a change without its event
-    is impossible. Raises OSError where the changes cannot be logged, and what the block raises.
+    is impossible. The events are made in one of ``threads``. Raises OSError where the changes cannot be logged, and what the
+    block raises.
     """
     changes = tuple(changes)
-    await log.append(await asyncio.to_thread(audit_events, actor, changes))
+    await log.append(await threads.run(audit_events, actor, changes))
     try:
         yield
     except BaseException:
         with contextlib.suppress(OSError):  # the disk that refused the change may refuse this, too
-            await log.append(await asyncio.to_thread(audit_events, actor, changes, ".failed"))
+            await log.append(await threads.run(audit_events, actor, changes, ".failed"))
         raise
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from gateway.core.threads import Threads
 from gateway.observability.metrics import Metrics
 from gateway.storage.write_behind import PendingList, WriteBehind, in_thread
 from gateway.usage.models import LedgerEntry
@@ -44,10 +45,11 @@ class Ledger:
         self._metrics = metrics
         self._retention_ms = retention_days * _DAY_MS
         self._clock = clock
+        self._threads = Threads("ledger")
         self._pending: PendingList[LedgerEntry] = PendingList(BATCH)
         self._entries = self._pending.items
         self._writer = WriteBehind(
-            "ledger entries", self._pending, in_thread(store.write), metrics.ledger_write_failures.inc
+            "ledger entries", self._pending, in_thread(store.write, self._threads), metrics.ledger_write_failures.inc
         )
         self._lost = 0
         self._next_prune = 0.0
@@ -94,7 +96,7 @@ class Ledger:
     async def drain(self) -> None:
         """Writes for the last time, before the process ends, and closes the store."""
         await self._writer.drain()
-        await asyncio.to_thread(self._store.close)
+        await self._threads.run(self._store.close)
 
     async def prune(self) -> None:
         """Removes one batch of entries that are older than the retention. After the last batch it does nothing for an hour."""
@@ -103,7 +105,7 @@ class Ledger:
             return
         removed = 0
         try:
-            removed = await asyncio.to_thread(self._store.prune, int(now * 1000) - self._retention_ms, PRUNE_BATCH)
+            removed = await self._threads.run(self._store.prune, int(now * 1000) - self._retention_ms, PRUNE_BATCH)
         except UsageStoreError as error:
             log.error("old entries of the ledger cannot be removed", extra={"problem": str(error)})
         if removed < PRUNE_BATCH:  # otherwise the next round removes more, after what has to be written

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiofiles
 import pytest
 
 from gateway.audit import log as log_module
 from gateway.audit.hash_chain import verify
 from gateway.audit.log import AuditLog, AuditLogError
-from gateway.storage import files
+from gateway.storage import async_files, files
 from gateway.storage.files import LockTimeout
 from tests.audit.test_hash_chain import entry
 from tests.support.tokens import Clock
@@ -43,14 +42,14 @@ def full_disk(*_arguments: object) -> None:
 
 
 class WrappedFiles:
-    """Takes the place of ``aiofiles``: every write goes through ``write``, which gets the real write and the data."""
+    """Takes the place of ``async_files``: every write goes through ``write``, which gets the real write and the data."""
 
     def __init__(self, write: Callable[[Callable[[bytes], Awaitable[int]], bytes], Awaitable[int]]) -> None:
         self._write = write
 
     @asynccontextmanager
-    async def open(self, *arguments: Any, **options: Any) -> Any:
-        async with aiofiles.open(*arguments, **options) as file:
+    async def open_in(self, *arguments: Any, **options: Any) -> Any:
+        async with async_files.open_in(*arguments, **options) as file:
             real = file.write
             file.write = lambda data: self._write(real, data)
             yield file
@@ -140,7 +139,7 @@ async def test_a_write_that_fails_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(log_module, "aiofiles", WrappedFiles(write_half))
+        patched.setattr(log_module, "async_files", WrappedFiles(write_half))
         with pytest.raises(OSError, match="No space"):
             await log.append([entry(2)])
     assert path.read_bytes() == before
@@ -177,7 +176,7 @@ async def test_a_short_write_is_continued(log: AuditLog, monkeypatch: pytest.Mon
     async def write_ten_bytes(write: Callable[[bytes], Awaitable[int]], data: bytes) -> int:
         return await write(data[:10])
 
-    monkeypatch.setattr(log_module, "aiofiles", WrappedFiles(write_ten_bytes))
+    monkeypatch.setattr(log_module, "async_files", WrappedFiles(write_ten_bytes))
     await log.append([entry(1), entry(2)])
     assert count(log) == 2
 
@@ -190,7 +189,7 @@ async def test_a_cancelled_append_is_complete(log: AuditLog, monkeypatch: pytest
         await may_go_on.wait()
         return await write(data)
 
-    monkeypatch.setattr(log_module, "aiofiles", WrappedFiles(wait_and_write))
+    monkeypatch.setattr(log_module, "async_files", WrappedFiles(wait_and_write))
     appending = asyncio.create_task(log.append([entry(1)]))
     await has_begun.wait()
     appending.cancel()

@@ -19,13 +19,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import aiofiles
-
 from gateway.audit import log
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.core.clock import SteadyClock
+from gateway.core.threads import Threads
 from gateway.limits.config import read_limits
-from gateway.storage import files
+from gateway.storage import async_files, files
 from gateway.tokens import changes, operations, secret
 from gateway.tokens.changes import ChangeRefused, TokenSpec
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
@@ -230,14 +229,14 @@ class _FaultyLogFile:
         return await getattr(self._file, name)(*arguments)
 
 
-class _FaultyAiofiles:
-    """The module ``aiofiles``, with faults in what writes."""
+class _FaultyAsyncFiles:
+    """The module ``async_files``, with faults in what writes."""
 
     def __init__(self, faults: FaultInjector) -> None:
         self._faults = faults
 
-    def open(self, path: Path, mode: str, **options: Any) -> Any:
-        opening = aiofiles.open(path, mode, **options)  # type: ignore[call-overload]
+    def open_in(self, threads: Threads, path: Path, mode: str, *rest: Any, **options: Any) -> Any:
+        opening = async_files.open_in(threads, path, mode, *rest, **options)
         files_by_mode = {"wb": _FaultyFile, "r+b": _FaultyLogFile}
         return files_by_mode[mode](opening, self._faults) if mode in files_by_mode else opening
 
@@ -248,7 +247,7 @@ def inject_faults(faults: FaultInjector) -> Iterator[None]:
     kept = Path.replace, Path.unlink
     files.os = _FaultyOs(faults, "files")  # type: ignore[assignment]
     log.os = _FaultyOs(faults, "log")  # type: ignore[assignment]
-    files.aiofiles = log.aiofiles = _FaultyAiofiles(faults)  # type: ignore[assignment]
+    files.async_files = log.async_files = _FaultyAsyncFiles(faults)  # type: ignore[assignment]
     Path.replace = lambda path, target: faults.call("replace", kept[0], path, target)  # type: ignore[method-assign]
     Path.unlink = lambda path, *rest: faults.call("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
     try:
@@ -256,7 +255,7 @@ def inject_faults(faults: FaultInjector) -> Iterator[None]:
     finally:
         Path.replace, Path.unlink = kept  # type: ignore[method-assign]
         files.os = log.os = os
-        files.aiofiles = log.aiofiles = aiofiles
+        files.async_files = log.async_files = async_files
 
 
 class SecondProcess:

@@ -1,12 +1,11 @@
 """Background tasks: none dies in silence, and those that must live do."""
 
 import asyncio
-import threading
 
 import pytest
 
 from gateway.core import tasks
-from gateway.core.tasks import BackgroundTasks, await_uncancelled, run_to_end
+from gateway.core.tasks import BackgroundTasks, await_uncancelled
 
 
 async def test_a_watcher_survives_a_bad_moment(
@@ -58,33 +57,6 @@ async def test_closing_waits_for_what_runs() -> None:
     await asyncio.sleep(0)
     await group.aclose()
     assert ended == [True]
-
-
-def test_a_function_in_a_thread_is_waited_for_when_the_loop_ends() -> None:
-    """The end of ``asyncio.run`` cancels every task; a thread cannot be cancelled."""
-    began, may_end, results = threading.Event(), threading.Event(), []
-
-    def work() -> int:
-        began.set()
-        assert may_end.wait(10)
-        return 7
-
-    async def call() -> None:
-        try:
-            results.append(await run_to_end(work))
-        except asyncio.CancelledError:
-            results.append("ended")
-            raise
-
-    async def main() -> None:
-        tasks.append(asyncio.create_task(call()))
-        await asyncio.to_thread(began.wait, 10)
-        asyncio.get_running_loop().call_later(0.01, may_end.set)
-
-    tasks: list[asyncio.Task[None]] = []
-    asyncio.run(main())
-    assert results == ["ended"]
-    assert may_end.is_set()
 
 
 async def test_work_that_does_not_stop_is_settled_once_and_then_the_cancellation_goes_on() -> None:

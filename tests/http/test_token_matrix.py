@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.threads import Threads
 from gateway.storage import files
 from tests.http.matrix_cells import TABLE
 from tests.http.matrix_model import (
@@ -37,6 +38,7 @@ from tests.support.reply import Reply, check_error
 from tests.support.tokens import Clock
 from tests.support.wire import Client, connected, request
 
+THREADS = Threads("files")
 _USE = re.compile(rb'"(last_used|last_used_from|usage_count)": [^\n]*')
 _KINDS = {400: "invalid_request_error", 401: "invalid_request_error", 403: "permission_error"}
 _HASH = re.compile(rb"[0-9a-f]{64}")
@@ -75,7 +77,7 @@ class MatrixGateway:
         """Under the lock: the gateway may be about to write last uses down."""
         fresh = self.path.with_suffix(".fresh")
         fresh.write_bytes(FILE)
-        async with files.locked_async(self.path, 10):
+        async with files.locked_async(self.path, 10, THREADS):
             fresh.replace(self.path)
         self.known = FILE
         await self.gateway.refresh_tokens()

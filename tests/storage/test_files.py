@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.threads import Threads
 from gateway.storage import files
 from gateway.storage.files import LockTimeout
+
+THREADS = Threads("files")
 
 
 def mode(path: Path) -> int:
@@ -105,7 +108,7 @@ async def test_tasks_take_turns_with_a_lock(tmp_path: Path) -> None:
     path, order = tmp_path / "file", []
 
     async def work(number: int) -> None:
-        async with files.locked_async(path, 10):
+        async with files.locked_async(path, 10, THREADS):
             order.append(number)
             await asyncio.sleep(0)
             order.append(number)
@@ -117,14 +120,14 @@ async def test_tasks_take_turns_with_a_lock(tmp_path: Path) -> None:
 
 async def test_a_lock_that_is_held_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    async with files.locked_async(path, 1):
+    async with files.locked_async(path, 1, THREADS):
         with pytest.raises(LockTimeout):
-            async with files.locked_async(path, 0.01):
+            async with files.locked_async(path, 0.01, THREADS):
                 pass
     with pytest.raises(ValueError, match="inside"):
-        async with files.locked_async(path, 0.01):
+        async with files.locked_async(path, 0.01, THREADS):
             raise ValueError("inside")
-    async with files.locked_async(path, 0.01):
+    async with files.locked_async(path, 0.01, THREADS):
         pass
 
 
@@ -133,10 +136,10 @@ async def test_a_cancelled_wait_does_not_keep_the_lock(tmp_path: Path) -> None:
     entered: list[bool] = []
 
     async def work() -> None:
-        async with files.locked_async(path, 10):
+        async with files.locked_async(path, 10, THREADS):
             entered.append(True)
 
-    async with files.locked_async(path, 1):
+    async with files.locked_async(path, 1, THREADS):
         waiting = asyncio.create_task(work())
         await asyncio.sleep(0)
         waiting.cancel()
@@ -144,7 +147,7 @@ async def test_a_cancelled_wait_does_not_keep_the_lock(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not entered
-    async with files.locked_async(path, 0.01):
+    async with files.locked_async(path, 0.01, THREADS):
         pass
 
 
@@ -162,7 +165,7 @@ async def test_a_replacement_that_is_cancelled_while_it_is_renamed_is_made_and_s
 
     monkeypatch.setattr(Path, "replace", slow_replace)
     path = tmp_path / "file"
-    replacing = asyncio.create_task(files.replace(path, b"new"))
+    replacing = asyncio.create_task(files.replace(path, b"new", THREADS))
     await asyncio.to_thread(began.wait, 10)
     replacing.cancel()
     await asyncio.sleep(0)
@@ -196,7 +199,7 @@ async def test_tasks_that_wait_for_a_lock_leave_the_threads_to_its_holder(tmp_pa
     """With a waiting thread for each, the one that holds the lock could not finish its work in a thread."""
 
     async def work() -> None:
-        async with files.locked_async(tmp_path / "file", 20):
+        async with files.locked_async(tmp_path / "file", 20, THREADS):
             await asyncio.to_thread((tmp_path / "other").touch)
 
     await asyncio.gather(*(work() for _ in range(40)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiofiles
 import pytest
 
+from gateway.core.threads import Threads
 from gateway.storage.write_behind import PendingList, WriteBehind, in_thread
 
 
@@ -175,7 +176,7 @@ async def test_what_is_lost_at_shutdown_is_logged(numbers: Numbers, caplog: pyte
 
 async def test_a_blocking_write_runs_in_a_thread() -> None:
     threads: list[threading.Thread] = []
-    numbers = Numbers(in_thread(lambda batch: threads.append(threading.current_thread())))
+    numbers = Numbers(in_thread(lambda batch: threads.append(threading.current_thread()), Threads("numbers")))
     numbers.add(1)
     assert await numbers.writer.flush()
     assert threads != [threading.current_thread()]

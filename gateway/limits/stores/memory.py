@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.tasks import await_uncancelled
+from gateway.core.threads import Threads
 from gateway.limits.algorithms import BudgetWindow, Charge, Counter, reserve_charges, settle_charges
 from gateway.limits.store import (
     CounterStoreUnavailable,
@@ -106,7 +107,8 @@ class _FileCopy:
         """The number of openings at the last read or write. A file that was opened since may have nothing of what is here."""
         self._is_replaced = False
         """Whether a write found such a file. Set in a thread, while a write goes on."""
-        self._writer = WriteBehind("counters", _ChangedTokens(tokens, changed), in_thread(self._write))
+        self._threads = Threads("counters")
+        self._writer = WriteBehind("counters", _ChangedTokens(tokens, changed), in_thread(self._write, self._threads))
         self.is_loaded = False
         """Whether the file was read. Before, nothing is written: it would replace what was used before the start."""
         try:
@@ -125,9 +127,9 @@ class _FileCopy:
     async def update(self) -> None:
         """Reads the file if that is still to be done, and writes what has changed. Into a new file it writes everything."""
         if not self.is_loaded:
-            reading = asyncio.ensure_future(asyncio.to_thread(self._read))
+            reading = asyncio.ensure_future(self._threads.run(self._read))
             await await_uncancelled(reading, self._end_read)
-        elif await asyncio.to_thread(self._may_be_moved):
+        elif await self._threads.run(self._may_be_moved):
             self._changed.update(self._tokens)
         await self._flush()
 

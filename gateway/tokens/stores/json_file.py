@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.audit.hash_chain import Actor
-from gateway.core.tasks import await_uncancelled, run_to_end
+from gateway.core.tasks import await_uncancelled
+from gateway.core.threads import Threads
 from gateway.storage import files
 from gateway.storage.files import Signature
 from gateway.tokens import changes
@@ -59,6 +60,8 @@ class JsonTokenFile:
     def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self._path = path
         self._lock_seconds = lock_seconds
+        self.threads = Threads("tokens", 2)
+        """One for whoever reads, one for whoever holds the lock or tries for it: neither waits for the other."""
         self._guard = asyncio.Lock()
         """Is held while the snapshot is made."""
         self._turn = asyncio.Lock()
@@ -81,9 +84,9 @@ class JsonTokenFile:
         LockTimeout if another process or object keeps the lock, OSError.
         """
         async with self._turn:
-            path = await asyncio.to_thread(self._prepare, create)
-            async with files.locked_async(path, self._lock_seconds):
-                await run_to_end(files.sweep, path)
+            path = await self.threads.run(self._prepare, create)
+            async with files.locked_async(path, self._lock_seconds, self.threads):
+                await self.threads.run_to_end(files.sweep, path)
                 reading = asyncio.ensure_future(self._read(path))
                 stored = await await_uncancelled(reading, asyncio.Future.result)
                 if stored is None:
@@ -98,9 +101,13 @@ class JsonTokenFile:
         Raises OSError; then the file is as it was.
         """
         async with self._guard:
-            stored, data = await asyncio.to_thread(_encode, records, unknown)
-            await files.replace(path, data)
-            self._snapshot = await asyncio.to_thread(_snapshot, stored, data, path)
+            stored, data = await self.threads.run(_encode, records, unknown)
+            await files.replace(path, data, self.threads)
+            self._snapshot = await self.threads.run(_snapshot, stored, data, path)
+
+    def close(self) -> None:
+        """Ends the threads, which would not survive a fork."""
+        self.threads.close()
 
     def _prepare(self, create: bool) -> Path:
         path = _real_path(self._path)
@@ -112,15 +119,15 @@ class JsonTokenFile:
         """Reads the file at ``path``, or the one to which the path of this object leads."""
         async with self._guard:
             try:
-                real_path, signature = await asyncio.to_thread(_locate, path or self._path)
+                real_path, signature = await self.threads.run(_locate, path or self._path)
                 known = self._snapshot
                 if known is not None and known.is_settled and known.signature == signature:
                     return known.stored
-                data = await files.read_regular(real_path, MAX_FILE_BYTES)
+                data = await files.read_regular(real_path, MAX_FILE_BYTES, self.threads)
             except FileNotFoundError:
                 self._snapshot = None
                 return None
-            self._snapshot = await asyncio.to_thread(self._decode, data, signature)
+            self._snapshot = await self.threads.run(self._decode, data, signature)
             return self._snapshot.stored
 
     def _decode(self, data: bytes, signature: Signature) -> _Snapshot:
@@ -165,14 +172,14 @@ class JsonTokenStore:
 
     async def _commit(self, actor: Actor, record_changes: Sequence[RecordChange], locked: LockedTokens) -> None:
         path, stored = locked
-        async with audited(self._audit, actor, record_changes):
-            records = await asyncio.to_thread(changes.apply, stored.tokens.records, record_changes)
+        async with audited(self._audit, actor, record_changes, self._file.threads):
+            records = await self._file.threads.run(changes.apply, stored.tokens.records, record_changes)
             await self._file.write(path, records, stored.unknown)
 
     async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:
         """Adds uses under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
         async with self._file.locked(create=False) as (path, stored):
-            records = await asyncio.to_thread(add_uses, stored.tokens.records, uses)
+            records = await self._file.threads.run(add_uses, stored.tokens.records, uses)
             if records != stored.tokens.records:
                 write = asyncio.ensure_future(self._file.write(path, records, stored.unknown))
                 await await_uncancelled(write, asyncio.Future.result)

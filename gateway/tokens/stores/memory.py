@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from gateway.audit.hash_chain import Actor
 from gateway.core.tasks import await_uncancelled
+from gateway.core.threads import Threads
 from gateway.tokens import changes
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import RecordChange, TokenRecord
@@ -21,6 +22,7 @@ class MemoryTokenStore:
         self._audit = audit
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._threads = Threads("tokens")
         self._tokens: TokenHierarchy | None = None
 
     def put(self, records: Sequence[TokenRecord]) -> None:
@@ -46,7 +48,7 @@ class MemoryTokenStore:
                 await await_uncancelled(commit, asyncio.Future.result)
 
     async def _commit(self, actor: Actor, record_changes: Sequence[RecordChange], tokens: TokenHierarchy) -> None:
-        async with audited(self._audit, actor, record_changes):
+        async with audited(self._audit, actor, record_changes, self._threads):
             self.put(changes.apply(tokens.records, record_changes))
 
     async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:

@@ -1,0 +1,61 @@
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gateway.core.threads import Threads
+
+
+async def test_the_threads_have_the_name_of_what_they_are_for_and_are_as_many_as_that_needs() -> None:
+    threads = Threads("reports", 2)
+    both = threading.Barrier(2)
+
+    def work() -> str:
+        both.wait(10)
+        return threading.current_thread().name
+
+    names = await asyncio.gather(threads.run(work), threads.run(work))
+    assert {name.partition("_")[0] for name in names} == {"reports"}
+    assert len(set(names)) == 2
+    threads.close()
+    with pytest.raises(RuntimeError):
+        await threads.run(work)
+
+
+async def test_a_call_does_not_wait_for_the_pool_of_the_event_loop() -> None:
+    may_end = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    blocking = loop.run_in_executor(None, may_end.wait, 10)
+    assert await Threads("tokens").run(pow, 2, exp=5) == 32
+    assert not blocking.done()
+    may_end.set()
+    await blocking
+
+
+def test_a_function_in_a_thread_is_waited_for_when_the_loop_ends() -> None:
+    """The end of ``asyncio.run`` cancels every task; a thread cannot be cancelled."""
+    began, may_end, results = threading.Event(), threading.Event(), []
+
+    def work() -> int:
+        began.set()
+        assert may_end.wait(10)
+        return 7
+
+    async def call() -> None:
+        try:
+            results.append(await Threads("work").run_to_end(work))
+        except asyncio.CancelledError:
+            results.append("ended")
+            raise
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(call()))
+        await asyncio.to_thread(began.wait, 10)
+        asyncio.get_running_loop().call_later(0.01, may_end.set)
+
+    tasks: list[asyncio.Task[None]] = []
+    asyncio.run(main())
+    assert results == ["ended"]
+    assert may_end.is_set()
