@@ -9,6 +9,7 @@ from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
+from gateway.core.bounded_threads import BoundedThreads
 from gateway.core.clock import SteadyClock
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
@@ -118,7 +119,7 @@ class App:
         settings = self._settings
         self.counters = open_counter_store(settings.counters, settings.data_dir, self._clock)
         self.limiter = Limiter(self.counters, self._clock, settings.queue_size, self._metrics.queued.set)
-        self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE)
+        self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE, report_seconds=settings.report_seconds)
         self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
         self._store_monitor = StoreMonitor(
             (
@@ -156,7 +157,7 @@ class App:
             Inference(catalog, admission, self.ledger, usage_rules),
             admission,
             self._management,
-            UsageReports(self._usage_store),
+            UsageReports(self._usage_store, BoundedThreads("reports")),
             self._authenticator,
             self._ip_rate_limit,
             HealthCheck(self._authenticator, self.token_cache, lambda: self._drain.is_draining, self.backend_name),

@@ -134,9 +134,10 @@ def test_the_top_of_the_package_has_three_modules() -> None:
         (AIOHTTP_SERVER, ("server",), "another server must be able to stand beside aiohttp's: use http.request"),
         (AIOHTTP_CLIENT, ("providers.transport",), "a second client has its own time-outs and leaks credentials"),
         (re.compile(r"aiohttp(\.|$)"), ("server", "providers.transport"), "only the adapters know aiohttp"),
+        (re.compile(r"aiofiles(\.|$)"), ("storage.async_files",), "its files close in the pool of the event loop"),
         (re.compile(r"gateway\.config\.settings(\.|$)"), MAY_IMPORT_SETTINGS, "pass the values that a module needs"),
     ],
-    ids=["aiohttp server", "aiohttp client", "aiohttp", "settings"],
+    ids=["aiohttp server", "aiohttp client", "aiohttp", "aiofiles", "settings"],
 )
 def test_a_library_is_imported_in_one_place(names: re.Pattern[str], packages: tuple[str, ...], why: str) -> None:
     allowed = (*packages, "config.settings")
@@ -210,6 +211,21 @@ def test_public_functions_that_raise_say_so() -> None:
 def test_only_the_outermost_handlers_catch_everything() -> None:
     wrong = violations(_is_broad, MAY_CATCH_EVERYTHING)
     assert not wrong, f"a broad except that does not raise again hides the fault that it catches: {wrong}"
+
+
+def test_nothing_uses_the_pool_of_the_event_loop() -> None:
+    wrong = violations(_uses_default_pool)
+    assert not wrong, (
+        f"what security depends on would wait there behind whatever else blocks: use core.threads; {wrong}"
+    )
+
+
+def _uses_default_pool(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    name = ast.unparse(node.func)
+    is_default = node.func.attr == "run_in_executor" and ast.unparse(node.args[0]) == "None"
+    return is_default or name == "asyncio.to_thread"
 
 
 def _is_broad(node: ast.AST) -> bool:

@@ -74,6 +74,11 @@ class Principal(msgspec.Struct, frozen=True):
         return self.secret_match.record.id if self.secret_match else None
 
     @property
+    def rate_key(self) -> str:
+        """Under which name its reports and changes are counted: its topmost parent's, so that children give it no more."""
+        return self.chain[-1].id if self.chain else self.name
+
+    @property
     def secret_hash(self) -> str:
         """The SHA-256 of the secret that was sent, which may be a replaced one of its token. Empty without a token."""
         if self.secret_match is None:

@@ -36,6 +36,7 @@ class Settings:
     tokens_file: Path
     data_dir: Path
     usage_days: int
+    report_seconds: float
     counters: str
     queue_seconds: float
     queue_size: int
@@ -82,6 +83,7 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_TOKENS_FILE", "api_tokens.json", parse.path, "the token file"),
     Spec("GATEWAY_DATA_DIR", "data", parse.path, "folder for what the gateway itself writes"),
     Spec("GATEWAY_USAGE_DAYS", "0", parse.days, "days that single requests stay in the ledger; 0: for ever"),
+    Spec("GATEWAY_REPORT_SECONDS", "10", parse.positive, "longest time that a usage report may take"),
     Spec(
         "GATEWAY_COUNTERS",
         "auto",
@@ -208,6 +210,7 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         tokens_file=values["GATEWAY_TOKENS_FILE"],
         data_dir=values["GATEWAY_DATA_DIR"],
         usage_days=values["GATEWAY_USAGE_DAYS"],
+        report_seconds=values["GATEWAY_REPORT_SECONDS"],
         counters=values["GATEWAY_COUNTERS"],
         queue_seconds=values["GATEWAY_QUEUE_SECONDS"],
         queue_size=values["GATEWAY_QUEUE_SIZE"],

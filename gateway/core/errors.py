@@ -13,6 +13,8 @@ because clients branch on them::
     └── Conflict 409            ├── QuotaExceeded 429
                                 └── Unavailable 503
                                     ├── StoreUnavailable
+                                ├── TooManyReads
+                                ├── ReportTimeout
                                     └── Draining
 """
 
@@ -225,6 +227,25 @@ class Unavailable(GatewayError):
 class StoreUnavailable(Unavailable):
     def __init__(self, message: str) -> None:
         super().__init__(message, code="store_unavailable", headers={"Retry-After": "2"})
+
+
+class TooManyReads(Unavailable):
+    """So many reports and lists are being made that there is no thread for another one."""
+
+    def __init__(self, wait_seconds: float) -> None:
+        message = "The gateway is making as many reports and lists as it may at once. Please try again."
+        super().__init__(message, code="too_many_reads", headers=_when_to_retry(wait_seconds))
+
+
+class ReportTimeout(Unavailable):
+    """A report takes too long. Sent again, it would take as long again."""
+
+    def __init__(self, seconds: float) -> None:
+        message = (
+            f"The report was given up after {seconds:g} s. Ask for less: a shorter time (`from`, `to`), `bucket=day`, "
+            "or one token (`token_id`)."
+        )
+        super().__init__(message, code="report_timeout", headers=_when_to_retry(None))
 
 
 class Draining(Unavailable):

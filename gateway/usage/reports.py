@@ -4,7 +4,6 @@ Money stays in whole micro-dollars until it becomes text. A range is widened to 
 for ever.
 """
 
-import asyncio
 import csv
 import io
 import logging
@@ -13,11 +12,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.core.bounded_threads import BoundedThreads
 from gateway.core.clock import to_iso
-from gateway.core.errors import StoreUnavailable
+from gateway.core.errors import ReportTimeout, StoreUnavailable
 from gateway.core.money import format_usd
 from gateway.usage.models import NO_TOTALS, ReportQuery, ReportRow, UsageTotals
-from gateway.usage.store import UsageStore, UsageStoreError
+from gateway.usage.store import ReportTooSlow, UsageStore, UsageStoreError
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +27,28 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class UsageReports:
-    """Reads a usage store from the event loop; each read runs in a thread."""
+    """Reads a usage store from the event loop; each read runs in one of few threads, on behalf of a caller."""
 
-    def __init__(self, store: UsageStore) -> None:
+    def __init__(self, store: UsageStore, threads: BoundedThreads) -> None:
         self._store = store
+        self._threads = threads
 
-    async def rows(self, query: ReportQuery) -> list[ReportRow]:
-        """Returns the rows of a report. Raises StoreUnavailable, TooManyRows."""
-        return await self._read(lambda: self._store.report(query))
+    async def rows(self, caller: str, query: ReportQuery, render: Callable[[list[ReportRow]], T]) -> T:
+        """Returns what ``render`` makes of the rows of a report. It runs in the thread, too: there may be thousands of rows.
 
-    async def total(self, token_id: str) -> UsageTotals:
-        """Returns all that a token has ever used. Raises StoreUnavailable."""
-        return await self._read(lambda: self._store.totals(token_id))
+        Raises StoreUnavailable, ReportTimeout, RateLimited, TooManyReads, TooManyRows.
+        """
+        return await self._read(caller, lambda: render(self._store.report(query)))
 
-    async def _read(self, work: Callable[[], T]) -> T:
+    async def total(self, caller: str, token_id: str) -> UsageTotals:
+        """Returns all that a token has ever used. Raises StoreUnavailable, ReportTimeout, RateLimited, TooManyReads."""
+        return await self._read(caller, lambda: self._store.totals(token_id))
+
+    async def _read(self, caller: str, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(work)
+            return await self._threads.run(caller, work)
+        except ReportTooSlow as error:
+            raise ReportTimeout(error.seconds) from None
         except UsageStoreError as error:
             log.error("the ledger cannot be read", extra={"problem": str(error)})
             raise StoreUnavailable("The ledger cannot be read at the moment. Please try again.") from None

@@ -17,6 +17,14 @@ class TooManyRows(ValueError):
     """A report has more rows than the query allows."""
 
 
+class ReportTooSlow(UsageStoreError):
+    """A report was given up, because it took longer than the store allows."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the report was given up after {seconds:g} s")
+        self.seconds = seconds
+
+
 class UsageStore(Protocol):
     """Blocking methods, which any thread may call. Any number of processes may use one store."""
 
@@ -39,11 +47,11 @@ class UsageStore(Protocol):
     def report(self, query: ReportQuery) -> list[ReportRow]:
         """Returns sums at one moment, ordered by time and then by group, without buckets and groups in which nothing was used.
 
-        Raises UsageStoreError, TooManyRows.
+        Raises UsageStoreError, ReportTooSlow, TooManyRows.
         """
 
     def totals(self, token_id: str) -> UsageTotals:
-        """Returns all that one token has ever used. Raises UsageStoreError."""
+        """Returns all that one token has ever used. Raises UsageStoreError, ReportTooSlow."""
 
     def close(self) -> None:
         """Releases what the store has open. The next call of another method opens it again."""

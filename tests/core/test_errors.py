@@ -31,6 +31,8 @@ ALL = [
     (errors.UpstreamTimeout("x"), 504, "upstream_error", "upstream_timeout"),
     (errors.Unavailable("x"), 503, "server_error", None),
     (errors.StoreUnavailable("x"), 503, "server_error", "store_unavailable"),
+    (errors.TooManyReads(1), 503, "server_error", "too_many_reads"),
+    (errors.ReportTimeout(10), 503, "server_error", "report_timeout"),
     (errors.Draining(), 503, "server_error", "draining"),
 ]
 
@@ -68,6 +70,8 @@ def test_when_to_come_back(wait: float | None, headers: dict[str, str]) -> None:
         (errors.Unauthenticated("x"), {"WWW-Authenticate": "Bearer"}),
         (errors.MethodNotAllowed("PUT", "/", ("GET", "HEAD")), {"Allow": "GET, HEAD"}),
         (errors.StoreUnavailable("x"), {"Retry-After": "2"}),
+        (errors.TooManyReads(1), {"Retry-After": "1", "retry-after-ms": "1000"}),
+        (errors.ReportTimeout(10), {"x-should-retry": "false"}),
         (errors.Draining(), {"Retry-After": "1", "Connection": "close"}),
         (errors.RequestTooLarge(5), {"Connection": "close"}),
         (errors.RequestTimeout("x"), {"Connection": "close"}),

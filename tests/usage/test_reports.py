@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.bounded_threads import BoundedThreads
 from gateway.core.clock import LATEST
-from gateway.core.errors import StoreUnavailable
+from gateway.core.errors import ReportTimeout, StoreUnavailable
 from gateway.usage import reports
 from gateway.usage.models import NO_TOTALS, ReportQuery, ReportRow, UsageTotals
 from gateway.usage.reports import UsageReports, as_csv
@@ -28,26 +29,37 @@ DAY = 1_799_971_200
 async def test_a_report_is_read_from_the_store() -> None:
     store = MemoryUsageStore()
     store.write([ledger_entry(1), ledger_entry(2, token_id="tok_2")])
-    usage_reports = UsageReports(store)
+    usage_reports = UsageReports(store, BoundedThreads("reports"))
     query = ReportQuery(0, LATEST, group_by="token")
-    assert await usage_reports.rows(query) == store.report(query)
-    assert await usage_reports.total("tok_2") == store.totals("tok_2")
+    assert await usage_reports.rows("tok_1", query, list) == store.report(query)
+    assert await usage_reports.total("tok_1", "tok_2") == store.totals("tok_2")
     with pytest.raises(TooManyRows):
-        await usage_reports.rows(query._replace(max_rows=1))
+        await usage_reports.rows("tok_1", query._replace(max_rows=1), list)
 
 
 async def test_a_store_that_fails_is_unavailable_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / LEDGER_FILE).write_bytes(b"no database" * 1000)
-    usage_reports = UsageReports(SqliteUsageStore(tmp_path / LEDGER_FILE))
+    usage_reports = UsageReports(SqliteUsageStore(tmp_path / LEDGER_FILE), BoundedThreads("reports"))
     with pytest.raises(StoreUnavailable, match="The ledger cannot be read at the moment") as caught:
-        await usage_reports.rows(ReportQuery(0, LATEST))
+        await usage_reports.rows("tok_1", ReportQuery(0, LATEST), list)
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(StoreUnavailable):
-        await usage_reports.total("tok_1")
+        await usage_reports.total("tok_1", "tok_1")
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.ERROR, "the ledger cannot be read")
     ] * 2
     assert "not a database" in vars(caplog.records[0])["problem"]
+
+
+async def test_a_report_that_takes_too_long_is_given_up_and_says_how_to_ask_for_less(tmp_path: Path) -> None:
+    SqliteUsageStore(tmp_path / LEDGER_FILE).write(
+        [ledger_entry(number, model=f"m{number}") for number in range(20_000)]
+    )
+    usage_reports = UsageReports(SqliteUsageStore(tmp_path / LEDGER_FILE, report_seconds=0), BoundedThreads("reports"))
+    with pytest.raises(ReportTimeout, match="a shorter time"):
+        await usage_reports.rows("tok_1", ReportQuery(0, LATEST), list)
+    with pytest.raises(ReportTimeout):
+        await usage_reports.total("tok_1", "tok_1")
 
 
 def test_rows_are_added_up() -> None:

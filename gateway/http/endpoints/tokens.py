@@ -65,7 +65,7 @@ class TokenEndpoints:
 
     async def usage(self, ctx: RequestContext) -> Response:
         authorizer, record = await self._find(ctx)
-        totals = reports.as_json(await self._reports.total(record.id))
+        totals = reports.as_json(await self._reports.total(ctx.caller.rate_key, record.id))
         return json_response(200, {**serializers.to_usage_json(authorizer.tokens, record, authorizer.now), **totals})
 
     async def update(self, ctx: RequestContext) -> Response:

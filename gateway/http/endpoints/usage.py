@@ -29,18 +29,20 @@ class UsageEndpoints:
         self._reports = usage_reports
 
     async def read(self, ctx: RequestContext) -> Response:
+        """Returns the report that the query asks for. Raises BadRequest for a range with too many rows."""
         filters = params.parse_query(ctx, READERS)
         authorizer = await self._management.authorizer(ctx.caller)
         query = query_of(filters, authorizer)
-        rows = await self._rows(query)
-        if filters.get("format") == "csv":
+        is_csv = filters.get("format") == "csv"
+
+        def render(rows: Sequence[ReportRow]) -> Response:
+            if not is_csv:
+                return json_response(200, to_json(query, rows, authorizer.tokens))
             names = _names(authorizer.tokens, rows) if query.group_by == "token" else None
             return Response(200, _CSV_HEADERS, reports.as_csv(rows, names).encode())
-        return json_response(200, to_json(query, rows, authorizer.tokens))
 
-    async def _rows(self, query: ReportQuery) -> list[ReportRow]:
         try:
-            return await self._reports.rows(query)
+            return await self._reports.rows(ctx.caller.rate_key, query, render)
         except TooManyRows as error:
             raise _bad_range(f"{error}; ask for less at a time") from None
 

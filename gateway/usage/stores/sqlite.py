@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.storage import sqlite
 from gateway.storage.sqlite import WrongVersion
@@ -20,13 +23,15 @@ from gateway.usage.models import (
     ReportRow,
     UsageTotals,
 )
-from gateway.usage.store import TooManyRows, UsageStoreError
+from gateway.usage.store import ReportTooSlow, TooManyRows, UsageStoreError
 
 LEDGER_FILE = "usage.sqlite"
 """The file's name in the folder for what the gateway itself writes."""
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
+_STEPS_PER_CHECK = 50_000
+"""Steps of SQLite's machine between two looks at the clock: about a millisecond."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -91,10 +96,12 @@ _GROUP_COLUMNS: dict[GroupBy, str] = {"token": "token_id", "model": "model", "ow
 class SqliteUsageStore:
     """Implements ``UsageStore`` with one file. Made before a fork or after it, it opens the file at its first use."""
 
-    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
-        """``busy_seconds`` is how long a call waits for another process that writes."""
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS, report_seconds: float = math.inf) -> None:
+        """``busy_seconds`` is how long a call waits for another process that writes, ``report_seconds`` how long a report may
+        take."""
         self.path = path
         self._busy_seconds = busy_seconds
+        self._report_seconds = report_seconds
         self._lock = threading.Lock()
         self._writer = sqlite.ReopeningConnection(
             path, lambda: sqlite.connect(path, _SCHEMA, SCHEMA_VERSION, busy_seconds)
@@ -120,16 +127,15 @@ class SqliteUsageStore:
             return connection.execute(_PRUNE, (before_ms, limit)).rowcount
 
     def report(self, query: ReportQuery) -> list[ReportRow]:
-        """See ``UsageStore.report``. Raises UsageStoreError, TooManyRows."""
-        statement, values = _statement(query)
+        """See ``UsageStore.report``. Raises UsageStoreError, ReportTooSlow, TooManyRows."""
         with self._reading() as connection:
-            found = [] if connection is None else connection.execute(statement, values).fetchall()
+            found = [] if connection is None else rows_of_report(connection, query)
         if len(found) > query.max_rows:
             raise TooManyRows(f"there are more than {query.max_rows} rows")
         return [ReportRow(start, group or None, UsageTotals(*totals)) for start, group, *totals in found]
 
     def totals(self, token_id: str) -> UsageTotals:
-        """See ``UsageStore.totals``. Raises UsageStoreError."""
+        """See ``UsageStore.totals``. Raises UsageStoreError, ReportTooSlow."""
         with self._reading() as connection:
             if connection is None:
                 return NO_TOTALS
@@ -151,6 +157,18 @@ class SqliteUsageStore:
                 raise
 
     @contextlib.contextmanager
+    def _bounded(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Ends the statements of the block when they take too long. Raises ReportTooSlow."""
+        deadline = time.monotonic() + self._report_seconds
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CHECK)
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            raise ReportTooSlow(self._report_seconds) from None
+
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """Yields a read-only connection that sees one moment; None where nothing has been written yet."""
         with self._convert_errors():
@@ -160,7 +178,7 @@ class SqliteUsageStore:
                 return
             address = f"{self.path.absolute().as_uri()}?mode=ro"
             connection = sqlite3.connect(address, uri=True, timeout=self._busy_seconds, isolation_level=None)
-            with contextlib.closing(connection):
+            with contextlib.closing(connection), self._bounded(connection):
                 connection.execute("BEGIN")
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
                 if version > SCHEMA_VERSION:
@@ -172,27 +190,65 @@ class SqliteUsageStore:
     def _convert_errors(self) -> Iterator[None]:
         try:
             yield
+        except UsageStoreError:
+            raise
         except sqlite3.Error as error:
             raise UsageStoreError(f"the ledger {self.path} cannot be used: {error}") from error
         except OSError as error:
             raise UsageStoreError(str(error)) from error
 
 
-def _statement(query: ReportQuery) -> tuple[str, Sequence[str | int]]:
-    """Returns the SQL of a report, and its values. Every name in the SQL is written in this file."""
-    start, group = "NULL", "NULL"
-    if query.bucket is not None:
-        seconds = BUCKET_SECONDS[query.bucket]
-        start = f"hour_start_seconds / {seconds} * {seconds}"
-    if query.group_by is not None:
-        group = _GROUP_COLUMNS[query.group_by]
-    text = f"SELECT {start}, {group}, {_ADDED_UP} FROM hours WHERE hour_start_seconds >= ? AND hour_start_seconds < ?"  # noqa: S608
-    values: list[str | int] = [query.since // HOUR_SECONDS * HOUR_SECONDS, query.until]
-    if query.token_ids is not None:
-        # As one value: the number of values in a statement is limited, the number of tokens is not.
-        text += " AND token_id IN (SELECT value FROM json_each(?))"
-        values.append(json.dumps(sorted(query.token_ids)))
-    return f"{text} GROUP BY 1, 2 ORDER BY 1, 2 LIMIT ?", [*values, query.max_rows + 1]
+def rows_of_report(connection: sqlite3.Connection, query: ReportQuery) -> list[tuple[Any, ...]]:
+    """Returns the rows of a report, or as many empty ones as are too many. Raises sqlite3.Error.
+
+    SQLite adds everything up before it applies a limit, so it first counts how many rows there would be, and no further than the
+    limit.
+    """
+    statement, too_many = _Statement(query), query.max_rows + 1
+    if statement.count_hours(connection) == too_many and statement.count_rows(connection) == too_many:
+        return [()] * too_many
+    return statement.rows(connection)
+
+
+class _Statement:
+    """The SQL of a report, and its values. Every name in the SQL is written in this file."""
+
+    def __init__(self, query: ReportQuery) -> None:
+        self._start, self._group = _start_column(query), "NULL"
+        if query.group_by is not None:
+            self._group = _GROUP_COLUMNS[query.group_by]
+        self._from = "FROM hours WHERE hour_start_seconds >= ? AND hour_start_seconds < ?"
+        self._values: list[str | int] = [query.since // HOUR_SECONDS * HOUR_SECONDS, query.until]
+        if query.token_ids is not None:
+            # As one value: the number of values in a statement is limited, the number of tokens is not.
+            self._from += " AND token_id IN (SELECT value FROM json_each(?))"
+            self._values.append(json.dumps(sorted(query.token_ids)))
+        self._values.append(query.max_rows + 1)
+
+    def rows(self, connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+        text = f"SELECT {self._start}, {self._group}, {_ADDED_UP} {self._from} GROUP BY 1, 2 ORDER BY 1, 2 LIMIT ?"
+        return connection.execute(text, self._values).fetchall()
+
+    def count_rows(self, connection: sqlite3.Connection) -> int:
+        """Returns the number of rows, at most one more than the query allows."""
+        return self._count(connection, f"SELECT DISTINCT {self._start}, {self._group}")
+
+    def count_hours(self, connection: sqlite3.Connection) -> int:
+        """Returns how many sums of an hour the rows are made of, as far as that."""
+        return self._count(connection, "SELECT 1")
+
+    def _count(self, connection: sqlite3.Connection, select: str) -> int:
+        text = f"SELECT count(*) FROM ({select} {self._from} LIMIT ?)"  # noqa: S608
+        return int(connection.execute(text, self._values).fetchone()[0])
+
+
+def _start_column(query: ReportQuery) -> str:
+    if query.bucket is None:
+        return "NULL"
+    if query.bucket == "hour":
+        return "hour_start_seconds"  # as it is, SQLite finds the rows in this order and adds up without sorting
+    seconds = BUCKET_SECONDS[query.bucket]
+    return f"hour_start_seconds / {seconds} * {seconds}"
 
 
 def _insert(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.admin.authorizer import Authorizer, authorizer_for
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
+from gateway.core.bounded_threads import BoundedThreads
 from gateway.core.clock import LATEST
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.http import params
@@ -167,7 +168,7 @@ def test_the_answer_names_tokens_and_adds_up() -> None:
 
 
 def routes(file: SqliteUsageStore) -> UsageEndpoints:
-    return UsageEndpoints(Management(TOKENS), UsageReports(file))  # type: ignore[arg-type]
+    return UsageEndpoints(Management(TOKENS), UsageReports(file, BoundedThreads("reports")))  # type: ignore[arg-type]
 
 
 async def got(file: SqliteUsageStore, text: str, who: Principal = ENVIRONMENT_KEY) -> tuple[Any, str]:

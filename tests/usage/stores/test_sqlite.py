@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from gateway.core.clock import LATEST
 from gateway.usage.aggregation import MAX_AMOUNT
-from gateway.usage.models import LedgerEntry, ReportQuery, Usage, UsageTotals
-from gateway.usage.store import UsageStoreError
-from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore
+from gateway.usage.models import GroupBy, LedgerEntry, ReportQuery, Usage, UsageTotals
+from gateway.usage.store import TooManyRows, UsageStoreError
+from gateway.usage.stores.sqlite import LEDGER_FILE, SqliteUsageStore, rows_of_report
 from tests.support.tokens import NOW
 from tests.support.usage import count, expected_sums, hour_sums, ledger_entry, rows
 
@@ -259,3 +259,37 @@ def test_a_killed_writer_leaves_whole_batches(path: Path, batches: int) -> None:
     assert again.write(every) == 0
     assert hour_sums(path) == expected_sums(every)
     again.close()
+
+
+@pytest.mark.parametrize("group", ["token", "model", "owner"])
+def test_a_report_with_too_many_rows_is_refused_before_anything_is_added_up(
+    path: Path, file: SqliteUsageStore, group: GroupBy
+) -> None:
+    file.write(
+        [
+            ledger_entry(number, token_id=f"t{number}", model=f"m{number}", owner=f"o{number}@x")
+            for number in range(3000)
+        ]
+    )
+    query = ReportQuery(0, LATEST, "hour", group, max_rows=10)
+    steps = {most: _steps(path, query._replace(max_rows=most)) for most in (10, 3000)}
+    assert steps[10] * 20 < steps[3000], "10 rows of 3000 need a small part of the work"
+    with pytest.raises(TooManyRows, match="more than 10 rows"):
+        file.report(query)
+    assert len(file.report(query._replace(max_rows=3000))) == 3000
+    assert len(file.report(query._replace(group_by=None))) == 1
+
+
+def _steps(path: Path, query: ReportQuery) -> int:
+    """How many statements' rows SQLite's machine steps through for a report, in hundreds of steps."""
+    hundreds = 0
+
+    def count_step() -> int:
+        nonlocal hundreds
+        hundreds += 1
+        return 0
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.set_progress_handler(count_step, 100)
+        rows_of_report(connection, query)
+    return hundreds
