@@ -24,7 +24,9 @@ MAX_IMPORT_CHAIN = 12
 
 MAY_IMPORT_SETTINGS = ("app", "server", "cli")
 MAY_CATCH_EVERYTHING = ("http.pipeline", "core.tasks")
-AIOHTTP_SERVER = re.compile(r"aiohttp\.(web|web_\w+|http_parser|http_writer|abc|pytest_plugin)(\.|$)")
+AIOHTTP_SERVER = re.compile(
+    r"aiohttp\.(web|web_\w+|http_parser|http_writer|abc\.(?!AbstractResolver$|ResolveResult$)\w+|pytest_plugin)(\.|$)"
+)
 AIOHTTP_CLIENT = re.compile(r"aiohttp\.(client\w*|connector|Client\w+|TCPConnector|request|cookiejar)(\.|$)")
 
 

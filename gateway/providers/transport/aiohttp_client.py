@@ -1,26 +1,25 @@
 """Implements the transport with aiohttp's client."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache, partial
-from typing import cast
+from functools import lru_cache
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from yarl import URL
 
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.providers.transport.base import Timeouts, TransportRequest
+from gateway.providers.transport.connection import ClientResponse, ConnectionClosed, Connector
+from gateway.providers.transport.resolver import LookUp, Resolver
 from gateway.providers.transport.timeouts import CoarseTimeouts
 
-KEEP_ALIVE_SECONDS = 4.0
-"""Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
-RESEND_SECONDS = 1.0
-MAX_RESENDS = 2
-MAX_HEAD_BYTES = 4 * 1024 * 1024
-"""What may come in until the head of a response is complete, the first bytes of its body included."""
+MAX_RESEND_SECONDS = 1.0
+READ_BUFFER_BYTES = 64 * 1024
+"""aiohttp stops reading from an upstream when twice as much waits for a client; what it has read at once comes on top."""
+MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADERS = 512
 
 
 class AiohttpTransport:
@@ -29,38 +28,35 @@ class AiohttpTransport:
     A session for each request would lose its connections; one that is shared and closed would break requests in flight.
     """
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, look_up: LookUp = socket.getaddrinfo) -> None:
         self._timeouts = timeouts
         self._coarse_timeouts = CoarseTimeouts()
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-            response_class=_Response,
-        )
+        self._resolver = Resolver(look_up)
+        self._session = _create_session(Connector(self._resolver, is_kept_alive=True), timeouts.connect)
+        self._resend_session = _create_session(Connector(self._resolver, is_kept_alive=False), timeouts.connect)
 
     async def send(self, request: TransportRequest) -> "AiohttpTransportResponse":
         """Returns the response once its head has arrived. Raises UpstreamUnreachable, UpstreamTimeout, UpstreamInvalid.
 
         An upstream may close a kept-alive connection at the moment of its reuse. It has not read such a request, which is
-        sent again, unless its body is a stream; a request that the upstream had for longer it may have worked on already.
+        sent once more, on a new connection, unless its body is a stream. A request that the upstream had for longer, or to
+        which it has sent a byte, it may have worked on already.
         """
-        for _ in range(MAX_RESENDS):
-            began = time.monotonic()
-            try:
-                return await self._send_once(request)
-            except UpstreamUnreachable as error:
-                was_unread = isinstance(error.__cause__, _DeadConnection)
-                can_resend = was_unread and (request.body is None or isinstance(request.body, bytes))
-                if not can_resend or time.monotonic() - began > RESEND_SECONDS:
-                    raise
-        return await self._send_once(request)
+        began = time.monotonic()
+        try:
+            return await self._send_once(self._session, request)
+        except UpstreamUnreachable as error:
+            cause = error.__cause__
+            is_unread = isinstance(cause, ConnectionClosed) and cause.is_unread
+            can_resend = is_unread and (request.body is None or isinstance(request.body, bytes))
+            if not can_resend or time.monotonic() - began > MAX_RESEND_SECONDS:
+                raise
+        return await self._send_once(self._resend_session, request)
 
-    async def _send_once(self, request: TransportRequest) -> "AiohttpTransportResponse":
+    async def _send_once(self, session: aiohttp.ClientSession, request: TransportRequest) -> "AiohttpTransportResponse":
         try:
             with self._coarse_timeouts.within(self._timeouts.first_byte):
-                response = await self._session.request(
+                response = await session.request(
                     request.method,
                     _url(request.url),
                     headers=request.headers,
@@ -74,6 +70,8 @@ class AiohttpTransport:
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._session.close()
+        await self._resend_session.close()
+        await self._resolver.close()
 
 
 class AiohttpTransportResponse:
@@ -135,54 +133,19 @@ def _connection_closed(response: aiohttp.ClientResponse) -> asyncio.Future[None]
     return closed
 
 
-class _DeadConnection(aiohttp.ClientError):
-    """Tells that a kept-alive connection was closed before it carried a byte of the response."""
-
-
-class _ClientConnection(ResponseHandler):
-    """Knows whether this connection has carried a request before, and how many bytes came before the head of a response."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.was_used = False
-        self.awaits_head = False
-        self.head_bytes = 0
-
-    def data_received(self, data: bytes) -> None:
-        if self.awaits_head:
-            self.head_bytes += len(data)
-            if self.head_bytes > MAX_HEAD_BYTES and self.transport is not None:
-                # A flood of interim responses would keep the event loop busy for as long as it lasts.
-                self.transport.abort()
-                return
-        super().data_received(data)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Creates connections of the class above."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10)
-        self._factory = partial(cast(type[ResponseHandler], _ClientConnection), loop=asyncio.get_running_loop())
-
-
-class _Response(aiohttp.ClientResponse):
-    """Tells its connection when a head is awaited, and raises an error of its own where the connection was dead already."""
-
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        connection_protocol = connection.protocol
-        if not isinstance(connection_protocol, _ClientConnection):
-            return await super().start(connection)
-        was_used, connection_protocol.was_used = connection_protocol.was_used, True
-        connection_protocol.awaits_head, connection_protocol.head_bytes = True, 0
-        try:
-            return await super().start(connection)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if was_used and connection_protocol.head_bytes == 0:
-                raise _DeadConnection from error
-            raise
-        finally:
-            connection_protocol.awaits_head = False
+def _create_session(connector: Connector, connect_seconds: float) -> aiohttp.ClientSession:
+    """Returns a session. ``connect_seconds`` limits resolving, connecting and the TLS handshake together."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
+        response_class=ClientResponse,
+        read_bufsize=READ_BUFFER_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
+    )
 
 
 @lru_cache(maxsize=256)
@@ -197,7 +160,7 @@ def _translate(error: Exception) -> UpstreamFailed:
             return UpstreamTimeout("The upstream took too long to answer.")
         case aiohttp.ClientConnectorError():
             return UpstreamUnreachable("The upstream cannot be reached.")
-        case _DeadConnection() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+        case ConnectionClosed() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
             return UpstreamUnreachable("The upstream closed the connection before it had answered.")
         case aiohttp.ClientPayloadError():
             return UpstreamInvalid("The upstream's answer broke off.")
