@@ -1,0 +1,46 @@
+"""Escapes text from clients and upstreams for whoever reads it: ``for_display`` for people, ``for_json`` for programs.
+
+Names of models, metadata and messages may contain anything. On a terminal an escape sequence writes the clipboard or the title,
+a line end makes a row that looks real, and a bidirectional control reverses what is read. Every place that shows text uses
+one of these functions; ``tests/test_outputs.py`` lists those places. Pure.
+"""
+
+_IGNORABLE = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164, 0xFFA0,
+              *range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0)))
+)  # fmt: skip
+"""Characters that are shown as nothing or as a blank, though Unicode calls them letters, marks or symbols. The two variation
+selectors that ordinary emoji contain, U+FE0E and U+FE0F, are not among them."""
+
+
+def is_shown(character: str) -> bool:
+    """Returns whether a character can be shown as it is: it is visible or a space, and controls nothing."""
+    return character.isprintable() and character not in _IGNORABLE
+
+
+def for_display(text: str) -> str:
+    """Returns the text as one line for a person: whatever is not shown becomes an escape such as ``\\x1b`` or ``\\u202e``.
+
+    Line ends and tabs are escaped, too. Letters, digits, punctuation and emoji of every language stay; joiners do not.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if is_shown(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def for_json(document: bytes) -> bytes:
+    """Returns a JSON document, in UTF-8, with the same content and without characters that act on a terminal.
+
+    Those within strings become ``\\u`` escapes. What JSON itself does not allow within strings, such as a line end, is layout
+    and stays.
+    """
+    if document.isascii() and b"\x7f" not in document:
+        return document
+    return "".join(map(_json_character, document.decode("utf-8", "surrogatepass"))).encode()
+
+
+def _json_character(character: str) -> str:
+    if character < " " or is_shown(character):
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
