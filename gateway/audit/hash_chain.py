@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.core.escaping import for_json
+
 FIRST = "0" * 64
 """The previous hash of the first line."""
 
@@ -69,7 +71,7 @@ class Verdict(NamedTuple):
 def encode(event: AuditEvent, time: str, before: ChainHead) -> tuple[bytes, ChainHead]:
     """Returns the line with its end, and the new end of the chain. ``time`` in ISO 8601; ``before`` is the chain so far."""
     head = {"number": before.number + 1, "time": time, **msgspec.to_builtins(event), "previous": before.hash}
-    open_line = msgspec.json.encode(head)[:-1]
+    open_line = for_json(msgspec.json.encode(head))[:-1]
     digest = hashlib.sha256(open_line).hexdigest()
     return open_line + _MARK + digest.encode() + b'"}\n', ChainHead(before.number + 1, digest)
 

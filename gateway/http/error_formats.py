@@ -6,6 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from gateway.core.errors import GatewayError, UpstreamRefused
+from gateway.core.escaping import for_json
 
 Redact: TypeAlias = Callable[[str], str]
 """Makes secrets unreadable: errors quote what the client wrote, and that may be a secret in the wrong place."""
@@ -24,4 +25,4 @@ def openai_error(error: GatewayError, redact: Redact) -> bytes:
         "param": None if error.param is None else redact(error.param),
         "code": error.code,
     }
-    return msgspec.json.encode({"error": fields})
+    return for_json(msgspec.json.encode({"error": fields}))

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.core.escaping import for_json
+
 EVENT_STREAM = "text/event-stream"
 
 
@@ -25,4 +27,4 @@ class Response(NamedTuple):
 def json_response(status: int, content: Any) -> Response:
     """Returns a response of the gateway's own, which no cache may keep. ``content`` is anything that msgspec encodes."""
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return Response(status, headers, msgspec.json.encode(content))
+    return Response(status, headers, for_json(msgspec.json.encode(content)))

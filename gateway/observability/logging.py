@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from gateway.core.escaping import for_display, for_json
 from gateway.observability.redaction import Redactor
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
@@ -34,7 +35,7 @@ class LineFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the line without its end. On a console, the traceback of an exception follows it."""
+        """Returns the line without its end. On a console, the traceback of an exception follows it, indented."""
         fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -49,15 +50,17 @@ def _json_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
         "logger": record.name,
         "message": record.getMessage(),
     }
-    return msgspec.json.encode({**head, **fields}, enc_hook=str).decode()
+    return for_json(msgspec.json.encode({**head, **fields}, enc_hook=str)).decode()
 
 
 def _console_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
     trace = fields.get("exception")
     rest = " ".join(f"{key}={value}" for key, value in fields.items() if key != "exception")
     time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-    line = f"{time} {record.levelname.lower():7} {record.getMessage()} {rest}".rstrip()
-    return f"{line}\n{trace}" if trace else line
+    lines = [f"{time} {record.levelname.lower():7} {record.getMessage()} {rest}".rstrip()]
+    # Indented, because the text of an exception may contain what looks like the next line of the log.
+    lines += [f"    {line}" for line in trace.split("\n")] if trace else []
+    return "\n".join(map(for_display, lines))
 
 
 class LogWriter:
@@ -80,7 +83,9 @@ class LogWriter:
         self.write_bytes(line.encode("utf-8", "backslashreplace"))
 
     def write_bytes(self, line: bytes) -> None:
-        """Writes a line of UTF-8, which comes without its end, soon."""
+        """Writes a line of UTF-8, which comes without its end, soon. It is escaped already, or JSON."""
+        if not line.isascii():
+            line = for_json(line)
         if len(self._waiting) + len(line) >= MAX_WAITING_BYTES:
             self._dropped += 1
         else:

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.core.escaping import for_display
 from gateway.observability.shared_metrics import SharedMetrics
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -81,7 +82,7 @@ def _group_by_metric(readings: Iterable[dict[str, float]]) -> dict[str, dict[tup
     by_metric: dict[str, dict[tuple[str, ...], list[float]]] = {}
     for key, values in by_key.items():
         name, *labels = key.split(_SEPARATOR)
-        by_metric.setdefault(name, {})[tuple(labels)] = values
+        by_metric.setdefault(name, {})[tuple(map(for_display, labels))] = values
     return by_metric
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import FIRST, START, Actor, AuditEvent, verify
+from gateway.core.escaping import is_shown
 
 BY = Actor("token", "Ann's laptop", "tok_1", "192.0.2.7", "req_1")
 
@@ -117,3 +118,14 @@ def test_a_line_has_a_number_and_two_hashes(line: bytes) -> None:
     with pytest.raises(ValueError, match="no line of an audit log"):
         chain.head_after(line)
     assert chain.head_after(b'{"number":1,"previous":"","hash":"2"}') == chain.ChainHead(1, "2")
+
+
+def test_a_line_keeps_its_content_and_shows_nothing_that_acts_on_a_terminal() -> None:
+    acting = "\x1b]0;t\x07\x9b31m\u202e\u2028\x7f"
+    event = AuditEvent(
+        actor=Actor("token", "a"), action="update", token_id="t", token="n", changes={"metadata": (None, acting)}
+    )
+    line, _ = chain.encode(event, "2026-01-31T10:30:00Z", START)
+    assert verify([line]).broken is None
+    assert chain.read(line)["changes"]["metadata"][1] == acting
+    assert all(map(is_shown, line.decode().rstrip("\n")))

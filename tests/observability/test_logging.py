@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.core.escaping import is_shown
 from gateway.observability import logging as log
 from gateway.observability.logging import LineFormatter, LogWriter
 from gateway.observability.redaction import Redactor
@@ -169,3 +170,31 @@ async def test_ending_the_logging_writes_what_waits() -> None:
 
 def test_a_process_without_a_stream_logs_nothing() -> None:
     LogWriter(None).write("nobody reads this")
+
+
+ACTING = "\x1b]0;t\x07\x9b31m\u202e\u2028\x7f"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_line_shows_nothing_that_acts_on_a_terminal(as_json: bool) -> None:
+    shown = line(as_json, "model %s", ACTING, extra=ACTING)
+    assert all(map(is_shown, shown))
+    if as_json:
+        assert json.loads(shown)["extra"] == ACTING
+
+
+def test_the_text_of_an_exception_cannot_look_like_another_line() -> None:
+    try:
+        raise ValueError("x\n12:00:00 info    token created\x1b[31m")
+    except ValueError:
+        made = logging.getLogger("test").makeRecord("test", logging.ERROR, "f", 1, "failed", (), sys.exc_info())
+    first, *rest = LineFormatter(Redactor([]), False).format(made).split("\n")
+    assert first.endswith("failed")
+    assert all(one.startswith("    ") for one in rest)
+    assert "\x1b" not in "".join(rest)
+
+
+def test_a_writer_escapes_what_a_line_still_contains() -> None:
+    stream = io.StringIO()
+    LogWriter(stream).write('{"model":"\x9b31m é"}')
+    assert stream.getvalue() == '{"model":"\\u009b31m é"}\n'

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.core.clock import to_local_iso
+from gateway.core.escaping import for_display
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
 from gateway.observability.logging import LogWriter
@@ -113,4 +114,4 @@ def _format_for_console(line: AccessLogEntry) -> bytes:
     named = (("token", line.token), ("model", line.model), ("deployment", line.deployment))
     rest = " ".join(f"{name}={value!r}" for name, value in named if value is not None)
     head = f"{line.method} {line.path} {line.status} {line.ms} ms"
-    return f"{line.time[11:19]} {ascii(head)[1:-1]} {rest} {line.request_id}".encode()
+    return for_display(f"{line.time[11:19]} {head} {rest} {line.request_id}").encode()

@@ -1,14 +1,17 @@
 """One line for each request, without its query, and its metrics."""
 
+import io
 import json
 from typing import Any
 
 import pytest
 
 from gateway.auth.roles import Access
+from gateway.core.escaping import is_shown
 from gateway.http.context import RequestContext, Route
 from gateway.http.middleware.access_log import AccessLog
 from gateway.http.response import Response
+from gateway.observability.logging import LogWriter
 from gateway.observability.metrics import Metrics
 from gateway.observability.redaction import Redactor
 from tests.support.connection import context
@@ -76,3 +79,12 @@ def test_without_lines_it_only_counts() -> None:
     metrics = Metrics()
     AccessLog(metrics, None, Redactor([]), True).after(context(), 200)
     assert 'gateway_requests_total{route="unknown",status="200"} 1.0' in metrics.render().decode()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_line_shows_nothing_that_acts_on_a_terminal(as_json: bool) -> None:
+    ctx = context("GET", "/v1/\x9b\u202e\x7f", [("X-Client-Request-Id", "\x9b31m\u2028")])
+    line, _ = logged(ctx, as_json=as_json)
+    stream = io.StringIO()
+    LogWriter(stream).write_bytes(line)
+    assert all(map(is_shown, stream.getvalue().rstrip("\n")))
