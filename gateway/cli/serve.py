@@ -14,6 +14,7 @@ from pathlib import Path
 from gateway import __version__
 from gateway.app import App, WorkerShared
 from gateway.auth.principal import Mode
+from gateway.cli.console import ArgumentParser, print_lines
 from gateway.config import settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
 from gateway.observability import logging as log
@@ -36,23 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_c_parser()
         loaded = _load_settings(arguments)
     except (ConfigurationError, ParserMissing) as error:
-        print(f"The configuration cannot be used:\n{_indented(str(error))}", file=sys.stderr)
+        print_lines(sys.stderr, "The configuration cannot be used:", *_indented(str(error)))
         return EXIT_CONFIGURATION
     if arguments.check:
-        print("The configuration is good.")
+        print_lines(sys.stdout, "The configuration is good.")
         return 0
     log.configure(loaded.log_format, loaded.log_level, loaded.secrets)
     try:
         listener = worker.bind(loaded.host, loaded.port)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        print(f"Cannot listen on {loaded.host}:{loaded.port}: {reason}", file=sys.stderr)
+        print_lines(sys.stderr, f"Cannot listen on {loaded.host}:{loaded.port}: {reason}")
         return EXIT_FAILED
     return _serve(loaded, listener)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gateway", description="Serve OpenAI's API behind keys.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="gateway", description="Serve OpenAI's API behind keys.")
     parser.add_argument("--host", help="address to listen on (GATEWAY_HOST)")
     parser.add_argument("--port", help="port to listen on (GATEWAY_PORT)")
     parser.add_argument("--workers", help="number of processes (GATEWAY_WORKERS)")
@@ -166,7 +167,7 @@ def _print_banner(loaded: Settings, app: App, address: str) -> None:
         f"  backend  {backend}" + (f"  -> {loaded.upstream_url}" if loaded.upstream_url else ""),
         f"  try      {command}",
     ]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print_lines(sys.stderr, *lines)
 
 
 def _example_command(mode: Mode, backend: str, address: str) -> str:
@@ -178,5 +179,5 @@ def _example_command(mode: Mode, backend: str, address: str) -> str:
     return f"curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"  - {line}" for line in text.splitlines())
+def _indented(text: str) -> list[str]:
+    return [f"  - {line}" for line in text.splitlines()]

@@ -4,14 +4,13 @@ Money stays in whole micro-dollars until it becomes text. A range is widened to 
 for ever.
 """
 
-import csv
-import io
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.core import csv_text
 from gateway.core.bounded_threads import BoundedThreads
 from gateway.core.clock import to_iso
 from gateway.core.errors import ReportTimeout, StoreUnavailable
@@ -22,8 +21,6 @@ from gateway.usage.store import ReportTooSlow, UsageStore, UsageStoreError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class UsageReports:
@@ -88,18 +85,13 @@ def as_csv(rows: Iterable[ReportRow], names: Mapping[str, str] | None = None, *,
 
     ``names`` are names by group; without them the table has no such column. Without ``has_start`` it has no column of times.
     """
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\r\n")
     headings = ("cost_usd" if name == "cost" else name for name in UsageTotals._fields)
-    writer.writerow([*(["start"] if has_start else []), "group", *([] if names is None else ["name"]), *headings])
+    lines: list[Sequence[str | int]] = [
+        [*(["start"] if has_start else []), "group", *([] if names is None else ["name"]), *headings]
+    ]
     for row in rows:
-        start = [to_iso(row.start)] if has_start else []
-        name = [] if names is None else [_cell(names.get(row.group or "", ""))]
+        start = [to_iso(row.start) or ""] if has_start else []
+        name = [] if names is None else [names.get(row.group or "", "")]
         amounts = [format_usd(value) if field == "cost" else value for field, value in row.totals._asdict().items()]
-        writer.writerow([*start, _cell(row.group or ""), *name, *amounts])
-    return lines.getvalue()
-
-
-def _cell(text: str) -> str:
-    """Returns the text so that no spreadsheet takes it for a formula: users choose names and models."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+        lines.append([*start, row.group or "", *name, *amounts])
+    return csv_text.encode(lines)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AUDIT_FILE, AuditLog
+from gateway.cli.console import print_lines
 from gateway.cli.tokens import arguments, commands, output
 from gateway.cli.tokens.commands import CommandContext
 from gateway.config import settings
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # The reader has gone, as in `list | head`: Python's own flush at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"token_manager.py: {error}", file=sys.stderr)
+        print_lines(sys.stderr, f"token_manager.py: {error}")
         return EXIT_FAILED
     return code
 
@@ -58,7 +59,7 @@ def _run(parsed: argparse.Namespace, printer: output.Printer) -> int:
     try:
         data_paths = settings.data_paths(os.environ)
     except ConfigurationError as error:
-        printer.print_error(str(error))
+        printer.print_error("; ".join(map(str, error.problems)))
         return EXIT_CONFIGURATION
     audit = AuditLog(data_paths.data_dir / AUDIT_FILE, clock)
     store = JsonTokenStore(JsonTokenFile(data_paths.tokens_file), audit, clock)

@@ -3,6 +3,7 @@
 import argparse
 from typing import TypeAlias
 
+from gateway.cli.console import ArgumentParser
 from gateway.tokens.models import Role, Status
 from gateway.tokens.secret import PREFIXES
 
@@ -59,12 +60,12 @@ _COMPLETE_SECOND_NAME = {
     "zsh": f"(( $+functions[compdef] )) && compdef {_COMPLETE_FUNCTION} token-manager",
 }
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ArgumentParser:
     """Returns the parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = ArgumentParser(
         prog="token_manager.py",
         description="Manage the API tokens of a gateway, whether it runs or not.",
         epilog=f"examples:{_EXAMPLES['']}",
@@ -136,13 +137,13 @@ def _add_usage(commands: Commands) -> None:
     usage.add_argument("--csv", action="store_true", help="print lines for a spreadsheet")
 
 
-def _add_on_token(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+def _add_on_token(commands: Commands, name: str, text: str) -> ArgumentParser:
     command = _add(commands, name, text)
     command.add_argument("token", metavar="TOKEN", help=_TOKEN_HELP)
     return command
 
 
-def _add(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+def _add(commands: Commands, name: str, text: str) -> ArgumentParser:
     command = commands.add_parser(
         name,
         help=text,

@@ -1,13 +1,15 @@
 """Prints what commands return: ``TextPrinter`` as sentences and tables for people, ``JsonPrinter`` as one JSON document."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import msgspec
 
 from gateway.audit.hash_chain import Verdict
+from gateway.cli.console import print_lines
 from gateway.cli.tokens import text
+from gateway.core.escaping import for_json
 from gateway.tokens import serializers
 from gateway.tokens.changes import CreatedToken
 from gateway.tokens.hierarchy import TokenHierarchy
@@ -61,7 +63,7 @@ class Printer(Protocol):
         """Prints the script that completes the commands in a shell."""
 
     def print_raw(self, content: str) -> None:
-        """Prints text as it is, with its own line ends."""
+        """Prints what is not from outside, or is escaped already, with its own line ends."""
 
     def print_ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
         """Prints the tokens that a name fits."""
@@ -92,7 +94,7 @@ class _Streams:
         self._out.write(content)
 
     def confirm(self, question: str) -> bool:
-        print(f"{question} [y/N] ", end="", file=self._err, flush=True)
+        print_lines(self._err, f"{question} [y/N] ", end="")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def flush(self) -> None:
@@ -159,7 +161,8 @@ class JsonPrinter(_Streams, Printer):
         self._print({"error": {"message": _encodable(message)}})
 
     def _print(self, document: dict[str, Any]) -> None:
-        print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode(), file=self._out)
+        shown = for_json(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        self._out.write(shown.decode() + "\n")
 
 
 class TextPrinter(_Streams, Printer):
@@ -167,7 +170,7 @@ class TextPrinter(_Streams, Printer):
 
     def __init__(self, out: TextIO, err: TextIO, in_colour: bool) -> None:
         super().__init__(out, err)
-        self._marks = text.COLOURED_MARKS if in_colour else text.MARKS
+        self._style: Callable[[str], str] = text.colour_status if in_colour else str
 
     def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
         self._print(f"Created token {created.record.name!r}:", *text.secret_lines(created.secret))
@@ -184,7 +187,7 @@ class TextPrinter(_Streams, Printer):
     def print_list(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
         lines = [text.count_line(len(tokens))]
         for number, record in enumerate(tokens, 1):
-            described = text.token_lines(view, record, now, self._marks)
+            described = text.token_lines(view, record, now)
             lines += ["", f"{number}. {record.prefix}...", *(f"   {line}" for line in described)]
         self._print(*lines)
 
@@ -192,11 +195,11 @@ class TextPrinter(_Streams, Printer):
         children = _children_by_parent(view, tokens)
         lines = [text.count_line(len(tokens)), *([""] if tokens else [])]
         for root in children.get(None, ()):
-            lines += text.tree_lines(root, children, lambda record: self._marks[view.status(record, now)])
+            lines += text.tree_lines(root, children, lambda record: text.MARKS[view.status(record, now)])
         self._print(*lines)
 
     def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
-        described = [*text.token_lines(view, record, now, self._marks), *text.detail_lines(view, record, now)]
+        described = [*text.token_lines(view, record, now), *text.detail_lines(view, record, now)]
         self._print(f"{record.prefix}...", *(f"   {line}" for line in described))
 
     def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
@@ -225,17 +228,17 @@ class TextPrinter(_Streams, Printer):
             self._print(f"✗ Line {verdict.broken.line} {verdict.broken.reason}")
 
     def print_completion(self, shell: str, script: str) -> None:
-        self._print(script)
+        self.print_raw(f"{script}\n")
 
     def print_ambiguous(self, view: TokenHierarchy, error: AmbiguousToken, now: float) -> None:
         lines = [f"   {record.id}  {record.prefix}...  {record.name}" for record in error.matches]
-        print(f"{error}; nothing was changed. Name one by its id:", *lines, sep="\n", file=self._err)
+        print_lines(self._err, f"{error}; nothing was changed. Name one by its id:", *lines)
 
     def print_error(self, message: str) -> None:
-        print(f"token_manager.py: {_encodable(message)}", file=self._err)
+        print_lines(self._err, f"token_manager.py: {message}")
 
     def _print(self, *lines: str) -> None:
-        print(*lines, sep="\n", file=self._out)
+        print_lines(self._out, *lines, style=self._style)
 
 
 def _encodable(message: str) -> str:

@@ -1,25 +1,36 @@
 """Describes tokens, secrets and changes as lines of text, and writes tables."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TextIO
 
 import msgspec
 
+from gateway.cli.console import print_lines
 from gateway.core.clock import to_local_iso
+from gateway.core.escaping import for_display
 from gateway.limits.config import LimitSet
 from gateway.tokens import serializers
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import PreviousSecret, RecordChange, Role, SecretMatch, Status, TokenRecord
 
-Marks = Mapping[Status, str]
-MARKS: Marks = MappingProxyType({Status.ACTIVE: "✓ Active", Status.EXPIRED: "✗ Expired", Status.REVOKED: "✗ Revoked"})
-COLOURED_MARKS: Marks = MappingProxyType(
-    {status: f"\x1b[{32 if status is Status.ACTIVE else 31}m{mark}\x1b[0m" for status, mark in MARKS.items()}
+MARKS: Mapping[Status, str] = MappingProxyType(
+    {Status.ACTIVE: "✓ Active", Status.EXPIRED: "✗ Expired", Status.REVOKED: "✗ Revoked"}
 )
+_STATUS_AT_END = re.compile(rf"( *Status: |[ │├└─]*\S+\.\.\.  .*  )({'|'.join(MARKS.values())})")
+"""A line of a list or of a tree that ends with a status."""
 USAGE_HEADINGS = ("TOKEN", "NAME", "STATUS", "USES", "LAST USED", "OLD SECRETS")
 AUDIT_HEADINGS = ("TIME", "WHO", "FROM", "ACTION", "TOKEN", "NAME", "CHANGES")
 _HAVE_OWN_COLUMN = ("id", "name", "prefix")
+
+
+def colour_status(line: str) -> str:
+    """Returns an escaped line with the status at its end in colour, if it has one."""
+    found = _STATUS_AT_END.fullmatch(line)
+    if found is None:
+        return line
+    return f"{found[1]}\x1b[{32 if found[2] == MARKS[Status.ACTIVE] else 31}m{found[2]}\x1b[0m"
 
 
 def count_line(count: int) -> str:
@@ -41,11 +52,11 @@ def secret_lines(secret: str) -> list[str]:
     ]
 
 
-def token_lines(view: TokenHierarchy, record: TokenRecord, now: float, marks: Marks) -> list[str]:
+def token_lines(view: TokenHierarchy, record: TokenRecord, now: float) -> list[str]:
     """Returns the lines that every token has, then those for what is set."""
     described = [
         f"Name: {record.name}",
-        f"Status: {marks[view.status(record, now)]}",
+        f"Status: {MARKS[view.status(record, now)]}",
         f"Created: {to_local_iso(record.created_at)}",
         f"Last used: {_time(record.last_used)}",
     ]
@@ -184,11 +195,15 @@ def _time(seconds: int | None) -> str:
 
 
 def write_table(out: TextIO, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Writes aligned columns: plain text to a pipe, and to a terminal a table that fits into its width."""
+    """Writes aligned columns: plain text to a pipe, and to a terminal a table that fits into its width.
+
+    Cells are escaped first, so that each row is one line and the columns are as wide as they look.
+    """
+    shown = [tuple(map(for_display, row)) for row in rows]
     if out.isatty():
-        _write_terminal_table(out, headings, rows)
+        _write_terminal_table(out, headings, shown)
     else:
-        print(*plain_table(headings, rows), sep="\n", file=out)
+        print_lines(out, *plain_table(headings, shown))
 
 
 def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -48,3 +48,17 @@ def test_an_audit_entry_shows_changes_and_leaves_out_what_has_a_column_of_its_ow
     assert text.audit_row(entry) == (
         "2026-01-31T10:30:00Z", "command line ann", "-", "update", "tok_1", "ci", 'role: member → admin; models: ["a"]'
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("out", [io.StringIO(), Terminal()], ids=["pipe", "terminal"])
+def test_a_cell_is_one_line_without_escape_sequences(out: io.StringIO) -> None:
+    text.write_table(out, ("NAME",), [("a\nfake\x1b]0;t\x07",)])
+    assert "a\\nfake\\x1b]0;t\\x07" in out.getvalue()
+    assert "\x1b]" not in out.getvalue()
+
+
+def test_only_the_status_at_the_end_of_its_line_has_a_colour() -> None:
+    assert text.colour_status("   Status: ✓ Active") == "   Status: \x1b[32m✓ Active\x1b[0m"
+    assert text.colour_status("└── sk-a...  name  ✗ Revoked") == "└── sk-a...  name  \x1b[31m✗ Revoked\x1b[0m"
+    for line in ("   Name: x  ✓ Active", "   Name: Status: ✓ Active", "✓ Active now"):
+        assert text.colour_status(line) == line

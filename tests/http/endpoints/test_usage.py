@@ -311,5 +311,5 @@ async def test_a_file_for_spreadsheets(used: Asked) -> None:
 
 async def test_a_file_without_names(used: Asked) -> None:
     lines = (await used.reply("?bucket=hour&format=csv", "member")).body.decode().split("\r\n")
-    assert lines[0].startswith("start,group,requests,")
-    assert lines[1:] == [f"{HOUR},,11,33,33,0,0,0,0,0,0", ""]
+    assert lines[0].startswith('"start","group","requests",')
+    assert lines[1:] == [f'"{HOUR}","","11","33","33","0","0","0","0","0","0"', ""]
