@@ -5,6 +5,7 @@ does not become a hundred times its size in memory. What is sent upstream are th
 name has to change, every other field is copied byte for byte.
 """
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,13 @@ import msgspec
 from gateway.core.errors import BadRequest
 
 MAX_MODEL_LENGTH = 256
+MAX_KEYS = 1000
+"""How many keys the top level of a body may have: each costs some hundred bytes, a hundred times what it takes in the body."""
+_MAX_MODEL_BYTES = 6 * MAX_MODEL_LENGTH + 2
+_MAX_LITERAL_BYTES = 5
+_LARGE = 64 * 1024
+"""From this many bytes on a body can have so many keys that they are counted while they are decoded."""
+_UTF8_SLICE = 1024 * 1024
 _KEY_AND_COLON = re.compile(rb'\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
 _COMMA_OR_BRACE = re.compile(rb"\s*[,}]")
 _FIELDS_THAT_DECIDE = ("model", "stream")
@@ -40,6 +48,18 @@ class JsonObject(Mapping[str, Any]):
         raw = self.raw_values.get(name)
         return default if raw is None else _decode(raw)
 
+    def get_short(self, name: str, max_bytes: int) -> Any:
+        """Returns the decoded value, None where the field is absent. Its size is looked at before it is decoded.
+
+        Raises BadRequest where the value has more than ``max_bytes`` bytes, or is invalid JSON.
+        """
+        raw = self.raw_values.get(name)
+        if raw is None:
+            return None
+        if memoryview(raw).nbytes > max_bytes:
+            raise BadRequest(f"`{name}` is too long.", code="invalid_type", param=name)
+        return _decode(raw)
+
     def __contains__(self, name: object) -> bool:
         return name in self.raw_values
 
@@ -48,7 +68,7 @@ class JsonObject(Mapping[str, Any]):
         encoded = msgspec.Raw(msgspec.json.encode(value))
         fields = {**self.raw_values, name: encoded}
         if name in self.raw_values or not self.raw_values:
-            return JsonObject(set_field(self.body, name, encoded), fields)
+            return JsonObject(msgspec.json.encode(fields), fields)
         # A new field goes behind the last one: no field has to be copied one by one.
         without_brace = self.body.rstrip()[:-1]
         return JsonObject(b"%s,%s:%s}" % (without_brace, msgspec.json.encode(name), bytes(encoded)), fields)
@@ -63,13 +83,13 @@ class JsonObject(Mapping[str, Any]):
 def parse_object(body: bytes) -> JsonObject:
     """Returns the JSON object that ``body`` spells.
 
-    Raises BadRequest for anything else, and for a key that appears twice or that another reader would take for ``model`` or
-    ``stream``: what was checked here must be what the upstream reads.
+    Raises BadRequest for anything else, for more than ``MAX_KEYS`` keys, and for a key that appears twice or that another reader
+    would take for ``model`` or ``stream``: what was checked here must be what the upstream reads.
     """
     try:
-        raw = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        raw = _decode_top_level(body)
         if not body.isascii():
-            body.decode()
+            _check_utf8(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _invalid_json(_reason(error)) from None
     except RecursionError:
@@ -82,26 +102,39 @@ def parse_object(body: bytes) -> JsonObject:
     return JsonObject(body, raw)
 
 
-def read_model(fields: Mapping[str, Any]) -> str:
-    """Returns the name of the model. Raises BadRequest where it is absent, no string, or longer than 256 characters."""
-    model = fields.get("model")
+def read_model(fields: JsonObject) -> str:
+    """Returns the name of the model.
+
+    Raises BadRequest where it is absent, no string, longer than 256 characters, or a name that no model has.
+    """
+    raw = fields.raw_values.get("model")
+    model = None if raw is None else _decode_short(raw, _MAX_MODEL_BYTES)
     if model is None or model == "":
         raise BadRequest("you must provide a model parameter", code="missing_required_parameter", param="model")
     if not isinstance(model, str) or len(model) > MAX_MODEL_LENGTH:
         rule = f"`model` must be a string of at most {MAX_MODEL_LENGTH} characters."
         raise BadRequest(rule, code="invalid_type", param="model")
+    if not is_model_name(model):
+        rule = "`model` must be one name: printable characters, no comma, and no blank at its beginning or end."
+        raise BadRequest(rule, code="invalid_value", param="model")
     return model
 
 
-def read_stream(fields: Mapping[str, Any]) -> bool:
+def is_model_name(name: str) -> bool:
+    """Returns whether a string can be the name of one model. Some upstreams take ``a,b`` for two models and ask both."""
+    return "," not in name and name.isprintable() and name.strip() == name
+
+
+def read_stream(fields: JsonObject) -> bool:
     """Returns whether a stream is asked for. Raises BadRequest for anything but true, false and null."""
-    stream = fields.get("stream")
+    raw = fields.raw_values.get("stream")
+    stream = None if raw is None else _decode_short(raw, _MAX_LITERAL_BYTES)
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("`stream` must be true, false or null.", code="invalid_type", param="stream")
     return stream is True
 
 
-def read_model_and_stream(fields: Mapping[str, Any]) -> tuple[str, bool]:
+def read_model_and_stream(fields: JsonObject) -> tuple[str, bool]:
     """Returns both of the fields that decide who answers, and how. Raises BadRequest as ``read_stream`` and ``read_model`` do."""
     stream = read_stream(fields)
     return read_model(fields), stream
@@ -115,6 +148,46 @@ def set_field(body: bytes, name: str, value: Any) -> bytes:
     fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     fields[name] = value if isinstance(value, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(value))
     return msgspec.json.encode(fields)
+
+
+class _Key(str):
+    """Is a key of a large body. Its own type makes the decoder call back for each key."""
+
+    __slots__ = ()
+
+
+def _decode_top_level(body: bytes) -> dict[str, msgspec.Raw]:
+    """Returns the members. Raises BadRequest for too many of them, before all of them are in memory."""
+    if len(body) < _LARGE:
+        fields: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        if len(fields) > MAX_KEYS:
+            raise _too_many_keys()
+        return fields
+    count = 0
+
+    def read_key(_type: type, name: str) -> _Key:
+        nonlocal count
+        count += 1
+        if count > MAX_KEYS:
+            raise _too_many_keys()
+        return _Key(name)
+
+    members = msgspec.json.decode(body, type=dict[_Key, msgspec.Raw], dec_hook=read_key)
+    return {str(name): raw for name, raw in members.items()}
+
+
+def _too_many_keys() -> BadRequest:
+    return BadRequest(f"The JSON body has more than {MAX_KEYS} keys at its top level.", code="invalid_json")
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raises UnicodeDecodeError. A large body is decoded in slices: as one string it could take four times its size."""
+    if len(body) <= _UTF8_SLICE:
+        body.decode()
+        return
+    decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(body)
+    for start in range(0, len(body), _UTF8_SLICE):
+        decoder.decode(view[start : start + _UTF8_SLICE], final=start + _UTF8_SLICE >= len(body))
 
 
 def _refuse_duplicate_keys(body: bytes, raw: dict[str, msgspec.Raw]) -> None:
@@ -147,6 +220,14 @@ def _decode_key(key: bytes) -> str:
 
 def _duplicate_key() -> BadRequest:
     return BadRequest("The JSON body has a key twice at its top level.", code="duplicate_key")
+
+
+def _decode_short(raw: msgspec.Raw, max_bytes: int) -> Any:
+    """Returns the value; where it has more bytes than a valid one, an object of no JSON type."""
+    return _decode(raw) if memoryview(raw).nbytes <= max_bytes else _TOO_LONG
+
+
+_TOO_LONG = object()
 
 
 def _decode(raw: msgspec.Raw) -> Any:

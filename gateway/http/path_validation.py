@@ -1,7 +1,8 @@
 """Says which request paths are invalid. Pure.
 
 Two servers in a row may read an odd path differently: one sees ``/v1/../admin``, the next ``/admin``. So a path has exactly one
-valid spelling here.
+valid spelling here. That holds for the decoded path, too: ``/v1/engines/x%2F..%2Fadmin`` is ``/v1/engines/admin`` to a server
+that decodes first.
 """
 
 import re
@@ -25,10 +26,16 @@ def problem_with(path: str) -> str | None:
     for mark in ("\\", ";", "#"):
         if mark in path:
             return f"holds a {mark!r}"
-    return _problem_with_segments(path) or _problem_with_escapes(path)
+    return _problem_with_segments(path) or _problem_with_escapes(path) or _problem_with_segments(unquote(path))
+
+
+def problem_with_passed(path: str) -> str | None:
+    """Returns what is wrong with a valid path that is sent upstream. There, an escaped slash may become one that separates."""
+    return "holds an escaped '/'" if "%2f" in path or "%2F" in path else None
 
 
 def _problem_with_segments(path: str) -> str | None:
+    """Looks at the path as it is, and again decoded. No escape is left then, because an escaped ``%`` is refused."""
     segments = path.split("/")[1:]
     if path != "/" and "" in segments:
         return "ends with a slash" if "" not in segments[:-1] else "holds an empty segment (//)"

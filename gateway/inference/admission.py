@@ -38,6 +38,9 @@ _PAID_AT_ONCE = frozenset({"chat", "completions", "embeddings", "responses", "re
 """Endpoints whose response says all that a request costs. Batches, runs and jobs cost something later, unseen by the gateway."""
 
 
+_MAX_SWITCH_BYTES = 32
+
+
 class AdmissionRules(NamedTuple):
     """``completion_tokens`` is the estimate for a response that the request does not bound. ``queue_seconds`` is how long a
     request waits, at most, until other requests give back capacity."""
@@ -182,7 +185,7 @@ def _limit_error(exceeded: LimitExceeded, names: Mapping[str, str], is_queue_ful
 
 def _unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> QuotaExceeded | None:
     """Returns why a token with a budget may not send the request; None where its cost can be known."""
-    if fields is not None and "background" in fields.raw_values and fields["background"]:
+    if fields is not None and "background" in fields.raw_values and fields.get_short("background", _MAX_SWITCH_BYTES):
         return QuotaExceeded(
             "This token has a budget, and an answer in the background is not seen to cost anything. Send it without "
             "`background`.",

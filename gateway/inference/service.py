@@ -12,6 +12,7 @@ from gateway.auth.principal import Principal
 from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject
 from gateway.inference.admission import Admission
+from gateway.inference.checked_requests import CHECKED_ENDPOINTS, COUNTS, MAX_OPTIONS_BYTES, PLAIN_FIELDS, check_request
 from gateway.inference.models import InferenceRequest, RequestIdentity
 from gateway.inference.usage_tracker import UsageTracker
 from gateway.providers.base import ProviderRequest, ProviderResponse
@@ -46,13 +47,15 @@ class Inference:
         """Admits the request, sends it, and yields the response, whose body the caller sends inside the block.
 
         On exit, whatever happened, the reservation is settled and the ledger has its entry. Raises ModelNotFound,
-        RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable, and what the provider raises.
+        Forbidden, BadRequest, RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable, and what the provider raises.
         """
         model = request.request.model
         target = self.catalog.resolve(principal, model)
         request.deployment = target.provider.name
         if model is not None and principal.is_limited and not principal.may_use(model):
             raise ModelNotFound(model)
+        if (principal.depends_on_model or principal.limits) and not _is_plain(request.request):
+            check_request(principal, request.request)
         if self._ledger.is_full:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
         now = int(self._rules.clock() * 1000)
@@ -97,12 +100,27 @@ class Inference:
         )
 
 
+def _is_plain(request: ProviderRequest) -> bool:
+    """Returns whether a glance shows that ``check_request`` would find nothing, as in most requests."""
+    fields = request.fields
+    if request.method != "POST" or request.path not in CHECKED_ENDPOINTS or not isinstance(fields, JsonObject):
+        return False
+    for name, raw in fields.raw_values.items():
+        if name not in PLAIN_FIELDS and not (name in COUNTS and _is_short_count(raw)):
+            return False
+    return True
+
+
+def _is_short_count(raw: msgspec.Raw) -> bool:
+    return memoryview(raw).nbytes < 10 and bytes(raw).isdigit() and bytes(raw) != b"0"
+
+
 def _ask_for_usage(request: ProviderRequest) -> tuple[ProviderRequest, bool]:
     """Returns the request so that its stream reports usage, and whether the client did not ask for that itself."""
     fields = request.fields
     if not request.stream or request.path not in _REPORTS_USAGE_ON_REQUEST or not isinstance(fields, JsonObject):
         return request, False
-    options = fields.get("stream_options")
+    options = fields.get_short("stream_options", MAX_OPTIONS_BYTES)
     if options is not None and not isinstance(options, dict):
         return request, False  # the upstream says what is wrong with it
     if options and options.get("include_usage"):

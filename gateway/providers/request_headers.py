@@ -12,7 +12,7 @@ from multidict import istr
 
 _ALLOWED = frozenset(
     {
-        "accept", "content-type", "user-agent", "openai-beta", "idempotency-key", "x-client-request-id", "range",
+        "accept", "user-agent", "openai-beta", "idempotency-key", "x-client-request-id", "range",
         "if-none-match", "if-modified-since", "traceparent", "tracestate",
     }
 )  # fmt: skip
@@ -20,17 +20,23 @@ _IDEMPOTENCY_KEY = istr("idempotency-key")
 _ALLOWED_PREFIXES = ("x-stainless-", "anthropic-")
 
 
-def forwarded_headers(headers: Mapping[str, str], token_id: str | None = None) -> dict[str, str]:
+def forwarded_headers(
+    headers: Mapping[str, str], token_id: str | None = None, content_type: str | None = None
+) -> dict[str, str]:
     """Returns those of a client's headers that are forwarded, under the names that the client used.
 
     For the token with this id, ``Idempotency-Key`` is replaced by a hash of the id and the key: an upstream that knows all tokens
-    by one key of its own would otherwise answer one token with the response that it has for another.
+    by one key of its own would otherwise answer one token with the response that it has for another. ``content_type`` is what
+    the gateway has read the body as, None where there is no body: the upstream must not read it as something else, because of
+    a charset or of a second header.
     """
     found = {name: value for name, value in headers.items() if _is_forwarded(name)}
     if token_id is not None and _IDEMPOTENCY_KEY in headers:
-        for name in found:
+        for name, value in found.items():
             if name.lower() == "idempotency-key":
-                found[name] = _scoped_key(token_id, found[name])
+                found[name] = _scoped_key(token_id, value)
+    if content_type is not None:
+        found["Content-Type"] = content_type
     return found
 
 

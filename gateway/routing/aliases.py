@@ -5,14 +5,20 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import msgspec
 
 from gateway.core import sse
-from gateway.core.json_body import parse_object, set_field
+from gateway.core.json_body import JsonObject, parse_object, set_field
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 
 
 def rename_request(request: ProviderRequest, model: str) -> ProviderRequest:
-    """Returns the request with the provider's name for the model. Only JSON bodies name one."""
-    fields = parse_object(set_field(request.body, "model", model)) if isinstance(request.body, bytes) else None
-    return msgspec.structs.replace(request, body=fields and fields.body, fields=fields, model=model)
+    """Returns the request with the provider's name for the model. Only JSON bodies name one.
+
+    Raises what ``parse_object`` raises, for a request without ``fields``.
+    """
+    if not isinstance(request.body, bytes):
+        return msgspec.structs.replace(request, body=None, fields=None, model=model)
+    given = request.fields if isinstance(request.fields, JsonObject) else parse_object(request.body)
+    fields = given.copy_with("model", model)
+    return msgspec.structs.replace(request, body=fields.body, fields=fields, model=model)
 
 
 def rename_response(response: ProviderResponse, alias: str) -> ProviderResponse:

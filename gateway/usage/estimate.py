@@ -23,6 +23,8 @@ _PROMPTS = frozenset(
     {"messages", "input", "prompt", "instructions", "system", "tools", "functions", "query", "documents"}
 )
 _BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_FIRST_OF_LIST = re.compile(rb'\[\s*(["\[])')
+_MAX_NUMBER_BYTES = 32
 _WITHOUT_COMPLETION = frozenset({"embeddings", "moderations", "rerank"})
 _LARGEST = 10**9
 
@@ -84,8 +86,18 @@ def estimate_usage(endpoint: str, fields: JsonObject | None, default_completion:
 
 def _prompt_count(endpoint: str, values: RawValues) -> int:
     """Returns the number of prompts: a text completion may have a list of them, strings or lists of tokens."""
-    prompts = _decode(values["prompt"]) if endpoint == "completions" and "prompt" in values else None
-    return len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+    return _count_prompts(bytes(values["prompt"])) if endpoint == "completions" and "prompt" in values else 1
+
+
+def _count_prompts(raw: bytes) -> int:
+    """Returns the number of strings, or of lists of tokens, in a list. It is counted in the bytes: no value is decoded."""
+    first = _FIRST_OF_LIST.match(raw)
+    if first is None:
+        return 1
+    brackets = raw.count(b"[") - 1 if first[1] == b"[" else 0
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return max(1, brackets + raw.count(b'"') // 2)
 
 
 def _estimate_tokens(raw: bytes) -> int:
@@ -102,9 +114,11 @@ def _count(values: RawValues, name: str) -> int:
 
 
 def _decode(raw: msgspec.Raw) -> Any:
+    if memoryview(raw).nbytes > _MAX_NUMBER_BYTES:
+        return None
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):  # a number that is too large, or nesting that is too deep
+    except msgspec.DecodeError:  # a number that is too large
         return None
 
 

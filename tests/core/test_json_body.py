@@ -1,6 +1,7 @@
 """Request bodies: what was checked is what is sent."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest
-from gateway.core.json_body import parse_object, read_model, read_stream, set_field
+from gateway.core.json_body import (
+    MAX_KEYS,
+    JsonObject,
+    parse_object,
+    read_model,
+    read_model_and_stream,
+    read_stream,
+    set_field,
+)
 
 JSON = st.recursive(
     st.none()
@@ -19,6 +28,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+
+
+def body_of(**fields: Any) -> JsonObject:
+    return parse_object(json.dumps(fields).encode())
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))
@@ -96,14 +109,14 @@ def test_a_value_that_cannot_be_read_is_refused_when_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("stream", "is_stream"), [(True, True), (False, False), (None, False)])
 def test_stream_is_true_false_or_null(stream: bool | None, is_stream: bool) -> None:
-    assert read_stream({"model": "m", "stream": stream}) is is_stream
-    assert read_stream({"model": "m"}) is False
+    assert read_stream(body_of(model="m", stream=stream)) is is_stream
+    assert read_stream(body_of(model="m")) is False
 
 
-@pytest.mark.parametrize("stream", [0, 1, "true", [], {}])
+@pytest.mark.parametrize("stream", [0, 1, "true", [], {}, [[]] * 100_000])
 def test_any_other_stream_is_refused(stream: object) -> None:
     with pytest.raises(BadRequest) as caught:
-        read_stream({"model": "m", "stream": stream})
+        read_stream(body_of(model="m", stream=stream))
     assert (caught.value.code, caught.value.param) == ("invalid_type", "stream")
 
 
@@ -116,12 +129,76 @@ def test_any_other_stream_is_refused(stream: object) -> None:
         ({"model": 4}, "invalid_type"),
         ({"model": ["a"]}, "invalid_type"),
         ({"model": "m" * 257}, "invalid_type"),
+        ({"model": "\u00e9" * 257}, "invalid_type"),
+        ({"model": [[]] * 100_000}, "invalid_type"),
+        ({"model": "cheap,dear"}, "invalid_value"),
+        ({"model": " m"}, "invalid_value"),
+        ({"model": "m\n"}, "invalid_value"),
+        ({"model": "m\u200b"}, "invalid_value"),
+        ({"model": "m\x1b[2J"}, "invalid_value"),
     ],
 )
 def test_a_model_must_be_named(fields: dict[str, Any], code: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        read_model(fields)
+        read_model(body_of(**fields))
     assert (caught.value.code, caught.value.param) == (code, "model")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpt-4o", "ft:gpt-4o:org::id", "meta-llama/Llama-3", "models/x@y", "claude-3-5-sonnet@20240620", "x:free", "m" * 256,
+     "\u00e9" * 256, "a b", "o'm+1=(2)"],
+)  # fmt: skip
+def test_names_of_models_are_accepted(name: str) -> None:
+    assert read_model(body_of(model=name)) == name
+
+
+@pytest.mark.parametrize("keys", [MAX_KEYS + 1, 100_000])
+def test_more_keys_than_a_request_has_are_refused(keys: int) -> None:
+    body = b"{%s}" % b",".join(b'"k%07d":0' % number for number in range(keys))
+    with pytest.raises(BadRequest, match="more than 1000 keys"):
+        parse_object(body)
+
+
+def test_a_body_of_many_small_pieces_stays_as_small_as_it_is() -> None:
+    """Decoding 4 MiB of them would take some 100 MiB. What has to be decoded is short, and is known by its length."""
+    pieces = b"[" + b"[]," * (4 * 2**20 // 3) + b"[]]"
+    many_keys = b",".join(b'"k%07d":0' % number for number in range(4 * 2**20 // 12))
+    for body in (b'{"model":%s}' % pieces, b'{"model":"m","stream":%s}' % pieces, b"{%s}" % many_keys):
+        tracemalloc.start()
+        with pytest.raises(BadRequest):
+            read_model_and_stream(parse_object(body))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2 * len(body)
+
+
+def test_a_long_value_is_refused_before_it_is_decoded() -> None:
+    fields = parse_object(b'{"a":"12345","b":12345}')
+    assert (fields.get_short("a", 7), fields.get_short("b", 5), fields.get_short("c", 1)) == ("12345", 12345, None)
+    with pytest.raises(BadRequest, match="`a` is too long"):
+        fields.get_short("a", 6)
+
+
+@pytest.mark.parametrize("size", [10, 2**21])
+def test_a_body_that_is_not_utf8_is_refused_whatever_its_size(size: int) -> None:
+    filling = "\u00e9".encode() * size
+    assert parse_object(b'{"a":"%s"}' % filling)["a"] == "\u00e9" * size
+    for broken in (filling + b"\xff", filling[:-1], b"\xff" + filling, b"\xed\xa0\x80" + filling):
+        with pytest.raises(BadRequest, match="is not UTF-8"):
+            parse_object(b'{"a":"%s"}' % broken)
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 2**17])
+def test_bodies_of_every_size_are_read_alike(padding: str) -> None:
+    """Large ones take another way through the decoder."""
+    fields = parse_object(b'{"model":"m","\\u0061":1.0,"padding":"%s"}' % padding.encode())
+    assert (read_model(fields), bytes(fields.raw_values["a"])) == ("m", b"1.0")
+    assert fields.copy_with("model", "n").body == b'{"model":"n","a":1.0,"padding":"%s"}' % padding.encode()
+    for odd in (b'"model":"n"', b'"Model":"n"', b'"\\u006dodel":"n"'):
+        with pytest.raises(BadRequest) as caught:
+            parse_object(b'{"model":"m",%s,"padding":"%s"}' % (odd, padding.encode()))
+        assert caught.value.code == "duplicate_key"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import QuotaExceeded, RateLimited, TokensLimited
+from gateway.core.errors import Forbidden, QuotaExceeded, RateLimited, TokensLimited
 from gateway.providers.base import ProviderRequest
 from tests.support.inference import PRICES, answering, chat, make_inference, post, token_with
 
@@ -61,8 +61,9 @@ async def test_a_prompt_that_is_larger_than_the_limit_is_refused() -> None:
 )
 async def test_what_costs_something_later_does_not_pass_a_budget(path: str, fields: dict[str, Any]) -> None:
     setup = make_inference(answering(WHOLE), prices=PRICES)
-    with pytest.raises(QuotaExceeded):
+    with pytest.raises((QuotaExceeded, Forbidden)):
         await setup.respond(token_with({"budget": "1"}), post(path, {"model": "m", "input": "x", **fields}))
+    assert setup.ledger.entries == []
 
 
 async def test_reading_is_free_whatever_is_read() -> None:
@@ -71,10 +72,9 @@ async def test_reading_is_free_whatever_is_read() -> None:
     assert setup.ledger.entries[0].cost == 0
 
 
-@pytest.mark.parametrize("path", ["files", "uploads", "moderations"])
-async def test_what_no_provider_takes_money_for_passes_a_budget(path: str) -> None:
+async def test_what_no_provider_takes_money_for_passes_a_budget() -> None:
     setup = make_inference(answering(b"{}"))
-    await setup.respond(token_with({"budget": "0.000001"}), ProviderRequest("POST", path))
+    await setup.respond(token_with({"budget": "0.000001"}), post("moderations", {"input": "x"}))
     assert setup.ledger.entries[0].cost == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.auth.principal import Principal
 from gateway.core import sse
-from gateway.core.errors import UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.errors import BadRequest, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.inference.models import InferenceRequest
 from gateway.inference.usage_tracker import CHARGES, Charged, Outcome, State
 from gateway.providers.base import ProviderRequest
@@ -162,7 +162,18 @@ async def test_a_body_that_is_too_long_to_keep_passes_and_is_estimated(monkeypat
 
 
 @pytest.mark.parametrize("number", ["1e999", "9" * 5000])
-async def test_a_number_that_no_machine_can_hold_leaks_nothing(number: str) -> None:
+async def test_a_number_that_no_machine_can_hold_is_refused(number: str) -> None:
+    body = b'{"model":"m","messages":[],"max_tokens":%s}' % number.encode()
+    setup = make_inference(streaming(WORD), prices=PRICES)
+    principal = token_with({"max_parallel": 2})
+    with pytest.raises(BadRequest):
+        await setup.respond(principal, post("chat/completions", body))
+    assert setup.ledger.entries == []
+    assert (await setup.counters(principal))["parallel"] == (0, 0)
+
+
+@pytest.mark.parametrize("number", ["1e300", "9" * 30])
+async def test_a_number_that_no_model_can_reach_leaks_nothing(number: str) -> None:
     body = b'{"model":"m","messages":[],"stream":true,"max_tokens":%s}' % number.encode()
     setup = make_inference(streaming(WORD, error=asyncio.CancelledError()), prices=PRICES)
     principal = token_with({"max_parallel": 2})

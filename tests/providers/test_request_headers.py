@@ -22,16 +22,20 @@ WITH_KEY = [("Authorization", f"Bearer {KEY}"), ("X-API-Key", KEY), ("x-goog-api
             ("Proxy-Authorization", f"Basic {KEY}"), ("Cookie", f"session={KEY}"), ("X-Made-Up-Key", KEY)]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["Accept", "User-Agent", "content-type", "X-Stainless-Lang", "anthropic-version", "TraceParent"]
-)
+@pytest.mark.parametrize("name", ["Accept", "User-Agent", "X-Stainless-Lang", "anthropic-version", "TraceParent"])
 def test_allowed_headers_are_forwarded_under_the_name_that_the_client_used(name: str) -> None:
-    assert forwarded_headers({name: "value"}) == {name: "value"}
+    assert forwarded_headers({name: "value"}, None) == {name: "value"}
+
+
+def test_the_content_type_is_the_gateways_in_every_spelling_of_the_header() -> None:
+    given = {"content-type": "text/plain", "CONTENT-TYPE": "application/json; charset=utf-7"}
+    assert forwarded_headers(given, None, "application/json") == {"Content-Type": "application/json"}
+    assert forwarded_headers(given, None) == {}
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_HEADERS)
 def test_credential_headers_are_not_forwarded(name: str) -> None:
-    assert forwarded_headers({name: KEY, name.upper(): KEY, "Accept": "x"}) == {"Accept": "x"}
+    assert forwarded_headers({name: KEY, name.upper(): KEY, "Accept": "x"}, None) == {"Accept": "x"}
 
 
 @pytest.mark.parametrize("name", ["Idempotency-Key", "idempotency-key"])
@@ -47,13 +51,13 @@ def test_idempotency_keys_of_two_tokens_never_meet(name: str) -> None:
 
 @given(st.text("abcdefgkeyACKEPTtokn-_", max_size=20))
 def test_a_header_that_is_not_on_the_list_is_not_forwarded(name: str) -> None:
-    assert forwarded_headers({f"x-{name}": KEY}) == {}
+    assert forwarded_headers({f"x-{name}": KEY}, None) == {}
 
 
 @pytest.mark.parametrize(
     ("target", "sent"),
     [
-        ("/v1/chat/completions?token={}&limit=2", "/v1/chat/completions?limit=2"),
+        ("/v1/chat/completions?token={}&beta=true", "/v1/chat/completions?beta=true"),
         ("/v1/moderations?%74oken={}", "/v1/moderations"),
         ("/v1/engines/m/embeddings?token={}", "/v1/embeddings"),
     ],

@@ -49,6 +49,9 @@ def test_each_prompt_of_a_list_is_answered() -> None:
     assert guess("completions", prompt=["a"] * 1000, max_tokens=8).completion == 8000
     assert guess("completions", prompt=[[1, 2], [3]], max_tokens=8).completion == 16
     assert guess("completions", prompt=[1, 2, 3], max_tokens=8).completion == 8
+    assert guess("completions", prompt=['a "quoted" one [1] \\', "", "\\\\"], max_tokens=8).completion == 24
+    assert guess("completions", prompt="one [1] text", max_tokens=8).completion == 8
+    assert guess("completions", prompt=[], max_tokens=8).completion == 8
     assert guess("embeddings", input=["a"] * 1000).completion == 0
 
 

@@ -6,20 +6,19 @@ from collections.abc import Mapping
 import msgspec
 from multidict import istr
 
-from gateway.core.errors import BadRequest, Forbidden, NotFound
-from gateway.core.json_body import JsonObject, parse_object, read_model_and_stream, set_field
+from gateway.core.errors import BadRequest, NotFound
+from gateway.core.json_body import JsonObject, parse_object, read_model, read_model_and_stream
 from gateway.http.context import RequestContext
 from gateway.http.response import Response
 from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference
-from gateway.providers.base import ProviderRequest
+from gateway.providers.base import JSON, ProviderRequest
 from gateway.providers.request_headers import forwarded_headers
+from gateway.providers.request_query import forwarded_query
 
 _READ_TIMEOUT = istr("x-stainless-read-timeout")
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
-_OTHER_MODELS = ("fallbacks", "models", "route")
-"""Fields by which some upstreams answer from another model than ``model``."""
 
 
 class OpenAIEndpoints:
@@ -42,11 +41,11 @@ class OpenAIEndpoints:
         model, endpoint = ctx.params["model"], ctx.params["endpoint"]
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({ctx.method} {ctx.path[:200]})", code="unknown_url")
-        body = await ctx.request.read(self._max_body)
-        if parse_object(body).get("model", model) != model:
+        fields = parse_object(await ctx.request.read(self._max_body))
+        if "model" in fields and read_model(fields) != model:
             raise BadRequest("The path and the body name different models.", code="invalid_value", param="model")
         ctx.query = ""  # Azure's api-version means nothing to an upstream behind /v1
-        return await self._infer(ctx, endpoint, parse_object(set_field(body, "model", model)))
+        return await self._infer(ctx, endpoint, fields.copy_with("model", model))
 
     async def models(self, ctx: RequestContext) -> Response:
         """Lists the models that the caller may use."""
@@ -63,24 +62,22 @@ class OpenAIEndpoints:
         request = ProviderRequest(
             method=ctx.method,
             path=endpoint,
-            query=ctx.query,
-            headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id),
+            query=ctx.query and forwarded_query(ctx.query),
+            headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id, JSON),
             body=fields.body,
             fields=fields,
             model=model,
             stream=stream and endpoint != "embeddings",  # they are never streamed, whatever the body says
         )
-        return await self.run(ctx, request, fields)
+        return await self.run(ctx, request)
 
-    async def run(self, ctx: RequestContext, request: ProviderRequest, fields: JsonObject | None = None) -> Response:
+    async def run(self, ctx: RequestContext, request: ProviderRequest) -> Response:
         """Sends ``request`` upstream for the caller, and the response to the client while the use case is open.
 
         Raises Forbidden for a model that cannot be checked where it has to be, and whatever the use case raises.
         """
         caller = ctx.caller
         ctx.inference = inference = InferenceRequest(ctx.id, request, _max_wait(ctx))
-        if fields is not None and caller.depends_on_model:
-            _refuse_other_models(ctx, fields)
         async with self._inference.open(caller, inference) as response:
             headers = {**response.headers, "Content-Type": response.content_type}
             return await ctx.send(Response(response.status, headers, response.body))
@@ -93,11 +90,3 @@ def _max_wait(ctx: RequestContext) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
-
-
-def _refuse_other_models(ctx: RequestContext, fields: JsonObject) -> None:
-    """Raises Forbidden for a model that is named where only some upstreams look for one: it cannot be checked."""
-    if others := [name for name in _OTHER_MODELS if name in fields.raw_values]:
-        raise Forbidden(f"What this token may do depends on the model; it may not send `{others[0]}`.")
-    if ctx.path.startswith(("/v1/deployments/", "/v1/engines/")) and "model" not in ctx.params:
-        raise Forbidden("What this token may do depends on the model; it may not name one in a path that is passed on.")

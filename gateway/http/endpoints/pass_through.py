@@ -4,21 +4,22 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from gateway.auth.upstream_access import check_upstream_access
-from gateway.core.errors import BadRequest, Forbidden, UpstreamFailed
+from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.core.json_body import JsonObject, parse_object, read_model
 from gateway.http.context import RequestContext
+from gateway.http.path_validation import problem_with_passed
 from gateway.http.request import Upload
 from gateway.http.response import Response
-from gateway.providers.base import ProviderRequest
+from gateway.inference.checked_requests import CHECKED_ENDPOINTS
+from gateway.providers.base import JSON, ProviderRequest
 from gateway.providers.request_headers import forwarded_headers
+from gateway.providers.request_query import forwarded_query
 
 
 class RunInference(Protocol):
     """Sends a request upstream for the caller, and the response to the client."""
 
-    async def __call__(
-        self, ctx: RequestContext, request: ProviderRequest, fields: JsonObject | None = None
-    ) -> Response: ...
+    async def __call__(self, ctx: RequestContext, request: ProviderRequest) -> Response: ...
 
 
 class PassThroughEndpoints:
@@ -33,15 +34,17 @@ class PassThroughEndpoints:
     async def pass_through(self, ctx: RequestContext) -> Response:
         """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks.
 
-        Raises BadRequest for a WebSocket, Forbidden for what the caller may not use, and for a body whose model cannot be checked
-        where it has to be.
+        Raises BadRequest for a WebSocket, NotFound for a path that an upstream may read otherwise, Forbidden for what the caller
+        may not use, and for a body whose model cannot be checked where it has to be.
         """
         if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
+        if (problem := problem_with_passed(ctx.path)) is not None:
+            raise NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
         check_upstream_access(ctx.caller, ctx.method, ctx.path.removeprefix("/v1/"), self._opened)
         if not ctx.request.connection.has_body:
             return await self._run(ctx, _passed_request(ctx))
-        if "json" in ctx.request.media_type:
+        if is_json(ctx.request.media_type):
             return await self._pass_json(ctx)
         if ctx.caller.depends_on_model:
             raise Forbidden("What this token may do depends on the model, and only in JSON bodies can that be checked.")
@@ -51,7 +54,7 @@ class PassThroughEndpoints:
         fields = parse_object(await ctx.request.read(self._max_body))
         model = read_model(fields) if "model" in fields.raw_values or ctx.caller.is_limited else None
         request = _passed_request(ctx, body=fields.body, fields=fields, model=model)
-        return await self._run(ctx, request, fields)
+        return await self._run(ctx, request)
 
     async def _pass_chunks(self, ctx: RequestContext) -> Response:
         upload = Upload(ctx.request, self._max_body)
@@ -64,17 +67,25 @@ class PassThroughEndpoints:
             raise
 
 
+def is_json(media_type: str) -> bool:
+    """Returns whether a body of this type is read as one JSON value. Lines of JSON (``application/jsonl``) are none."""
+    return media_type in (JSON, "text/json") or media_type.endswith("+json")
+
+
 def _passed_request(
     ctx: RequestContext,
     body: bytes | AsyncIterator[bytes] | None = None,
     fields: JsonObject | None = None,
     model: str | None = None,
 ) -> ProviderRequest:
+    """Returns what goes upstream: for a body that was read as JSON it says so, whatever the client said."""
+    path = ctx.path.removeprefix("/v1/")
+    content_type = ctx.request.headers.get("Content-Type") if body is not None else None
     return ProviderRequest(
         method=ctx.method,
-        path=ctx.path.removeprefix("/v1/"),
-        query=ctx.query,
-        headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id),
+        path=path,
+        query=forwarded_query(ctx.query) if path in CHECKED_ENDPOINTS else ctx.query,
+        headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id, content_type if fields is None else JSON),
         body=body,
         fields=fields,
         model=model,
