@@ -66,8 +66,8 @@ def _within_both(one: Budget, other: Budget) -> Budget:
     if other.is_within(one):
         return other
     for short, long in ((one, other), (other, one)):
-        share = long.micro_usd // _MAX_OVERLAPS.get((short.per, long.per), long.micro_usd + 1)
-        if share > 0:
+        overlaps = _MAX_OVERLAPS.get((short.per, long.per))
+        if overlaps is not None and (share := long.micro_usd // overlaps) > 0:
             return Budget(min(short.micro_usd, share), short.per)
     return Budget(min(one.micro_usd, other.micro_usd))
 
@@ -97,7 +97,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
     def _for_pattern(self, pattern: str) -> "LimitSet":
         """Returns the limits that hold here for all models of a pattern together."""
         covering = (limits for mine, limits in self.models if wildcards.matches(mine, pattern))
-        return reduce(LimitSet.and_also, covering, msgspec.structs.replace(self, models=()))
+        return reduce(LimitSet.and_also, covering, self)
 
     def and_also(self, other: "LimitSet") -> "LimitSet":
         """Returns a set that is within both."""

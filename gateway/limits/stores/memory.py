@@ -161,9 +161,7 @@ class _FileCopy:
         return counters
 
     def _end_read(self, reading: "asyncio.Future[dict[str, TokenCounters]]") -> None:
-        if (error := reading.exception()) is not None:
-            self._writer.mark_down(error)
-        else:
+        if reading.exception() is None:  # else the store is as it was: it counts as down until the file is read
             self._merge(reading.result())
 
     def _merge(self, stored: dict[str, TokenCounters]) -> None:
