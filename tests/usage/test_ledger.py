@@ -172,12 +172,17 @@ async def test_what_waits_is_bounded_and_what_is_lost_is_said(
 ) -> None:
     monkeypatch.setattr(ledger_module, "MAX_WAITING", 2)
     recording.record(1, 2, 3, 4, 5)
-    assert (recording.ledger.waiting, len(caplog.records)) == (2, 1)
+    [record] = caplog.records
+    assert (recording.ledger.waiting, record.__dict__["waiting"]) == (2, 2)
+    assert record.getMessage() == "too many ledger entries wait, further ones are lost"
     await recording.ledger.flush()
+    assert caplog.records[-1].getMessage() == "ledger entries were lost while they could not be written"
     assert caplog.records[-1].__dict__["entries"] == 3
     recording.record(5)
     await recording.ledger.flush()
     assert (count(recording.path), len(caplog.records)) == (3, 2)
+    recording.record(6, 7, 8)
+    assert caplog.records[-1].getMessage() == "too many ledger entries wait, further ones are lost"
 
 
 async def run_until(ledger: Ledger, happened: Callable[[], bool]) -> None:
@@ -252,6 +257,7 @@ async def test_pruning_that_fails_does_not_end_the_writing(
     Pruned(recording, monkeypatch, fails=True)
     await recording.with_retention(1).prune()
     assert caplog.records[-1].getMessage() == "old entries of the ledger cannot be removed"
+    assert caplog.records[-1].__dict__["problem"] == "no"
 
 
 async def test_pruning_leaves_what_is_young(recording: Recording) -> None:

@@ -134,6 +134,12 @@ def test_overrides_win_and_the_name_that_says_most_among_them() -> None:
     assert found == [Price(n, n) for n in (1, 2, 3, 4, 5, 3)]
 
 
+def test_of_overrides_that_say_as_much_the_first_in_the_alphabet_wins() -> None:
+    overrides = {"gpt-4*": Price(1, 1), "*-nano": Price(2, 2), "GPT-5*": Price(3, 3), "*-mini": Price(4, 4)}
+    prices = PriceList((), overrides)
+    assert [prices.find(name) for name in ("gpt-4-nano", "gpt-5-mini", "gpt-4")] == [Price(n, n) for n in (2, 4, 1)]
+
+
 @pytest.mark.parametrize(
     ("model", "provider"),
     [
@@ -217,39 +223,52 @@ def test_a_model_without_a_price_is_looked_for_at_the_next_provider() -> None:
 def test_a_table_is_read() -> None:
     table = {
         "my-*": {"input": Decimal("2.5"), "output": 10, "cached_input": Decimal("0.000001")},
+        "dear": {"input": 1_000_000, "output": Decimal("1000000.000000")},
         "local": {"input": 0, "output": Decimal("1E+1"), "cache_write": 1, "audio_input": 2, "audio_output": 3},
     }
     assert read_price_table(table) == {
         "my-*": Price(2_500_000, 10_000_000, cached_input=1),
+        "dear": Price(10**12, 10**12),
         "local": Price(0, 10_000_000, cache_write=1_000_000, audio_input=2_000_000, audio_output=3_000_000),
     }
 
 
 GOOD = {"input": 1, "output": 1}
+CACHED = "prices.m.cached_input"
 
 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ([], "prices"),
-        ({"": GOOD}, "name"),
-        ({"m": GOOD, "M": GOOD}, "prices.M: appears twice"),
-        ({"m": 1}, "prices.m: must be a table"),
-        ({"m": {**GOOD, "tiers": 1}}, "prices.m.tiers: is not one of"),
+        ([], 'prices: must be tables such as [prices."my-model*"]'),
+        ({"": GOOD}, "prices: a model needs a name"),
+        ({3: GOOD}, "prices: a model needs a name"),
+        ({"m": GOOD, "M": GOOD}, "prices.M: appears twice; upper and lower case are the same"),
+        ({"m": 1}, "prices.m: must be a table with input and output"),
+        (
+            {"m": {**GOOD, "tiers": 1}},
+            "prices.m.tiers: is not one of input, output, cached_input, cache_write, audio_input, audio_output",
+        ),
         ({"m": {"input": 1}}, "prices.m.output: is missing"),
         ({"m": {"output": 1}}, "prices.m.input: is missing"),
         *[
-            ({"m": {**GOOD, "cached_input": bad}}, "prices.m.cached_input: must")
-            for bad in (True, "1", None, 0.5, -1, 10**7)
+            ({"m": {**GOOD, "cached_input": bad}}, f"{CACHED}: must be a number of USD for a million model tokens")
+            for bad in (True, "1", None, 0.5)
         ],
-        ({3: GOOD}, "name"),
         *[
-            ({"m": {**GOOD, "cached_input": Decimal(bad)}}, "prices.m.cached_input: must")
-            for bad in ("-0.1", "0.0000001", "1E-999999", "1E+999999", "nan", "snan", "inf", "-inf")
+            (
+                {"m": {**GOOD, "cached_input": bad}},
+                f"{CACHED}: must be from 0 to 1000000 USD for a million model tokens",
+            )
+            for bad in (-1, 10**6 + 1, *map(Decimal, ("-0.1", "1000000.1", "1E+999999", "nan", "snan", "inf", "-inf")))
+        ],
+        *[
+            ({"m": {**GOOD, "cached_input": Decimal(bad)}}, f"{CACHED}: must not have more than 6 decimals")
+            for bad in ("0.0000001", "1E-999999")
         ],
     ],
 )
 def test_what_is_no_price_is_refused_by_name(table: object, said: str) -> None:
     with pytest.raises(ValueError, match="prices") as caught:
         read_price_table(table)
-    assert said in str(caught.value)
+    assert str(caught.value) == said
