@@ -1,5 +1,6 @@
 """The arithmetic of limits, against exact models of it."""
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import msgspec
@@ -17,7 +18,12 @@ from gateway.limits.algorithms import (
     Limit,
     RequestsPerMinute,
     TokensPerMinute,
+    refill_counters,
+    remaining_amounts,
     reservable_amount,
+    reservable_amounts,
+    reserve_charges,
+    settle_charges,
 )
 from gateway.limits.calendar_windows import CalendarWindow
 from tests.support.limits import NOW
@@ -264,6 +270,27 @@ def test_a_part_of_a_token_counts_as_one_used() -> None:
     limit = TokensPerMinute("t", None, 10)
     assert [limit.used(Counter(used=used)) for used in (0, 1, 60_000, 60_001)] == [0, 1, 1, 2]
     assert [limit.remaining(Counter(used=used)) for used in (0, 1, 60_000, 60_001)] == [10, 9, 9, 8]
+
+
+CHARGES = [Charge(Concurrency("t", None, 9), 1, 1), Charge(BudgetWindow("t", None, 9), 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda counters: refill_counters(CHARGES, counters, NOW),
+        lambda counters: reservable_amounts(CHARGES, counters),
+        lambda counters: reserve_charges(CHARGES, counters, [1, 1]),
+        lambda counters: settle_charges(CHARGES, counters, [1, 1], [1, 1]),
+        lambda counters: remaining_amounts(CHARGES, counters),
+    ],
+    ids=["refill", "reservable", "reserve", "settle", "remaining"],
+)
+def test_a_charge_without_its_counter_is_an_error(call: Callable[[list[Counter]], object]) -> None:
+    """It must not pass without being counted."""
+    call([Counter(), Counter()])
+    with pytest.raises(ValueError, match="is shorter"):
+        call([Counter()])
 
 
 def test_debt_is_never_above_an_hour_of_the_rate() -> None:

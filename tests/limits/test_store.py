@@ -14,6 +14,7 @@ from gateway.limits.store import (
     TokenCounters,
     decide,
     find_counter,
+    find_counters,
 )
 from gateway.limits.stores import open_counter_store
 from gateway.limits.stores.memory import MemoryCounterStore
@@ -78,9 +79,16 @@ async def test_settling_replaces_the_estimate(counters: CounterStore) -> None:
 async def test_settling_updates_the_counters_of_the_reservation(counters: CounterStore) -> None:
     """The headers of the response are made of them."""
     reservation = granted(await counters.reserve(charges_for({"rpm": 9, "tpm": 100}, tokens=60), NOW))
+    assert reservation.at == NOW
     assert [counter.reserved for counter in reservation.counters] == [0, 60]
     counters.settle(reservation, [1, 10])
     assert [(counter.used, counter.reserved) for counter in reservation.counters] == [(60_000, 0), (600_000, 0)]
+
+
+async def test_what_was_used_is_to_be_told_of_each_charge(counters: CounterStore) -> None:
+    reservation = granted(await counters.reserve(charges_for({"rpm": 9, "tpm": 100}, tokens=60), NOW))
+    with pytest.raises(ValueError, match="is shorter"):
+        counters.settle(reservation, [1])
 
 
 async def test_a_request_that_was_never_sent_gives_everything_back(counters: CounterStore) -> None:
@@ -272,6 +280,18 @@ def test_of_several_charges_that_do_not_fit_the_longest_wait_is_told(
     assert isinstance(exceeded, LimitExceeded)
     assert (exceeded.charge, exceeded.counter) == (charges[index], counters[index])
     assert (exceeded.charges, exceeded.counters) == (charges, counters)
+
+
+def test_a_store_in_memory_deletes_a_window_a_day_after_its_end() -> None:
+    tokens = {"tok_a": {"ended": Counter(ends_at=NOW - DAY_MS - 1)}}
+    find_counters(tokens, charges_for({"rpm": 1}), NOW)
+    assert list(tokens["tok_a"]) == ["|requests"]
+
+
+def test_a_charge_without_its_counter_is_an_error_although_another_one_does_not_fit() -> None:
+    charges = charges_for({"rpm": 1, "max_parallel": 1})
+    with pytest.raises(ValueError, match="is shorter"):
+        decide(charges, [Counter(used=60_000)], NOW)
 
 
 def test_what_fits_is_granted_with_its_amounts() -> None:

@@ -26,6 +26,12 @@ def stored(path: Path) -> dict[str, TokenCounters]:
         connection.close()
 
 
+def delete_all(path: Path) -> None:
+    connection = sqlite_file.connect(path, 1.0)
+    connection.execute("DELETE FROM counters")
+    connection.close()
+
+
 async def spend(counters: MemoryCounterStore, amount: int, **more: str) -> None:
     charges = charges_for(BUDGET, cost=amount, **more)
     counters.settle(granted(await counters.reserve(charges, NOW)), [amount])
@@ -87,10 +93,12 @@ async def test_a_file_that_becomes_readable_is_merged(tmp_path: Path, caplog: py
     with caplog.at_level(logging.ERROR):
         counters = MemoryCounterStore(path)
         await counters.flush()
-    assert [record.message for record in caplog.records] == ["counters cannot be written, they wait in memory"]
+    [record] = caplog.records  # said once
+    assert record.message == "counters cannot be written, they wait in memory"
+    assert vars(record)["problem"] == "file is not a database"
     rpm = charges_for({"rpm": 5})
     counters.settle(granted(await counters.reserve(rpm, NOW)), [1])
-    with pytest.raises(CounterStoreUnavailable, match="could not be read yet"):
+    with pytest.raises(CounterStoreUnavailable, match=r"^the file of counters could not be read yet$"):
         await spend(counters, 1)
     assert (counters.is_up, counters.pending) == (False, 1)
     path.write_bytes(good)
@@ -121,6 +129,36 @@ async def test_what_workers_of_another_store_had_reserved_is_void(tmp_path: Path
     counters = MemoryCounterStore(path)
     [budget] = await counters.read(charges_for(BUDGET), NOW)
     assert (budget.used, budget.reserved, budget.reserved_by_worker) == (10, 0, None)
+    await counters.aclose()
+
+
+async def test_a_counter_that_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / COUNTERS_FILE
+    counters = MemoryCounterStore(path)
+    await spend(counters, 40, limited="tok_b")
+    await counters.aclose()
+    counters = MemoryCounterStore(path)
+    delete_all(path)
+    for used in (30, 60):
+        await spend(counters, 30)
+        await counters.flush()
+        assert {token_id: found["|budget||all"].used for token_id, found in stored(path).items()} == {"tok_a": used}
+    await counters.aclose()
+
+
+async def test_a_file_that_cannot_be_reached_is_noticed_although_nothing_has_changed(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    counters = MemoryCounterStore(folder / COUNTERS_FILE)
+    await spend(counters, 30)
+    await counters.flush()
+    folder.rename(tmp_path / "away")
+    folder.write_text("in the way")
+    await counters.flush()
+    assert not counters.is_up
+    folder.unlink()
+    (tmp_path / "away").rename(folder)
+    await counters.flush()
+    assert (counters.pending, counters.is_up) == (0, True)
     await counters.aclose()
 
 
@@ -168,6 +206,10 @@ async def test_all_counters_are_written_to_a_file_that_is_replaced_in_the_last_m
         "tok_a": 35,
         "tok_b": 40,
     }
+    delete_all(path)
+    await spend(counters, 5)
+    await counters.flush()
+    assert set(stored(path)) == {"tok_a"}, "the file is not new any more"
     await counters.aclose()
 
 

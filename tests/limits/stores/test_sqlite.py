@@ -1,21 +1,27 @@
 """Counters in the shared file: written soon, never lost, and refused while the file cannot be used."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from gateway.limits.store import CounterStoreUnavailable
+from gateway.limits.store import CounterStoreUnavailable, Reservation
 from gateway.limits.stores import sqlite as sqlite_store
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from gateway.limits.stores.sqlite_transactions import SqliteTransactions
+from gateway.limits.stores.sqlite_transactions import SqliteTransactions, Work
 from tests.support.limits import BUDGET, NOW, charges_for, granted, locked_database, refused, running, used_and_reserved
 from tests.support.tokens import Clock
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ async def test_a_settlement_waits_in_the_thread_while_the_database_is_locked(
 
 async def test_a_reservation_that_is_cancelled_reserves_nothing(path: Path, counters: SqliteCounterStore) -> None:
     """Cancelled while the thread waits for the database, while it works, and after."""
-    charges = charges_for({"max_parallel": 1})
+    charges = charges_for({"max_parallel": 1, "budget": "1"}, cost=10)
     await counters.heartbeat()
     for steps in range(40):
         with locked_database(path):
@@ -130,12 +136,24 @@ async def test_a_reservation_that_is_cancelled_reserves_nothing(path: Path, coun
         [outcome] = await asyncio.gather(request, return_exceptions=True)
         if not isinstance(outcome, asyncio.CancelledError):
             assert not isinstance(outcome, BaseException)
-            counters.settle(granted(outcome), [0])
+            counters.settle(granted(outcome), [0, 0])
         await counters.heartbeat()  # the thread works in turn: it is done with the request
         await asyncio.sleep(0)
         await counters.flush()
-        [counter] = await counters.read(charges, NOW)
-        assert (counter.reserved, counter.reserved_by_worker) == (0, None)
+        for counter in await counters.read(charges, NOW):
+            assert (counter.used, counter.reserved, counter.reserved_by_worker) == (0, 0, None)
+
+
+async def test_a_rate_is_refilled_also_where_the_thread_reserves(path: Path, counters: SqliteCounterStore) -> None:
+    charges = charges_for({"rpm": 1})
+    counters.settle(granted(await counters.reserve(charges, NOW)), [1])
+    outcomes = []
+    for now in (NOW + 59_999, NOW + 60_000):
+        with locked_database(path):
+            waiting = asyncio.create_task(counters.reserve(charges, now))
+            await asyncio.sleep(0)
+        outcomes.append(isinstance(await waiting, Reservation))
+    assert outcomes == [False, True]
 
 
 async def test_a_refused_reservation_that_is_cancelled_releases_nothing(
@@ -163,17 +181,51 @@ async def test_a_reservation_is_extended_as_soon_as_the_database_is_free(
             await asyncio.sleep(0)
         outcomes.append(await task)
     assert (outcomes, reservation.amounts) == ([True, False], [80])
-    for amount in (20, 21):
-        with locked_database(path):
-            task = asyncio.create_task(counters.extend(reservation, 0, amount, NOW))
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await counters.heartbeat()
-        await asyncio.sleep(0)
     counters.settle(reservation, [70])
     await counters.flush()
     assert await used_and_reserved(counters) == (70, 0)
+
+
+class NotingTransactions(SqliteTransactions):
+    """Tells when the thread has done its work."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.worked = threading.Event()
+
+    async def run_in_thread(self, work: Work[T], undo: Callable[[Future[T]], None]) -> T:
+        def noting(connection: sqlite3.Connection) -> T:
+            result = work(connection)
+            self.worked.set()
+            return result
+
+        return await super().run_in_thread(noting, undo)
+
+
+@pytest.mark.parametrize("amount", [70, 71])
+async def test_an_extension_that_is_cancelled_after_the_thread_has_worked_changes_nothing(
+    path: Path, amount: int
+) -> None:
+    """Whether it fits or not."""
+    transactions = NotingTransactions(path)
+    counters = SqliteCounterStore(path, Clock(), transactions)
+    reservation = granted(await counters.reserve(charges_for(BUDGET, cost=30), NOW))
+    with locked_database(path):
+        task = asyncio.create_task(counters.extend(reservation, 0, amount, NOW))
+        await asyncio.sleep(0)
+    assert transactions.worked.wait(30)  # blocks the loop, so that it cannot have seen the outcome
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    await counters.heartbeat()  # the thread works in turn: it is done with the extension
+    await asyncio.sleep(0)
+    await counters.flush()
+    assert await used_and_reserved(counters) == (0, 30)
+    counters.settle(reservation, [7])
+    await counters.aclose()
+    again = SqliteCounterStore(path, Clock())
+    assert await used_and_reserved(again) == (7, 0)
+    await again.aclose()
 
 
 async def test_without_the_file_no_request_passes_and_nothing_is_lost(
@@ -194,7 +246,9 @@ async def test_without_the_file_no_request_passes_and_nothing_is_lost(
         counters.settle(reservation, [20])
         await counters.flush()
         assert (counters.pending, counters.is_up) == (1, False)
-        assert [record.message for record in caplog.records] == ["the counters cannot be reached"]  # said once
+        [record] = caplog.records  # said once
+        assert record.message == "the counters cannot be reached"
+        assert (vars(record)["file"], "File exists" in vars(record)["problem"]) == (path, True)
     refused(await new.reserve(charges_for(BUDGET, cost=101), NOW))
     assert new.is_up
     await new.aclose()
@@ -225,7 +279,7 @@ async def test_a_row_that_is_damaged_refuses_its_token_only(path: Path, counters
 
 
 async def test_settlements_that_the_loop_cannot_write_are_left_to_the_thread(
-    path: Path, counters: SqliteCounterStore, monkeypatch: pytest.MonkeyPatch
+    path: Path, counters: SqliteCounterStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sqlite_store, "FLUSH_SECONDS", 0)
     monkeypatch.setattr(sqlite_store, "HEARTBEAT_SECONDS", 0.001)
@@ -237,6 +291,7 @@ async def test_settlements_that_the_loop_cannot_write_are_left_to_the_thread(
     async with asyncio.timeout(30):
         while counters.is_up:  # no thread is at work yet, so it is the loop that fails
             await asyncio.sleep(0)
+        assert "a counter is damaged" in vars(caplog.records[-1])["problem"]
         async with running(counters):
             await counters.heartbeat()
             while counters.is_up:  # until the thread has failed, too
