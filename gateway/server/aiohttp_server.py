@@ -4,38 +4,34 @@ Whole answers are written as one block of bytes: aiohttp's own response builds a
 and writes it with the body in a second step, a seventh of a request's time. What it guards against is guarded against here.
 """
 
-import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
 import aiohttp.http
 import aiohttp.http_parser
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.core.errors import BadRequest, GatewayError, InternalError
-from gateway.http.context import new_request_id
-from gateway.http.error_formats import openai_error
+from gateway.core.timeouts import CoarseTimeouts
 from gateway.http.request import HTTP_1_1, InvalidBody, Request
-
-log = logging.getLogger(__name__)
+from gateway.server.deadlines import ConnectionTimeouts
+from gateway.server.protocol import HttpProtocol
+from gateway.server.response_head import WITHOUT_BODY, encode_head
 
 Handler: TypeAlias = Callable[[Request], Awaitable[None]]
 """Answers a request on its connection."""
 
 KEEP_ALIVE_SECONDS = 75.0
+READ_BUFFER_BYTES = 64 * 1024
+"""Reading pauses where twice as much of a body waits to be taken."""
 LINGERING_SECONDS = 2.0
 """How long an unread body is read on after its answer, so that the client gets to see the answer."""
 ONE_BLOCK_BYTES = 256 * 1024
 """A longer body is sent by aiohttp's own response, which waits for a client that reads slowly."""
 
-_REASONS = MappingProxyType({status.value: status.phrase for status in HTTPStatus})
-_WITHOUT_BODY = frozenset({204, 304})
+_TIMEOUTS = ConnectionTimeouts()
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -120,13 +116,22 @@ class AiohttpConnection:
             await response.prepare(self._raw)
             await response.write_eof()
             self.keep_alive = bool(response.keep_alive)
+            await self._wait_until_taken()
             return
         raw = self._raw
         self.keep_alive = raw.keep_alive and not closes
         head = encode_head(status, headers, len(body), version=raw.version, keeps_alive=self.keep_alive)
-        has_body = raw.method != "HEAD" and status not in _WITHOUT_BODY
+        has_body = raw.method != "HEAD" and status not in WITHOUT_BODY
         if raw.transport is not None and not raw.transport.is_closing():
             raw.transport.write(head + body if has_body else head)
+            await self._wait_until_taken()
+
+    async def _wait_until_taken(self) -> None:
+        """Waits where the client takes less than is written: nobody may have more than one response in memory."""
+        protocol = cast(HttpProtocol, self._raw.protocol)
+        protocol.watch_unsent()
+        if protocol.writing_paused:
+            await self._raw.writer.drain()
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Raises ConnectionError."""
@@ -141,6 +146,7 @@ class AiohttpConnection:
     async def finish(self) -> None:
         """Raises ConnectionError."""
         await self._started.write_eof()
+        await self._wait_until_taken()
 
     @property
     def _started(self) -> web.StreamResponse:
@@ -163,63 +169,18 @@ class AiohttpConnection:
             transport.abort()
 
 
-def encode_head(
-    status: int, headers: Mapping[str, str], length: int, *, version: tuple[int, int], keeps_alive: bool
-) -> bytes:
-    """Returns the head of a whole answer: the headers, and those for length, date and connection.
-
-    Raises ValueError for a header that contains a line end: it would begin a header of somebody else's choice.
-    """
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if status not in _WITHOUT_BODY:
-        lines.append(f"content-length: {length}")
-    lines.append(f"date: {rfc822_formatted_time()}")
-    if not keeps_alive:
-        lines.append("connection: close")
-    elif version < HTTP_1_1:
-        lines.append("connection: keep-alive")
-    head = "\r\n".join((*lines, "", ""))
-    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1 or "\0" in head:
-        raise ValueError("a header contains a line end")
-    return head.encode("utf-8", "surrogateescape")
-
-
-class _Protocol(RequestHandler):
-    """A connection whose parsing errors are answered as JSON, like all others."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if self.transport is None or self.transport.is_closing():
-            raise ConnectionResetError("the client has gone")
-        request_id = new_request_id()
-        error: GatewayError = BadRequest("The request is not valid HTTP.", code="invalid_http")
-        if status != 400:
-            log.error("unhandled exception", exc_info=exc, extra={"request_id": request_id})
-            error = InternalError(request_id)
-        log.info("invalid request", extra={"request_id": request_id, "status": error.status})
-        headers = {"server": "gateway", "x-request-id": request_id, "Content-Type": "application/json"}
-        body = openai_error(error, str)
-        head = encode_head(error.status, headers, len(body), version=request.version, keeps_alive=False)
-        self.transport.write(head if request.method == "HEAD" else head + body)
-        answered = AiohttpConnection(request)
-        answered.keep_alive = False
-        return cast(web.StreamResponse, answered)
-
-
 class AiohttpServer(web.Server):
     """The factory of connections, for ``loop.create_server``."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, timeouts: ConnectionTimeouts = _TIMEOUTS) -> None:
         async def handle(raw: web.BaseRequest) -> web.StreamResponse:
             connection = AiohttpConnection(raw)
             await handler(Request(raw.method, raw.raw_path, raw.headers, raw.version, connection))
+            cast(HttpProtocol, raw.protocol).request_ended()
             return cast(web.StreamResponse, connection)
+
+        self._coarse_timeouts = CoarseTimeouts()
+        self._timeouts = timeouts
 
         super().__init__(
             handle,
@@ -227,9 +188,10 @@ class AiohttpServer(web.Server):
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             lingering_time=LINGERING_SECONDS,
+            read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,  # compressed bodies are refused, so nothing may unpack them first
         )
 
     def __call__(self) -> RequestHandler:
         kwargs: dict[str, Any] = self._kwargs
-        return _Protocol(self, loop=self._loop, **kwargs)
+        return HttpProtocol(self, self._coarse_timeouts, self._timeouts, loop=self._loop, **kwargs)

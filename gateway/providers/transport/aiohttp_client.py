@@ -10,10 +10,10 @@ import aiohttp
 from yarl import URL
 
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.timeouts import CoarseTimeouts
 from gateway.providers.transport.base import Timeouts, TransportRequest
 from gateway.providers.transport.connection import ClientResponse, ConnectionClosed, Connector
 from gateway.providers.transport.resolver import LookUp, Resolver
-from gateway.providers.transport.timeouts import CoarseTimeouts
 
 MAX_RESEND_SECONDS = 1.0
 READ_BUFFER_BYTES = 64 * 1024

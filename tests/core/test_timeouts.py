@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.providers.transport.timeouts import CoarseTimeouts
+from gateway.core.timeouts import CoarseTimeouts
 
 
 @pytest.fixture

@@ -7,8 +7,20 @@ done with a chunk; here one check every quarter of a second serves all waits, an
 import asyncio
 import time
 from types import TracebackType
+from typing import Protocol
 
 CHECK_SECONDS = 0.25
+
+
+class Deadline(Protocol):
+    """Defines what can be checked: a time of ``time.monotonic``, and what happens then."""
+
+    @property
+    def ends_at(self) -> float:
+        """In seconds. It may change while it is checked."""
+
+    def expire(self) -> None:
+        """Is called at each check after that time, until the deadline is stopped."""
 
 
 class CoarseTimeouts:
@@ -16,7 +28,7 @@ class CoarseTimeouts:
 
     def __init__(self, check_seconds: float = CHECK_SECONDS) -> None:
         self._check_seconds = check_seconds
-        self._running: set[Timeout] = set()
+        self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -28,20 +40,20 @@ class CoarseTimeouts:
         """Returns a limit for the current task: ``with timeouts.within(seconds): await …`` raises TimeoutError."""
         return Timeout(self, seconds)
 
-    def start(self, timeout: "Timeout") -> None:
-        """Begins to check a limit."""
-        self._running.add(timeout)
+    def start(self, deadline: Deadline) -> None:
+        """Begins to check a deadline."""
+        self._running.add(deadline)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._check_seconds, self._check)
 
-    def stop(self, timeout: "Timeout") -> None:
-        """Ends the checking of a limit."""
-        self._running.discard(timeout)
+    def stop(self, deadline: Deadline) -> None:
+        """Ends the checking of a deadline."""
+        self._running.discard(deadline)
 
     def _check(self) -> None:
         now = time.monotonic()
-        for timeout in [timeout for timeout in self._running if timeout.ends_at <= now]:
-            timeout.expire()
+        for deadline in [deadline for deadline in self._running if deadline.ends_at <= now]:
+            deadline.expire()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._check_seconds, self._check) if self._running else None
 

@@ -1,0 +1,244 @@
+"""What one client's connection may make the gateway keep, for how long, and which bytes begin a request."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer
+
+from gateway.http.request import Request
+from gateway.server.aiohttp_server import AiohttpServer
+from gateway.server.deadlines import ConnectionTimeouts
+from gateway.server.protocol import MAX_HEAD_BYTES
+from tests.support.reply import check_error
+from tests.support.wire import Client, request
+
+Handler = Callable[[Request], Awaitable[None]]
+INVALID = "invalid_request_error"
+LONG = ConnectionTimeouts(60, 60)
+GET = request("GET", "/")
+BODY = b"x" * 100_000
+CHUNKED = request("POST", "/", [("Transfer-Encoding", "chunked")])
+
+
+class _Server(BaseTestServer):
+    def __init__(self, handler: Handler, timeouts: ConnectionTimeouts) -> None:
+        super().__init__()
+        self.handle, self.timeouts = handler, timeouts
+
+    async def _make_runner(self, **kwargs: object) -> web.BaseRunner:
+        return web.ServerRunner(AiohttpServer(self.handle, self.timeouts))
+
+
+@asynccontextmanager
+async def serving(handler: Handler, timeouts: ConnectionTimeouts = LONG) -> AsyncIterator[Client]:
+    """A connection to a server with this handler. The client's side takes in no more than it reads, and some KiB."""
+    server = _Server(handler, timeouts)
+    await server.start_server()
+    assert server.port is not None
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=4096)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.transport.abort()
+        await server.close()
+
+
+class Echo:
+    """Answers each request with its method, path and body, and counts them."""
+
+    def __init__(self, body: bytes = b"") -> None:
+        self.body = body
+        self.count = 0
+
+    async def __call__(self, received: Request) -> None:
+        self.count += 1
+        body = await received.read(10**7)
+        said = f"{received.method} {received.raw_path} ".encode() + body
+        await received.connection.send(200, {"Content-Type": "text/plain"}, self.body or said, closes=False)
+
+
+async def settled(count: Callable[[], int]) -> int:
+    """Returns the number once it no longer grows."""
+    async with asyncio.timeout(10):
+        seen, same = -1, 0
+        while same < 20:
+            await asyncio.sleep(0.005)
+            same = same + 1 if count() == seen else 0
+            seen = count()
+    return seen
+
+
+async def test_a_client_that_reads_nothing_gets_no_more_than_the_first_responses() -> None:
+    echo = Echo(BODY)
+    async with serving(echo) as client:
+        await client.send(GET * 500)
+        answered = await settled(lambda: echo.count)
+        assert 1 <= answered < 60  # what the kernel takes, and one response
+
+
+async def test_the_gateway_stops_reading_what_is_sent_ahead() -> None:
+    echo = Echo(BODY)
+    async with serving(echo) as client:
+        client.writer.write(GET * 1_000_000)
+        waiting = client.writer.transport.get_write_buffer_size
+        await settled(lambda: echo.count)
+        assert await settled(waiting) > 10_000_000
+
+
+async def test_what_was_sent_ahead_is_answered_in_its_order() -> None:
+    echo = Echo()
+    parts = [request("GET", "/1"), request("POST", "/2", body=b"GET /no HTTP/1.1\r\n\r\n"), CHUNKED + b"3\r\nabc\r\n0\r\n\r\n",
+             request("GET", "/4")]  # fmt: skip
+    async with serving(echo) as client:
+        await client.send(b"".join(parts))
+        bodies = [(await client.reply()).body for _ in parts]
+    assert bodies == [b"GET /1 ", b"POST /2 GET /no HTTP/1.1\r\n\r\n", b"POST / abc", b"GET /4 "]
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"00;x=y\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n"])
+async def test_requests_that_arrive_byte_by_byte(end: bytes) -> None:
+    echo = Echo()
+    stream = (
+        b"\r\n"
+        + request("POST", "/1", body=b"a\r\n\r\nb")
+        + CHUNKED
+        + b"4\r\n\r\n\r\n\r\n"
+        + end
+        + request("GET", "/3")
+    )
+    async with serving(echo) as client:
+        for index in range(len(stream)):
+            client.writer.write(stream[index : index + 1])
+            await asyncio.sleep(0)
+        bodies = [(await client.reply()).body for _ in range(3)]
+    assert bodies == [b"POST /1 a\r\n\r\nb", b"POST / \r\n\r\n", b"GET /3 "]
+
+
+@pytest.mark.parametrize("where", [5, 40, 66, *range(70, 90), 100, 120])
+async def test_requests_that_are_cut_anywhere(where: int) -> None:
+    echo = Echo()
+    stream = CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + request("POST", "/2", body=b"d") + request("GET", "/3")
+    async with serving(echo) as client:
+        await client.send(stream[:where])
+        await settled(lambda: echo.count)
+        await client.send(stream[where:])
+        bodies = [(await client.reply()).body for _ in range(3)]
+    assert bodies == [b"POST / abc", b"POST /2 d", b"GET /3 "]
+
+
+async def test_large_bodies_pass_a_reader_that_is_slower() -> None:
+    sizes: list[int] = []
+
+    async def handle(received: Request) -> None:
+        size = 0
+        async for chunk in received.chunks(10**8):
+            size += len(chunk)
+            await asyncio.sleep(0)
+        sizes.append(size)
+        await received.connection.send(200, {}, b"", closes=False)
+
+    plain = request("POST", "/", body=b"y" * 3_000_000)
+    chunked = CHUNKED + b"2dc6c0\r\n" + b"\r\n\r\n" * 750_000 + b"\r\n0\r\n\r\n"
+    async with serving(handle) as client:
+        client.writer.write(plain + chunked + GET)
+        for _ in range(3):
+            assert (await client.reply(30)).status == 200
+    assert sizes == [3_000_000, 3_000_000, 0]
+
+
+LINES = [b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET\t/ HTTP/1.1", b"GET /\tHTTP/1.1",
+         b"GET / HTTP/1.1\t", b"GET / a HTTP/1.1", b"GET /", b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"GET / RTSP/1.1",
+         b"GET /#x HTTP/1.1", b"get / HTTP/1.1", b"\x16\x03\x01"]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", [b"", GET, request("POST", "/", body=b"GET / HTTP/1.1\r\n"), CHUNKED + b"0\r\n\r\n"])
+@pytest.mark.parametrize("line", LINES)
+async def test_a_request_line_that_is_not_exact_is_refused(line: bytes, before: bytes) -> None:
+    """RFC 9112 3: a program before the gateway may read such a line otherwise."""
+    echo = Echo()
+    async with serving(echo) as client:
+        await client.send(before + line + b"\r\nHost: x\r\n\r\n" + GET)
+        if before:
+            assert (await client.reply()).status == 200
+        check_error(await client.reply(), 400, INVALID, "invalid_http")
+        assert await client.until_closed() == b""
+    assert echo.count == (1 if before else 0)
+
+
+async def test_empty_lines_before_a_request_are_ignored() -> None:
+    async with serving(Echo()) as client:
+        await client.send(b"\r\n\r\n" + GET)
+        assert (await client.reply()).status == 200
+
+
+async def test_a_line_that_cannot_be_a_request_is_refused_before_the_head_ends() -> None:
+    async with serving(Echo()) as client:
+        await client.send(b"GET  / HTTP/1.1\r\n")
+        check_error(await client.reply(), 400, INVALID, "invalid_http")
+
+
+async def test_a_head_has_a_largest_size() -> None:
+    async with serving(Echo()) as client:
+        await client.send(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * (MAX_HEAD_BYTES // 6))
+        check_error(await client.reply(), 400, INVALID, "invalid_http")
+
+
+async def test_a_head_that_is_not_complete_in_time_is_answered_and_closed() -> None:
+    async with serving(Echo(), ConnectionTimeouts(0.0, 60)) as client:
+        await client.send(GET + GET[:20])
+        assert (await client.reply()).status == 200
+        check_error(await client.reply(), 408, INVALID, "request_timeout")
+        assert await client.until_closed() == b""
+
+
+async def test_a_client_that_takes_nothing_is_disconnected_and_its_request_ended() -> None:
+    ended = asyncio.Event()
+
+    async def handle(received: Request) -> None:
+        await received.connection.start(200, {"Content-Type": "text/plain"})
+        try:
+            while True:
+                await received.connection.write(BODY)
+        finally:
+            ended.set()
+
+    async with serving(handle, ConnectionTimeouts(60, 0.1)) as client:
+        await client.send(GET)
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
+async def test_a_response_that_is_not_taken_does_not_outlive_its_time_after_the_end() -> None:
+    """The handler has returned, and what is left is less than the transport's buffer takes."""
+
+    async def handle(received: Request) -> None:
+        await received.connection.send(200, {}, BODY, closes=True)
+
+    async with serving(handle, ConnectionTimeouts(60, 0.1)) as client:
+        await client.send(GET)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert len(await client.until_closed()) > 0
+
+
+async def test_a_client_that_reads_slowly_but_steadily_is_served() -> None:
+    """The time limit passes several times over while some KiB are taken in each part of it."""
+
+    async def handle(received: Request) -> None:
+        await received.connection.send(200, {}, BODY * 40, closes=True)
+
+    loop = asyncio.get_running_loop()
+    async with serving(handle, ConnectionTimeouts(60, 0.4)) as client:
+        await client.send(GET)
+        ends = loop.time() + 4
+        while loop.time() < ends:
+            assert await client.reader.readexactly(4000)
+            await asyncio.sleep(0.01)
