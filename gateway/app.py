@@ -10,7 +10,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
 from gateway.core.bounded_threads import BoundedThreads
-from gateway.core.clock import SteadyClock
+from gateway.core.clock import MachineClock, SteadyClock
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
 from gateway.http.endpoints.health import HealthCheck
@@ -57,6 +57,9 @@ class WorkerShared(NamedTuple):
 
     enforcement: SharedLatch
     clock: Callable[[], float]
+    """For ends of tokens: it never runs backwards."""
+    limit_clock: Callable[[], float]
+    """For limits: it follows a wall clock that was set right, also backwards."""
     ip_rate_limit: IpRateLimit
     metrics: SharedMetrics
     worker: int = 0
@@ -64,9 +67,11 @@ class WorkerShared(NamedTuple):
     @staticmethod
     def new(workers: int = 1) -> "WorkerShared":
         """Makes it for this many workers."""
+        limit_clock = MachineClock(state=shared_floats(2))
         return WorkerShared(
             SharedLatch(),
-            SteadyClock(latest=shared_floats(1)),
+            SteadyClock(limit_clock, shared_floats(1)),
+            limit_clock,
             IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE),
             SharedMetrics(workers),
         )
@@ -83,13 +88,14 @@ class App:
         clock: Callable[[], float] | None = None,
         shared: WorkerShared | None = None,
     ) -> None:
-        """``clock`` replaces the one in ``shared``.
+        """``clock`` replaces those in ``shared``.
 
         Raises UnknownProvider or ValueError for the provider, ValueError for an invalid table of prices.
         """
         shared = shared or WorkerShared.new()
         self._settings = settings
         self._clock = clock or shared.clock
+        self._limit_clock = clock or shared.limit_clock
         self._ip_rate_limit = shared.ip_rate_limit
         self._metrics = Metrics(shared.metrics, shared.worker)
         self._redactor = Redactor(settings.secrets)
@@ -117,8 +123,8 @@ class App:
 
     def _make_limits_and_usage(self) -> None:
         settings = self._settings
-        self.counters = open_counter_store(settings.counters, settings.data_dir, self._clock)
-        self.limiter = Limiter(self.counters, self._clock, settings.queue_size, self._metrics.queued.set)
+        self.counters = open_counter_store(settings.counters, settings.data_dir, self._limit_clock)
+        self.limiter = Limiter(self.counters, self._limit_clock, settings.queue_size, self._metrics.queued.set)
         self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE, report_seconds=settings.report_seconds)
         self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
         self._store_monitor = StoreMonitor(
@@ -152,7 +158,7 @@ class App:
         rules = AdmissionRules(settings.completion_tokens, settings.queue_seconds)
         admission = Admission(self.limiter, self.counters, rules, self._metrics.count_refusal)
         redact_model = cached_redactor(self._redactor, MAX_MODEL_LENGTH)
-        usage_rules = UsageRules(self._clock, settings.stream_usage, redact_model)
+        usage_rules = UsageRules(self._limit_clock, settings.stream_usage, redact_model)
         return Services(
             Inference(catalog, admission, self.ledger, usage_rules),
             admission,

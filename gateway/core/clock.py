@@ -1,4 +1,4 @@
-"""Wall-clock time that never runs backwards, and its text forms."""
+"""Clocks: the wall clock without its jumps, a clock that never runs backwards, and the text forms of times."""
 
 import time
 from collections.abc import Callable
@@ -18,6 +18,56 @@ class FloatArray(Protocol):
     def __getitem__(self, index: int, /) -> float: ...
 
     def __setitem__(self, index: int, value: float, /) -> None: ...
+
+
+JUMP_SECONDS = 1.0
+"""A wall clock that moves by less than this against the machine's is being adjusted, and is followed at once."""
+FOLLOW_AFTER_SECONDS = 60.0
+"""For how long a wall clock must have been elsewhere until it is believed."""
+
+
+def machine_seconds() -> float:
+    """Returns the seconds since the machine was started, also those in which it slept. Nobody can set this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class MachineClock:
+    """The wall clock without its jumps: it advances with the machine's own clock.
+
+    A wall clock that is set to another time is followed after a minute there. So a clock that is wrong for a moment neither
+    pays back rates, nor ends windows of budgets, nor makes tokens expire.
+    """
+
+    def __init__(
+        self,
+        wall: WallClock = time.time,
+        machine: Callable[[], float] = machine_seconds,
+        state: FloatArray | None = None,
+    ) -> None:
+        """``state`` is an array of two numbers. Where workers share it, they show the same time; without it the clock is that
+        of one process. ``machine`` tells seconds since any instant, the same for all workers.
+        """
+        self._wall = wall
+        self._machine = machine
+        self._state: FloatArray = [0.0, 0.0] if state is None else state
+        """The wall clock's time at which the machine's clock was 0; and since when, by the machine's clock, the wall clock is
+        elsewhere, or 0."""
+
+    def __call__(self) -> float:
+        """Returns seconds since the epoch."""
+        machine, state = self._machine(), self._state
+        offset = self._wall() - machine
+        if abs(offset - state[0]) > JUMP_SECONDS and not self._is_believed(machine):
+            return machine + state[0]
+        state[0], state[1] = offset, 0.0
+        return machine + offset
+
+    def _is_believed(self, machine: float) -> bool:
+        """Whether the wall clock has been elsewhere for long enough. The first time that is asked for always counts."""
+        state = self._state
+        if state[0] and not state[1]:
+            state[1] = machine
+        return not state[0] or machine - state[1] >= FOLLOW_AFTER_SECONDS
 
 
 class SteadyClock:
