@@ -12,9 +12,10 @@ from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
 from gateway.inference.models import Admitted, InferenceRequest
 from gateway.limits import presentation
-from gateway.limits.algorithms import Amounts, BudgetWindow, Charge, Counter, Limit, LimitKind, charges
+from gateway.limits.algorithms import BudgetWindow, Charge, Limit, charges
 from gateway.limits.limiter import Limiter, ReservationRefused
 from gateway.limits.matching import CapacityRequest, LimitChain, applicable_limits
+from gateway.limits.models import Amounts, Counter, LimitKind
 from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest

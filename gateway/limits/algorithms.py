@@ -1,4 +1,4 @@
-"""Computes what one limit allows: what remains of it, whether a request fits, how long a client has to wait. Pure.
+"""Computes what one limit allows: what remains of it, whether a request fits, how long a client waits. Pure.
 
 A rate per minute is a leaky bucket (GCRA): each use adds debt, and debt is paid back continuously. A token of 60 requests
 per minute may send 60 at once and then one each second. One request or model token is 60,000 parts of debt, because a limit
@@ -10,13 +10,13 @@ counter ever needs a reset.
 Every ``now`` here is in milliseconds since the epoch.
 """
 
-from collections.abc import Sequence
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
-import msgspec
-
 from gateway.limits.calendar_windows import ALL_TIME, CalendarWindow
+from gateway.limits.config import canonical_pattern
+from gateway.limits.models import Amounts, Counter, LimitKind, TokenCounters
 
 MS_PER_MINUTE = 60_000
 DEBT_PER_UNIT = MS_PER_MINUTE
@@ -26,41 +26,8 @@ MAX_DEBT_MINUTES = 60
 MAX_COUNTER_VALUE = 2**61
 """The most that a counter counts to: whatever a provider reports, the counter still fits into 64 bits."""
 CONCURRENCY_RETRY_MS = 1000
-
-
-class LimitKind(StrEnum):
-    """What a limit counts. ``requests`` and ``tokens`` are rates per minute."""
-
-    REQUESTS = "requests"
-    TOKENS = "tokens"
-    PARALLEL = "parallel"
-    BUDGET = "budget"
-
-
-class Counter(msgspec.Struct, array_like=True):
-    """Holds the state of one limit and is changed in place. Stores write it as an array, so the order of fields is a format.
-
-    ``used`` is debt in parts for a rate, micro-dollars for a budget, always 0 for concurrency. ``reserved`` is in the unit
-    of the limit: model tokens, requests at a time, micro-dollars.
-    """
-
-    used: int = 0
-    reserved: int = 0
-    at: int = 0
-    """The time that ``used`` is correct for, in milliseconds since the epoch."""
-    ends_at: int | None = None
-    """The end of the budget's window, in milliseconds since the epoch."""
-    reserved_by_worker: dict[int, int] | None = None
-    """How much of ``reserved`` each worker has reserved. None where one process counts alone."""
-
-
-class Amounts(NamedTuple):
-    """Estimates what one request uses: the most, and the least. Cost is in micro-dollars."""
-
-    tokens: int = 0
-    minimum_tokens: int = 0
-    cost: int = 0
-    minimum_cost: int = 0
+MAX_CLOCK_SKEW_MS = 60_000
+"""A rate whose time is further in the future was written by a clock that was wrong, and its debt is void."""
 
 
 class Limit:
@@ -85,7 +52,7 @@ class Limit:
         self.per: str | None = None
         """``day``, ``week`` or ``month`` for a budget that is renewed."""
         self.ends_at: int | None = None
-        self.name = f"{model or ''}|{self.kind}"
+        self.name = f"{canonical_pattern(model or '')}|{self.kind}"
         """The name of the counter, unique among the counters of the token. It is written to files."""
 
     def charge(self, amounts: Amounts) -> "Charge":
@@ -120,7 +87,7 @@ class Limit:
         return CONCURRENCY_RETRY_MS
 
     def used(self, counter: Counter) -> int:
-        """Returns what was used, in the unit of ``size``, without what is only reserved."""
+        """Returns what was used, in the unit of ``size``."""
         return counter.used
 
 
@@ -131,6 +98,8 @@ class _Rate(Limit):
         if now > counter.at:
             paid = self.size * (now - counter.at)
             counter.used = counter.used - paid if counter.used > paid else 0
+        elif counter.at > now + MAX_CLOCK_SKEW_MS:
+            counter.used = 0
         counter.at = now  # also backwards: after a restart the clock may be right again
 
     def remaining(self, counter: Counter) -> int:
@@ -195,9 +164,13 @@ class Concurrency(Limit):
 
 
 class BudgetWindow(Limit):
-    """Counts money within one calendar window."""
+    """Counts money within one calendar window.
 
-    __slots__ = ()
+    What is used is also added to the counters of the other windows of its day, so that a budget that gets another window
+    begins with what was used in it.
+    """
+
+    __slots__ = ("other_windows",)
     kind = LimitKind.BUDGET
     needs_estimate = True
 
@@ -208,11 +181,17 @@ class BudgetWindow(Limit):
         size: int,
         per: str | None = None,
         window: CalendarWindow = ALL_TIME,
+        other_windows: Mapping[str | None, CalendarWindow] = MappingProxyType({}),
     ) -> None:
         super().__init__(token_id, model, size)
         self.per = per
         self.ends_at = window.ends_at
-        self.name = f"{self.name}|{per or ''}|{window.name}"
+        kind = self.name
+        self.name = f"{kind}|{per or ''}|{window.name}"
+        self.other_windows = tuple(
+            (f"{kind}|{other or ''}|{window.name}", window.ends_at) for other, window in other_windows.items()
+        )
+        """The names of the counters of the other windows of the day, and when they end."""
 
     def charge(self, amounts: Amounts) -> "Charge":
         _, _, cost, minimum = amounts
@@ -292,8 +271,26 @@ def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], amou
 
 
 def settle_charges(
-    charged: Sequence[Charge], counters: Sequence[Counter], amounts: Sequence[int], actual: Sequence[int]
+    charged: Sequence[Charge],
+    counters: Sequence[Counter],
+    amounts: Sequence[int],
+    actual: Sequence[int],
+    tokens: Mapping[str, TokenCounters],
 ) -> None:
-    """Replaces the amount that was reserved for each charge by what was used."""
-    for charge, counter, amount, used in zip(charged, counters, amounts, actual, strict=True):
-        charge.limit.settle(counter, amount, used)
+    """Replaces the amount that was reserved for each charge by what was used.
+
+    ``tokens`` has all counters by the ids of their tokens: money is counted in every window of its day.
+    """
+    for (limit, _, _), counter, amount, used in zip(charged, counters, amounts, actual, strict=True):
+        limit.settle(counter, amount, used)
+        if used and isinstance(limit, BudgetWindow):
+            count_in_other_windows(tokens[limit.token_id], limit, used)
+
+
+def count_in_other_windows(counters: TokenCounters, limit: BudgetWindow, used: int) -> None:
+    """Adds what was used of a budget to the counters of the other windows that contain its day."""
+    for name, ends_at in limit.other_windows:
+        counter = counters.get(name)
+        if counter is None:
+            counter = counters[name] = Counter(ends_at=ends_at)
+        counter.used = min(MAX_COUNTER_VALUE, counter.used + used)

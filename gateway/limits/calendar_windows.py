@@ -18,6 +18,12 @@ class CalendarWindow(NamedTuple):
 
 
 ALL_TIME = CalendarWindow("all", None)
+WINDOW_LENGTHS = ("day", "week", "month")
+
+
+def calendar_windows(now: int) -> dict[str | None, CalendarWindow]:
+    """Returns the window of each length that contains ``now``, by its name; None for the one without an end."""
+    return {per: calendar_window(per, now) for per in (None, *WINDOW_LENGTHS)}
 
 
 def calendar_window(per: str | None, now: int) -> CalendarWindow:

@@ -31,6 +31,11 @@ _MAX_OVERLAPS: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
 """With how many windows of the first length one window of the second can overlap, where that is more than one."""
 
 
+def canonical_pattern(pattern: str) -> str:
+    """Returns the one spelling of a pattern of model names: in lower case, as names are compared, with single stars."""
+    return re.sub(r"\*+", "*", pattern.lower())
+
+
 class LimitError(ValueError):
     """Says that a limit is invalid. ``field`` is a path such as ``limits.rpm``; ``rule`` is what the field must be."""
 
@@ -86,13 +91,30 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_within(self, other: "LimitSet") -> bool:
         """Returns whether every limit of the other set is also set here, to the same value or a lower one."""
-        for name in _COUNTS:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if theirs is not None and (mine is None or mine > theirs):
-                return False
+        if not self._counts_are_within(other):
+            return False
         if other.budget is not None and (self.budget is None or not self.budget.is_within(other.budget)):
             return False
         return all(self._for_pattern(pattern).is_within(theirs) for pattern, theirs in other.models)
+
+    def narrows(self, earlier: "LimitSet") -> bool:
+        """Returns whether this can replace the earlier set without giving anything more, not even a counter that begins anew.
+
+        Every earlier limit is still there for the same pattern and the same window, at most as large. Limits may be added.
+        """
+        per = self.budget.per if self.budget is not None else None
+        if earlier.budget is not None and (
+            per != earlier.budget.per or not self.is_within(LimitSet(budget=earlier.budget))
+        ):
+            return False
+        mine = {canonical_pattern(pattern): limits for pattern, limits in self.models}
+        return self._counts_are_within(earlier) and all(
+            mine.get(canonical_pattern(pattern), UNLIMITED).narrows(limits) for pattern, limits in earlier.models
+        )
+
+    def _counts_are_within(self, other: "LimitSet") -> bool:
+        known = [(getattr(self, name), limit) for name in _COUNTS if (limit := getattr(other, name)) is not None]
+        return all(mine is not None and mine <= theirs for mine, theirs in known)
 
     def _for_pattern(self, pattern: str) -> "LimitSet":
         """Returns the limits that hold here for all models of a pattern together."""
@@ -153,15 +175,18 @@ def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
         return ()
     if not isinstance(value, dict) or len(value) > _MAX_PATTERNS:
         raise LimitError("limits.models", f"must be an object of at most {_MAX_PATTERNS} model names or patterns")
-    found = []
+    found: dict[str, tuple[str, LimitSet]] = {}
     for pattern, limits in value.items():
         if not is_printable(pattern, _MAX_PATTERN_LENGTH):
             rule = f"must be a printable string of 1 to {_MAX_PATTERN_LENGTH} characters"
             raise LimitError("limits.models", f"has an invalid model name: it {rule}")
         read = _limit_set(f"limits.models.{pattern}", limits, (*_COUNTS, "budget"))
-        if read != UNLIMITED:
-            found.append((pattern, read))
-    return tuple(found)
+        name = canonical_pattern(pattern)
+        if name in found:
+            found[name] = (found[name][0], found[name][1].and_also(read))
+        elif read != UNLIMITED:
+            found[name] = (pattern, read)
+    return tuple(found.values())
 
 
 def _count(field: str, value: Any) -> int | None:

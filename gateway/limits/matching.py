@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from gateway.core import wildcards
 from gateway.limits.algorithms import (
-    Amounts,
     BudgetWindow,
     Charge,
     Concurrency,
@@ -18,8 +17,9 @@ from gateway.limits.algorithms import (
     TokensPerMinute,
     charges,
 )
-from gateway.limits.calendar_windows import MS_PER_DAY, calendar_window
+from gateway.limits.calendar_windows import MS_PER_DAY, calendar_windows
 from gateway.limits.config import LimitSet
+from gateway.limits.models import Amounts
 
 
 class LimitChain:
@@ -74,8 +74,9 @@ def _of_set(token_id: str, pattern: str | None, limit_set: LimitSet, day: int) -
     if limit_set.max_parallel is not None:
         yield Concurrency(token_id, pattern, limit_set.max_parallel)
     if (budget := limit_set.budget) is not None:
-        window = calendar_window(budget.per, day * MS_PER_DAY)
-        yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, window)
+        windows = calendar_windows(day * MS_PER_DAY)
+        window = windows.pop(budget.per)
+        yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, window, windows)
 
 
 class CapacityRequest(NamedTuple):

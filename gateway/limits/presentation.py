@@ -9,7 +9,8 @@ import msgspec
 from gateway.core.clock import to_iso
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
 from gateway.core.money import format_usd
-from gateway.limits.algorithms import DEBT_PER_UNIT, Charge, Counter, Limit, LimitKind, remaining_amounts
+from gateway.limits.algorithms import DEBT_PER_UNIT, Charge, Limit, remaining_amounts
+from gateway.limits.models import Counter, LimitKind
 from gateway.limits.store import LimitExceeded
 
 _UNITS: Mapping[LimitKind, str] = MappingProxyType(

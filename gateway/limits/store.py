@@ -10,16 +10,13 @@ from typing import NamedTuple, Protocol
 from gateway.limits.algorithms import (
     BudgetWindow,
     Charge,
-    Counter,
     Limit,
     refill_counters,
     reservable_amount,
     reservable_amounts,
 )
 from gateway.limits.calendar_windows import MS_PER_DAY
-
-TokenCounters = dict[str, Counter]
-"""All counters of one token by the names of their limits."""
+from gateway.limits.models import Counter, TokenCounters
 
 
 @dataclass(slots=True)

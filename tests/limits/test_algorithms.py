@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limits.algorithms import (
+    MAX_CLOCK_SKEW_MS,
     MAX_COUNTER_VALUE,
-    Amounts,
     BudgetWindow,
     Charge,
     Concurrency,
-    Counter,
     Limit,
     RequestsPerMinute,
     TokensPerMinute,
@@ -26,6 +25,7 @@ from gateway.limits.algorithms import (
     settle_charges,
 )
 from gateway.limits.calendar_windows import CalendarWindow
+from gateway.limits.models import Amounts, Counter
 from tests.support.limits import NOW
 
 STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(1, 50), st.integers(0, 60)), max_size=60)
@@ -94,11 +94,17 @@ def test_no_reported_use_breaks_a_counter(kind: type[Limit], amount: int, actual
 def test_a_clock_that_stands_still_or_goes_back_refills_nothing() -> None:
     """From the earlier time it goes on: a restart with the right time locks nobody out."""
     limit, counter = RequestsPerMinute("t", None, 1), Counter(used=60_000, at=NOW)
-    for now in (NOW, NOW - 10**9):
+    for now in (NOW, NOW - MAX_CLOCK_SKEW_MS):
         limit.refill(counter, now)
         assert counter.used == 60_000
-    limit.refill(counter, NOW - 10**9 + 60_000)
+    limit.refill(counter, NOW - MAX_CLOCK_SKEW_MS + 60_000)
     assert counter.used == 0
+
+
+def test_a_debt_from_the_future_is_void() -> None:
+    limit, counter = RequestsPerMinute("t", None, 1), Counter(used=60_000, at=NOW + MAX_CLOCK_SKEW_MS + 1)
+    limit.refill(counter, NOW)
+    assert (counter.used, counter.at) == (0, NOW)
 
 
 def test_reserved_tokens_are_not_refilled_before_they_are_settled() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.config import Budget, LimitError, LimitSet, read_limits
+from gateway.limits.config import Budget, LimitError, LimitSet, canonical_pattern, read_limits
 
 COUNTS = st.none() | st.integers(1, 10**12)
 WINDOWS = st.sampled_from([None, "day", "week", "month"])
@@ -278,3 +278,63 @@ def test_a_budget_that_is_renewed_is_within_none_that_is_not() -> None:
 
 def test_equal_limits_have_equal_hashes() -> None:
     assert len({LimitSet(rpm=1, budget=Budget(1, "day")), LimitSet(rpm=1, budget=Budget(1, "day"))}) == 1
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"rpm": 5}, {"rpm": 5}),
+        ({"rpm": 5}, {"rpm": 4, "tpm": 1}),
+        ({"budget": "2/day"}, {"budget": "1.5/day"}),
+        ({"models": {"gpt-4*": {"rpm": 5}}}, {"models": {"GPT-4**": {"rpm": 5}, "claude": {"rpm": 1}}}),
+        ({"models": {"gpt-4*": {"budget": "2"}}}, {"rpm": 1, "models": {"gpt-4*": {"budget": "1", "rpm": 3}}}),
+    ],
+)
+def test_a_set_may_be_narrowed(earlier: Any, later: Any) -> None:
+    assert (read_limits(later) or LimitSet()).narrows(read_limits(earlier) or LimitSet())
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"rpm": 5}, {}),
+        ({"rpm": 5}, {"rpm": 6}),
+        ({"tpm": 5}, {"tpm": 6}),
+        ({"max_parallel": 5}, {"rpm": 1}),
+        ({"budget": "2/day"}, {}),
+        ({"budget": "2/day"}, {"budget": "2.000001/day"}),
+        *[
+            ({"budget": f"2{earlier}"}, {"budget": f"0.01{later}"})
+            for earlier in ("", "/day", "/week", "/month")
+            for later in ("", "/day", "/week", "/month")
+            if earlier != later
+        ],
+        ({"models": {"gpt-4*": {"rpm": 5}}}, {"rpm": 1}),
+        ({"models": {"gpt-4*": {"rpm": 5}}}, {"models": {"gpt-*": {"rpm": 5}}}),
+        ({"models": {"gpt-4*": {"rpm": 5}}}, {"models": {"gpt-4*": {"rpm": 6}}}),
+        ({"models": {"gpt-4*": {"budget": "1/day"}}}, {"models": {"gpt-4*": {"budget": "1/week"}}}),
+    ],
+)
+def test_a_limit_that_is_larger_or_counts_anew_is_no_narrowing(earlier: Any, later: Any) -> None:
+    assert not (read_limits(later) or LimitSet()).narrows(read_limits(earlier) or LimitSet())
+
+
+@given(SETS, SETS)
+def test_a_narrowed_set_is_within_the_earlier_one(earlier: LimitSet, later: LimitSet) -> None:
+    assert earlier.narrows(earlier)
+    if later.narrows(earlier):
+        assert later.is_within(earlier)
+    assert earlier.and_also(LimitSet(rpm=1)).narrows(earlier)
+
+
+def test_limits_of_two_spellings_of_a_pattern_are_both_kept() -> None:
+    found = read_limits({"models": {"gpt-4*": {"rpm": 5, "tpm": 9}, "GPT-4**": {"rpm": 3}, "gpt-4***": {}}})
+    assert found is not None
+    assert found.as_json() == {"models": {"gpt-4*": {"rpm": 3, "tpm": 9}}}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "canonical"), [("gpt-4*", "gpt-4*"), ("GPT-4**", "gpt-4*"), ("***", "*"), ("a*b**c", "a*b*c"), ("", "")]
+)
+def test_a_pattern_has_one_spelling(pattern: str, canonical: str) -> None:
+    assert canonical_pattern(pattern) == canonical

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.limits.algorithms import Amounts, Charge, actual_charges, charges
+from gateway.limits.algorithms import Charge, actual_charges, charges
 from gateway.limits.config import LimitSet, read_limits
 from gateway.limits.matching import (
     NO_LIMITS,
@@ -10,6 +10,7 @@ from gateway.limits.matching import (
     LimitChain,
     applicable_limits,
 )
+from gateway.limits.models import Amounts
 from tests.support.limits import NOW
 
 DAY_MS = 86_400_000
@@ -76,7 +77,7 @@ def test_limits_of_a_pattern_apply_to_the_models_that_match(models: tuple[str, .
 
 
 def test_a_pattern_in_capitals_matches_too() -> None:
-    assert names(chain(tok_a={"models": {"GPT*": {"rpm": 1}}}), "gpt-4o") == ["tok_a|GPT*|requests"]
+    assert names(chain(tok_a={"models": {"GPT*": {"rpm": 1}}}), "gpt-4o") == ["tok_a|gpt*|requests"]
 
 
 def test_a_request_that_is_free_keeps_to_no_budget() -> None:

@@ -6,16 +6,9 @@ import msgspec
 import pytest
 
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
-from gateway.limits.algorithms import (
-    BudgetWindow,
-    Charge,
-    Concurrency,
-    Counter,
-    Limit,
-    RequestsPerMinute,
-    TokensPerMinute,
-)
+from gateway.limits.algorithms import BudgetWindow, Charge, Concurrency, Limit, RequestsPerMinute, TokensPerMinute
 from gateway.limits.calendar_windows import CalendarWindow
+from gateway.limits.models import Counter
 from gateway.limits.presentation import describe_limit, format_duration, limit_error, rate_limit_headers
 from gateway.limits.store import LimitExceeded
 from gateway.limits.stores.memory import MemoryCounterStore

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.limits.algorithms import BudgetWindow, Charge, Concurrency, Counter, RequestsPerMinute
+from gateway.limits.algorithms import BudgetWindow, Charge, Concurrency, RequestsPerMinute
 from gateway.limits.calendar_windows import CalendarWindow
+from gateway.limits.models import Counter, TokenCounters
 from gateway.limits.store import (
     CounterStore,
     CounterStoreUnavailable,
     LimitExceeded,
-    TokenCounters,
     decide,
     find_counter,
     find_counters,
@@ -140,14 +140,14 @@ async def test_reading_changes_nothing(counters: CounterStore) -> None:
 
 async def test_a_budget_begins_anew_with_each_window(counters: CounterStore) -> None:
     for per, length in (("day", DAY_MS), ("week", 7 * DAY_MS), ("month", 31 * DAY_MS)):
-        limits = {"budget": f"0.0001/{per}"}
-        counters.settle(granted(await counters.reserve(charges_for(limits, cost=100), NOW)), [100])
-        exceeded = refused(await counters.reserve(charges_for(limits, cost=1), NOW))
+        limits, limited = {"budget": f"0.0001/{per}"}, f"tok_{per}"
+        counters.settle(granted(await counters.reserve(charges_for(limits, cost=100, limited=limited), NOW)), [100])
+        exceeded = refused(await counters.reserve(charges_for(limits, cost=1, limited=limited), NOW))
         assert exceeded.retry_after_ms is not None
         assert 0 < exceeded.retry_after_ms <= length
         later = NOW + exceeded.retry_after_ms
-        refused(await counters.reserve(charges_for(limits, cost=1, now=later - 1), later - 1))
-        granted(await counters.reserve(charges_for(limits, cost=100, now=later), later))
+        refused(await counters.reserve(charges_for(limits, cost=1, limited=limited, now=later - 1), later - 1))
+        granted(await counters.reserve(charges_for(limits, cost=100, limited=limited, now=later), later))
 
 
 async def test_tokens_and_models_are_counted_apart(counters: CounterStore) -> None:

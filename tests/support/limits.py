@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.limits.algorithms import Amounts, Charge
+from gateway.limits.algorithms import Charge
 from gateway.limits.config import read_limits
 from gateway.limits.matching import CapacityRequest, LimitChain
+from gateway.limits.models import Amounts
 from gateway.limits.store import CounterStore, LimitExceeded, Reservation
 
 NOW = 1_800_000_000_000

@@ -12,8 +12,8 @@ from gateway.http.context import RequestContext
 from gateway.http.requester import requester_of
 from gateway.http.response import Response, json_response
 from gateway.inference.admission import Admission
-from gateway.limits.algorithms import LimitKind
 from gateway.limits.matching import LimitChain
+from gateway.limits.models import LimitKind
 from gateway.tokens import validation
 from gateway.tokens.models import TokenRecord
 
@@ -70,13 +70,18 @@ class UserKeyEndpoints:
 def _preference(record: TokenRecord | None, balance: int) -> dict[str, Any]:
     return {
         "hasKey": record is not None,
-        "generatedAt": to_iso(record.created_at) if record else None,
+        "generatedAt": to_iso(_generated_at(record)) if record else None,
         "lastUsed": to_iso(record.last_used) if record else None,
         "usageCount": record.usage_count if record else 0,
         "keyName": record.name if record else None,
         "keyPrefix": record.prefix if record else None,
         "balance": msgspec.Raw(format_usd(balance).encode()),
     }
+
+
+def _generated_at(record: TokenRecord) -> int:
+    """Returns when the present secret was made, in seconds since the epoch."""
+    return record.previous_secrets[-1].rotated_at if record.previous_secrets else record.created_at
 
 
 def _email(value: Any) -> str:

@@ -9,12 +9,12 @@ import msgspec
 
 from gateway.core.tasks import await_uncancelled
 from gateway.core.threads import Threads
-from gateway.limits.algorithms import BudgetWindow, Charge, Counter, reserve_charges, settle_charges
+from gateway.limits.algorithms import BudgetWindow, Charge, reserve_charges, settle_charges
+from gateway.limits.models import Counter, TokenCounters
 from gateway.limits.store import (
     CounterStoreUnavailable,
     LimitExceeded,
     Reservation,
-    TokenCounters,
     decide,
     find_counters,
 )
@@ -63,7 +63,7 @@ class MemoryCounterStore:
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
         charges = reservation.charges
-        settle_charges(charges, reservation.counters, reservation.amounts, actual)
+        settle_charges(charges, reservation.counters, reservation.amounts, actual, self._tokens)
         self._changed.update([charge.limit.token_id for charge, used in zip(charges, actual, strict=True) if used])
 
     async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:

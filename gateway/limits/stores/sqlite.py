@@ -15,7 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.limits.algorithms import Charge, Counter, RequestsPerMinute
+from gateway.limits.algorithms import MAX_CLOCK_SKEW_MS, Charge, RequestsPerMinute
+from gateway.limits.models import Counter
 from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation, decide
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite_file import CounterRows, Settlement
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 DEAD_AFTER_SECONDS = 30.0
 FLUSH_SECONDS = 0.005
-MAX_CLOCK_SKEW_MS = 60_000
-"""A heartbeat that is further in the future was written before the clock was set back, and counts as none."""
-
 T = TypeVar("T")
 
 
@@ -169,7 +167,7 @@ class SqliteCounterStore:
         counters = [rows.counter(charge.limit, now) for charge in charges]
         amounts = decide(charges, counters, now)
         if isinstance(amounts, LimitExceeded):
-            if settlements:
+            if settlements or rows.is_corrected:
                 rows.write()
             return amounts
         for charge, counter, amount in zip(charges, counters, amounts, strict=True):

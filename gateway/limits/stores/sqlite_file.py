@@ -12,8 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.limits.algorithms import MAX_COUNTER_VALUE, Charge, Counter, Limit, RequestsPerMinute
-from gateway.limits.store import Reservation, TokenCounters, find_counter
+from gateway.limits.algorithms import (
+    MAX_COUNTER_VALUE,
+    BudgetWindow,
+    Charge,
+    Limit,
+    RequestsPerMinute,
+    count_in_other_windows,
+)
+from gateway.limits.models import Counter, TokenCounters
+from gateway.limits.store import Reservation, find_counter
 from gateway.storage import sqlite
 
 COUNTERS_FILE = "counters.sqlite"
@@ -64,13 +72,21 @@ class CounterRows:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._tokens: dict[str, TokenCounters] = {}
+        self.is_corrected = False
+        """Whether a counter was found whose time is in the future: it must be written, whatever happens to the request."""
 
     def counter(self, limit: Limit, now: int | None) -> Counter:
         """Returns the counter of a limit, refilled up to ``now`` (milliseconds) if that is given. Raises sqlite3.Error."""
-        counters = self._tokens.get(limit.token_id)
-        if counters is None:
-            counters = self._tokens[limit.token_id] = read_token(self._connection, limit.token_id)
+        counters = self._counters(limit.token_id)
+        if now is not None and (known := counters.get(limit.name)) is not None and known.at > now:
+            self.is_corrected = True
         return find_counter(counters, limit, now)
+
+    def _counters(self, token_id: str) -> TokenCounters:
+        counters = self._tokens.get(token_id)
+        if counters is None:
+            counters = self._tokens[token_id] = read_token(self._connection, token_id)
+        return counters
 
     def settle(self, settlements: Iterable[Settlement]) -> None:
         """Replaces what was reserved by what was used. Raises sqlite3.Error."""
@@ -82,6 +98,8 @@ class CounterRows:
         if not isinstance(limit, RequestsPerMinute):
             counter = self.counter(limit, None)
             limit.settle(counter, _release(counter, amount, worker), used)
+            if used and isinstance(limit, BudgetWindow):
+                count_in_other_windows(self._counters(limit.token_id), limit, used)
         elif used != amount:
             limit.settle(self.counter(limit, None), amount, used)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.limits.algorithms import Charge, Concurrency, Counter, RequestsPerMinute
+from gateway.limits.algorithms import Charge, Concurrency, RequestsPerMinute
+from gateway.limits.models import Counter
 from gateway.limits.store import Reservation
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE, CounterRows
