@@ -10,9 +10,10 @@ from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.auth.roles import ROLES, Action, Relation, Scope, allows
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
+from gateway.limits.config import UNLIMITED
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import SecretMatch, Status, TokenRecord
-from gateway.tokens.rights import EVERYTHING, Rights, rights_of
+from gateway.tokens.rights import EVERYTHING, Rights, rights_of, rights_of_chain
 
 _NEEDS_EQUAL_RIGHTS = frozenset({Action.UPDATE, Action.ROTATE, Action.DELETE})
 """What a token may only do to tokens with no more rights than its own: else it could get the secret of one with more rights,
@@ -85,6 +86,29 @@ class Authorizer(NamedTuple):
         if self.secret_match is not None and self.secret_match.previous is not None:
             message += " The secret that was sent has been replaced: send the new one."
         raise Forbidden(message, param=exceeding[0])
+
+    def require_narrower(self, record: TokenRecord, after: TokenRecord) -> None:
+        """Checks that a change of a token gives it nothing that it did not have. Raises Forbidden.
+
+        Whoever manages everybody's tokens, or has created this one as a descendant of its own token, may give as much as it
+        has itself. For any other token the limits were set by somebody else: its owner may only narrow them, and may not
+        replace a limit by one that begins to count anew.
+        """
+        if self.scope(Action.UPDATE) is Scope.ALL or self._is_descendant(record):
+            return
+        exceeding = rights_of_chain((after,)).fields_exceeding(rights_of_chain((record,)))
+        if record.limits is not None and not (after.limits or UNLIMITED).narrows(record.limits):
+            exceeding.append("limits")
+        if exceeding:
+            raise Forbidden(
+                f"The owner of a token may only narrow its `{exceeding[0]}`: every limit stays, for the same models and the "
+                "same period, at most as large. Ask whoever created the token.",
+                param=exceeding[0],
+            )
+
+    def _is_descendant(self, record: TokenRecord) -> bool:
+        own = self.record
+        return own is not None and any(parent.id == own.id for parent in self.tokens.parents(record) or ())
 
     def require_owner(self, owner: str | None, allowed: str | None) -> None:
         """Checks that an owner is the allowed one, unless the requester manages everybody's tokens. Raises Forbidden."""

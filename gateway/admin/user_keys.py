@@ -1,7 +1,9 @@
-"""Manages a user's one key, found by e-mail address: a ``sk_live_`` token that its owner may replace and end."""
+"""Manages a user's one key, found by e-mail address: a ``sk_live_`` token whose secret its owner may replace, and end."""
 
 from collections.abc import Container
 from typing import NamedTuple
+
+import msgspec
 
 from gateway.admin.authorizer import Authorizer, Requester
 from gateway.admin.tokens import TokenManagement
@@ -30,18 +32,26 @@ class UserKeys:
         return _OwnedKeys.of(authorizer, email).active
 
     async def replace(self, requester: Requester, email: str, name: str) -> CreatedToken:
-        """Creates the user's key and returns it with its secret; a key that is there ends.
+        """Gives the user a key and returns it with its secret; every key that is there ends.
 
-        Raises Forbidden, Unauthenticated, StoreUnavailable.
+        An active key with no more rights than the requester's gets a new secret: it stays the same token, with its limits and
+        what it has used of them. Else a token is created. Raises Forbidden, Unauthenticated, StoreUnavailable.
         """
         async with self._management.transaction(requester) as (tx, authorizer):
             if not _is_allowed(authorizer, email, Action.CREATE):
                 raise Forbidden("Only an admin, or a token of that owner, may make this user's key.", param="email")
             owned = _OwnedKeys.of(authorizer, email)
-            tx.apply(owned.revocations)
-            created = _replacement(authorizer, owned, email, name)
-            tx.apply(changes.create(tx.tokens, created.record, tx.now))
-        return created
+            kept = owned.active if owned.active is not None and _may_be_kept(authorizer, owned.active) else None
+            tx.apply(change for change in owned.revocations if kept is None or change.record.id != kept.id)
+            if kept is None:
+                created = _new_key(authorizer, owned, email, name)
+                tx.apply(changes.create(tx.tokens, created.record, tx.now))
+                return created
+            secret = token_secret.generate(token_secret.LIVE)
+            [rotation] = changes.rotate(tx.tokens, kept, secret, 0, tx.now)
+            record = msgspec.structs.replace(rotation.record, name=name)
+            tx.apply([rotation._replace(after=record)])
+            return CreatedToken(record, secret)
 
     async def revoke(self, requester: Requester, email: str) -> None:
         """Ends the user's key. Raises NotFound where there is none and for somebody else's, Unauthenticated,
@@ -84,17 +94,18 @@ def _is_allowed(authorizer: Authorizer, email: str, action: Action) -> bool:
     return scope is Scope.ALL
 
 
-def _replacement(authorizer: Authorizer, owned: _OwnedKeys, email: str, name: str) -> CreatedToken:
-    """A key with the rights of the active one that it replaces, unless they exceed the requester's. Raises Forbidden."""
-    defaults, above = authorizer.rights, authorizer.record
-    if owned.active is not None:
-        rights = rights_of(SecretMatch(owned.active, None), authorizer.tokens.parents(owned.active))
-        defaults = authorizer.rights if rights.fields_exceeding(authorizer.rights) else rights
-    if authorizer.scope(Action.CREATE) is Scope.ALL:
-        above = owned.active
+def _may_be_kept(authorizer: Authorizer, active: TokenRecord) -> bool:
+    """Whether the requester may have a secret of the active key, which gives it all rights of that key."""
+    rights = rights_of(SecretMatch(active, None), authorizer.tokens.parents(active))
+    return not rights.fields_exceeding(authorizer.rights)
+
+
+def _new_key(authorizer: Authorizer, owned: _OwnedKeys, email: str, name: str) -> CreatedToken:
+    """Returns a key below the requester's token, with its rights. Raises Forbidden."""
+    above = owned.active if authorizer.scope(Action.CREATE) is Scope.ALL else authorizer.record
     parent = _first_not_ending(authorizer.tokens, above, {change.record.id for change in owned.revocations})
     spec = TokenSpec(name=name, owner=email, parent_id=parent.id if parent else None, prefix=token_secret.LIVE)
-    created = changes.new_token(spec, defaults, email, authorizer.now)
+    created = changes.new_token(spec, authorizer.rights, email, authorizer.now)
     authorizer.require_within(rights_of_chain((created.record,)))
     return created
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.clock import to_iso
 from gateway.tokens import cache
 from tests.support.reply import check_error
 from tests.support.token_api import ANN, BOB, INVALID, TokenApi
@@ -35,16 +36,18 @@ async def test_a_key_needs_no_name(api: TokenApi) -> None:
     assert (told["hasKey"], told["keyName"], told["keyPrefix"]) == (True, "API key", made["keyPrefix"])
 
 
-async def test_a_new_key_keeps_what_the_old_one_was_held_to(api: TokenApi) -> None:
+async def test_a_new_key_keeps_the_limits_of_the_old_one_and_its_id(api: TokenApi) -> None:
     limited = {"prefix": "sk_live_", "owner": ANN, "models": ["m"], "limits": {"rpm": 5}, "expires_in": "30d"}
     old = await api.create(**limited)
-    await api.call("POST", "/api/user/key", {"email": ANN})
-    tokens = {token["id"]: token for token in (await api.call("GET", "/api/tokens"))["tokens"]}
-    assert tokens.pop(old["id"])["status"] == "revoked"
-    (new,) = tokens.values()
-    assert [new[name] for name in ("owner", "models", "limits", "expires_at")] == [
-        old[name] for name in ("owner", "models", "limits", "expires_at")
-    ]
+    api.clock.now += 60
+    made = await api.call("POST", "/api/user/key", {"email": ANN})
+    (new,) = (await api.call("GET", "/api/tokens"))["tokens"]
+    kept = ("id", "owner", "models", "limits", "expires_at", "created_at")
+    assert [new[name] for name in kept] == [old[name] for name in kept]
+    assert (new["name"], new["prefix"]) == ("API key", made["keyPrefix"])
+    check_error(await api.request("GET", "/api/me", secret=old["token"]), 401, INVALID, "invalid_api_key")
+    told = (await api.call("GET", f"/api/user/key/{ANN}"))["keyPreference"]
+    assert told["generatedAt"] == to_iso(int(api.clock.now))
 
 
 async def test_a_key_that_has_expired_holds_its_successor_to_nothing(api: TokenApi) -> None:
