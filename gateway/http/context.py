@@ -114,6 +114,7 @@ class RequestContext:
             "x-request-id": self.id,
             "openai-processing-ms": str(elapsed // 1000),
             "openai-version": OPENAI_VERSION,
+            "x-content-type-options": "nosniff",
             "server-timing": f"gateway;dur={_milliseconds(elapsed - upstream)}, upstream;dur={_milliseconds(upstream)}",
             **(inference.usage.headers() if inference is not None and inference.usage is not None else _NO_HEADERS),
             **self.extra_headers,

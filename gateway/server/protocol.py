@@ -211,7 +211,12 @@ class HttpProtocol(RequestHandler):
         self, error: GatewayError, request_id: str, version: tuple[int, int], has_body: bool = True
     ) -> None:
         log.info("invalid request", extra={"request_id": request_id, "status": error.status})
-        headers = {"server": "gateway", "x-request-id": request_id, "Content-Type": "application/json"}
+        headers = {
+            "server": "gateway",
+            "x-request-id": request_id,
+            "Content-Type": "application/json",
+            "x-content-type-options": "nosniff",
+        }
         body = openai_error(error, str)
         head = encode_head(error.status, headers, len(body), version=version, keeps_alive=False)
         cast(asyncio.Transport, self.transport).write(head + body if has_body else head)

@@ -8,6 +8,7 @@ from multidict import istr
 
 from gateway.core.errors import BadRequest, NotFound
 from gateway.core.json_body import JsonObject, parse_object, read_model, read_model_and_stream
+from gateway.http import untrusted_content
 from gateway.http.context import RequestContext
 from gateway.http.response import Response
 from gateway.inference.models import InferenceRequest
@@ -79,7 +80,7 @@ class OpenAIEndpoints:
         caller = ctx.caller
         ctx.inference = inference = InferenceRequest(ctx.id, request, _max_wait(ctx))
         async with self._inference.open(caller, inference) as response:
-            headers = {**response.headers, "Content-Type": response.content_type}
+            headers = untrusted_content.response_headers(response.content_type, response.headers)
             return await ctx.send(Response(response.status, headers, response.body))
 
 

@@ -31,7 +31,6 @@ class OpenApiEndpoints:
             "Content-Type": "text/html; charset=utf-8",
             "Cache-Control": "no-cache",
             "Content-Security-Policy": render.content_security_policy(self._style),
-            "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
         return Response(200, headers, self._page)
