@@ -180,16 +180,16 @@ class BudgetWindow(Limit):
         model: str | None,
         size: int,
         per: str | None = None,
-        window: CalendarWindow = ALL_TIME,
-        other_windows: Mapping[str | None, CalendarWindow] = MappingProxyType({}),
+        windows: Mapping[str | None, CalendarWindow] = MappingProxyType({None: ALL_TIME}),
     ) -> None:
+        """``windows`` has the windows of one day by their lengths, that of ``per`` among them."""
         super().__init__(token_id, model, size)
+        counters = {length: f"{self.name}|{length or ''}|{window.name}" for length, window in windows.items()}
         self.per = per
-        self.ends_at = window.ends_at
-        kind = self.name
-        self.name = f"{kind}|{per or ''}|{window.name}"
+        self.ends_at = windows[per].ends_at
+        self.name = counters[per]
         self.other_windows = tuple(
-            (f"{kind}|{other or ''}|{window.name}", window.ends_at) for other, window in other_windows.items()
+            (counters[length], window.ends_at) for length, window in windows.items() if length != per
         )
         """The names of the counters of the other windows of the day, and when they end."""
 

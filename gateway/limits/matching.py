@@ -74,9 +74,7 @@ def _of_set(token_id: str, pattern: str | None, limit_set: LimitSet, day: int) -
     if limit_set.max_parallel is not None:
         yield Concurrency(token_id, pattern, limit_set.max_parallel)
     if (budget := limit_set.budget) is not None:
-        windows = calendar_windows(day * MS_PER_DAY)
-        window = windows.pop(budget.per)
-        yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, window, windows)
+        yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, calendar_windows(day * MS_PER_DAY))
 
 
 class CapacityRequest(NamedTuple):

@@ -153,7 +153,7 @@ def test_a_limit_without_a_window_is_named_by_its_models_and_kind(limit: Limit, 
 
 
 def test_a_budget_has_the_name_of_its_window() -> None:
-    daily = BudgetWindow("t", "m*", 5, "day", CalendarWindow("2027-01-15", NOW))
+    daily = BudgetWindow("t", "m*", 5, "day", {"day": CalendarWindow("2027-01-15", NOW)})
     assert (daily.name, daily.per, daily.ends_at) == ("m*|budget|day|2027-01-15", "day", NOW)
     assert (BudgetWindow("t", None, 5).name, BudgetWindow("t", None, 5).ends_at) == ("|budget||all", None)
 
@@ -222,10 +222,10 @@ def test_waiting_helps_where_the_minimum_fits_without_what_others_have_reserved(
         (TokensPerMinute("t", None, 60), Counter(used=60_000), 61, None),
         (Concurrency("t", None, 1), Counter(reserved=1), 1, 1000),
         (BudgetWindow("t", None, 10), Counter(used=10), 1, None),
-        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW + 7)), Counter(used=10), 1, 7),
-        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW + 7)), Counter(used=10), 10, 7),
-        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW + 7)), Counter(used=10), 11, None),
-        (BudgetWindow("t", None, 10, "day", CalendarWindow("d", NOW)), Counter(used=10), 1, 1),
+        (BudgetWindow("t", None, 10, "day", {"day": CalendarWindow("d", NOW + 7)}), Counter(used=10), 1, 7),
+        (BudgetWindow("t", None, 10, "day", {"day": CalendarWindow("d", NOW + 7)}), Counter(used=10), 10, 7),
+        (BudgetWindow("t", None, 10, "day", {"day": CalendarWindow("d", NOW + 7)}), Counter(used=10), 11, None),
+        (BudgetWindow("t", None, 10, "day", {"day": CalendarWindow("d", NOW)}), Counter(used=10), 1, 1),
     ],
 )
 def test_how_long_to_wait(limit: Limit, counter: Counter, minimum: int, wait: int | None) -> None:
@@ -287,7 +287,7 @@ CHARGES = [Charge(Concurrency("t", None, 9), 1, 1), Charge(BudgetWindow("t", Non
         lambda counters: refill_counters(CHARGES, counters, NOW),
         lambda counters: reservable_amounts(CHARGES, counters),
         lambda counters: reserve_charges(CHARGES, counters, [1, 1]),
-        lambda counters: settle_charges(CHARGES, counters, [1, 1], [1, 1]),
+        lambda counters: settle_charges(CHARGES, counters, [1, 1], [0, 0], {}),
         lambda counters: remaining_amounts(CHARGES, counters),
     ],
     ids=["refill", "reservable", "reserve", "settle", "remaining"],

@@ -244,7 +244,7 @@ def test_limits_without_headers_have_none() -> None:
             },
         ),
         (
-            BudgetWindow("tok_a", None, 1_000_000, "day", TODAY),
+            BudgetWindow("tok_a", None, 1_000_000, "day", {"day": TODAY}),
             Counter(used=100_000, reserved=250_000),
             {
                 "token_id": "tok_a",

@@ -211,7 +211,7 @@ async def test_no_budget_is_refilled_when_the_number_of_workers_changes(tmp_path
 
 def test_a_counter_is_added_once_with_the_end_of_its_window() -> None:
     counters: TokenCounters = {}
-    limit = BudgetWindow("tok_a", None, 100, "day", CalendarWindow("2027-01-15", NOW + 5))
+    limit = BudgetWindow("tok_a", None, 100, "day", {"day": CalendarWindow("2027-01-15", NOW + 5)})
     found = find_counter(counters, limit, NOW)
     assert (found, find_counter(counters, limit, None) is found) == (Counter(ends_at=NOW + 5), True)
     assert list(counters) == ["|budget|day|2027-01-15"]
@@ -253,7 +253,7 @@ def test_a_window_is_deleted_only_when_another_counter_is_added() -> None:
 
 RPM = Charge(RequestsPerMinute("tok_a", None, 60), 1, 1)
 PARALLEL = Charge(Concurrency("tok_a", None, 1), 1, 1)
-DAY = Charge(BudgetWindow("tok_a", None, 100, "day", CalendarWindow("today", NOW + 5000)), 50, 50)
+DAY = Charge(BudgetWindow("tok_a", None, 100, "day", {"day": CalendarWindow("today", NOW + 5000)}), 50, 50)
 ALWAYS = Charge(BudgetWindow("tok_b", None, 100), 50, 50)
 FULL_RPM, FULL_PARALLEL, SPENT, RESERVED = Counter(60 * 60_000), Counter(0, 1), Counter(100), Counter(0, 100)
 
