@@ -38,6 +38,9 @@ from gateway.observability.store_monitor import StoreMonitor, Watched
 from gateway.providers import registry
 from gateway.providers.base import Provider, ProviderConfig
 from gateway.routing.catalog import Catalog
+from gateway.routing.object_access import ObjectAccess, ObjectRules
+from gateway.routing.ownership import Ownership
+from gateway.routing.stores.sqlite import OBJECTS_FILE, SqliteObjectStore
 from gateway.storage.shared_memory import SharedLatch, shared_floats
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.last_used import LastUsedWriter
@@ -127,11 +130,18 @@ class App:
         self.limiter = Limiter(self.counters, self._limit_clock, settings.queue_size, self._metrics.queued.set)
         self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE, report_seconds=settings.report_seconds)
         self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
+        self.ownership = Ownership(
+            SqliteObjectStore(settings.data_dir / OBJECTS_FILE),
+            settings.object_days,
+            self._clock,
+            self._metrics.object_store_failures.inc,
+        )
         self._store_monitor = StoreMonitor(
             (
                 Watched(self._metrics.token_store_up, lambda: self.token_cache.state is StoreState.CURRENT),
                 Watched(self._metrics.store_gauge("counters"), lambda: self.counters.is_up),
                 Watched(self._metrics.store_gauge("ledger"), lambda: self.ledger.is_up),
+                Watched(self._metrics.store_gauge("objects"), lambda: self.ownership.is_up),
                 Watched(self._metrics.in_flight, lambda: len(self.in_flight)),
                 Watched(self._metrics.settlements_waiting, lambda: self.counters.pending),
             )
@@ -158,9 +168,13 @@ class App:
         rules = AdmissionRules(settings.completion_tokens, settings.queue_seconds)
         admission = Admission(self.limiter, self.counters, rules, self._metrics.count_refusal)
         redact_model = cached_redactor(self._redactor, MAX_MODEL_LENGTH)
+        object_rules = ObjectRules(
+            settings.pass_through, lambda principal: catalog.provider_for(principal).name, self._clock
+        )
         usage_rules = UsageRules(self._limit_clock, settings.stream_usage, redact_model)
         return Services(
             Inference(catalog, admission, self.ledger, usage_rules),
+            ObjectAccess(self.ownership, object_rules),
             admission,
             self._management,
             UsageReports(self._usage_store, BoundedThreads("reports")),
@@ -198,6 +212,7 @@ class App:
         self._tasks.keep(self.counters.run, "keep the counters")
         self._tasks.keep(self.limiter.run, "serve waiting requests")
         self._tasks.keep(self.ledger.run, "write the ledger")
+        self._tasks.keep(self.ownership.run, "write who made which object")
         self._tasks.keep(self._store_monitor.run, "update the metrics of the stores")
 
     def reload_tokens(self) -> None:
@@ -214,6 +229,7 @@ class App:
         await self.last_used.drain()
         await self.counters.aclose()
         await self.ledger.drain()
+        await self.ownership.aclose()
         await self.provider.aclose()
         await self._test_provider.aclose()
 

@@ -37,6 +37,7 @@ class Settings:
     data_dir: Path
     usage_days: int
     report_seconds: float
+    object_days: int
     counters: str
     queue_seconds: float
     queue_size: int
@@ -84,6 +85,12 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_DATA_DIR", "data", parse.path, "folder for what the gateway itself writes"),
     Spec("GATEWAY_USAGE_DAYS", "0", parse.days, "days that single requests stay in the ledger; 0: for ever"),
     Spec("GATEWAY_REPORT_SECONDS", "10", parse.positive, "longest time that a usage report may take"),
+    Spec(
+        "GATEWAY_OBJECT_DAYS",
+        "400",
+        parse.days,
+        "days that it stays known who made a file, a response … at the upstream; 0: for ever",
+    ),
     Spec(
         "GATEWAY_COUNTERS",
         "auto",
@@ -211,6 +218,7 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         data_dir=values["GATEWAY_DATA_DIR"],
         usage_days=values["GATEWAY_USAGE_DAYS"],
         report_seconds=values["GATEWAY_REPORT_SECONDS"],
+        object_days=values["GATEWAY_OBJECT_DAYS"],
         counters=values["GATEWAY_COUNTERS"],
         queue_seconds=values["GATEWAY_QUEUE_SECONDS"],
         queue_size=values["GATEWAY_QUEUE_SIZE"],

@@ -46,9 +46,19 @@ _COLLECTIONS = frozenset(
 """Collections whose names have two segments. The name of every other one is the first segment of the path."""
 
 
+_UPLOADS = frozenset(
+    {"files", "images/edits", "images/variations", "audio/transcriptions", "audio/translations", "skills", "videos"}
+)
+
+
 def is_inference(method: str, path: str) -> bool:
     """Whether every token with access to inference may use this."""
     return method == "POST" and path in INFERENCE
+
+
+def takes_uploads(path: str) -> bool:
+    """Whether bodies that are no JSON are usual here. They hold no ids of objects."""
+    return path in _UPLOADS or (path.startswith("uploads/") and path.endswith("/parts"))
 
 
 def is_administrative(path: str) -> bool:

@@ -20,6 +20,7 @@ from gateway.http.endpoints.user_keys import UserKeyEndpoints
 from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.inference.admission import Admission
 from gateway.inference.service import Inference
+from gateway.routing.object_access import ObjectAccess
 from gateway.usage.reports import UsageReports
 
 GET = ("GET", "HEAD")
@@ -33,6 +34,7 @@ class Services(NamedTuple):
     """What the endpoints work with."""
 
     inference: Inference
+    objects: ObjectAccess
     admission: Admission
     management: TokenManagement
     reports: UsageReports
@@ -62,10 +64,10 @@ class Endpoints(NamedTuple):
 def make_endpoints(services: Services) -> Endpoints:
     """Makes all endpoints."""
     admission, management, reports = services.admission, services.management, services.reports
-    openai = OpenAIEndpoints(services.inference, services.max_body_bytes)
+    openai = OpenAIEndpoints(services.inference, services.objects, services.max_body_bytes)
     return Endpoints(
         openai,
-        PassThroughEndpoints(openai.run, services.max_body_bytes, services.pass_through),
+        PassThroughEndpoints(openai.run, services.max_body_bytes, services.objects, services.pass_through),
         TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit),
         UserKeyEndpoints(UserKeys(management), admission),
         MeEndpoints(management, admission),

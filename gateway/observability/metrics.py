@@ -12,7 +12,7 @@ from gateway.observability.shared_metrics import OVERFLOW, SharedMetrics, Worker
 
 RefusalReason = Literal["requests", "tokens", "parallel", "budget", "price", "queue_full", "store"]
 """The limit that a request exceeded; ``price``: the model has no known price; ``store``: the counters cannot be read."""
-Store = Literal["tokens", "counters", "ledger"]
+Store = Literal["tokens", "counters", "ledger", "objects"]
 _TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
 
 TokenCounts = tuple[int, int, int, int]
@@ -45,6 +45,7 @@ _FAMILIES = (
     Family("gateway_token_uses_waiting", "sum", "Tokens whose last use is not written yet"),
     Family("gateway_ledger_waiting", "sum", "Entries of the ledger that are not written yet"),
     Family("gateway_ledger_write_failures_total", "counter", "Failed attempts to write the ledger"),
+    Family("gateway_object_store_failures_total", "counter", "Failed attempts to use the file of objects"),
     Family("gateway_settlements_waiting", "sum", "Uses that the counters do not know yet"),
     Family(OVERFLOW, "counter", "Series that found no space and are not kept"),
 )
@@ -126,6 +127,7 @@ class Metrics:
         worker = self._worker
         self.use_write_failures = Counter(worker, "gateway_token_use_write_failures_total")
         self.ledger_write_failures = Counter(worker, "gateway_ledger_write_failures_total")
+        self.object_store_failures = Counter(worker, "gateway_object_store_failures_total")
         self._refusals = {
             reason: Counter(worker, "gateway_refusals_total", reason) for reason in get_args(RefusalReason)
         }

@@ -16,28 +16,30 @@ _ALLOWED = frozenset(
         "if-none-match", "if-modified-since", "traceparent", "tracestate",
     }
 )  # fmt: skip
-_IDEMPOTENCY_KEY = istr("idempotency-key")
+IDEMPOTENCY_KEY = istr("idempotency-key")
 _ALLOWED_PREFIXES = ("x-stainless-", "anthropic-")
 
 
-def forwarded_headers(
-    headers: Mapping[str, str], token_id: str | None = None, content_type: str | None = None
-) -> dict[str, str]:
+def forwarded_headers(headers: Mapping[str, str], content_type: str | None = None) -> dict[str, str]:
     """Returns those of a client's headers that are forwarded, under the names that the client used.
 
-    For the token with this id, ``Idempotency-Key`` is replaced by a hash of the id and the key: an upstream that knows all tokens
-    by one key of its own would otherwise answer one token with the response that it has for another. ``content_type`` is what
-    the gateway has read the body as, None where there is no body: the upstream must not read it as something else, because of
-    a charset or of a second header.
+    ``content_type`` is what the gateway has read the body as, None where there is no body: the upstream must not read it as
+    something else, because of a charset or of a second header.
     """
     found = {name: value for name, value in headers.items() if _is_forwarded(name)}
-    if token_id is not None and _IDEMPOTENCY_KEY in headers:
-        for name, value in found.items():
-            if name.lower() == "idempotency-key":
-                found[name] = _scoped_key(token_id, value)
     if content_type is not None:
         found["Content-Type"] = content_type
     return found
+
+
+def scope_idempotency_key(headers: Mapping[str, str], token_id: str) -> dict[str, str]:
+    """Returns the headers with a hash of the token's id and the key as ``Idempotency-Key``.
+
+    An upstream knows all tokens by one key of its own, and would otherwise answer one token with the response that it has for
+    another.
+    """
+    scoped = {name: _scoped_key(token_id, key) for name, key in headers.items() if name.lower() == "idempotency-key"}
+    return {**headers, **scoped}
 
 
 def _scoped_key(token_id: str, key: str) -> str:

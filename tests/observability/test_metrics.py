@@ -81,6 +81,7 @@ def test_the_names_and_types() -> None:
         "gateway_token_uses_waiting": "gauge",
         "gateway_ledger_waiting": "gauge",
         "gateway_ledger_write_failures": "counter",
+        "gateway_object_store_failures": "counter",
         "gateway_settlements_waiting": "gauge",
         "gateway_metrics_overflow": "counter",
         "gateway_workers": "gauge",

@@ -14,19 +14,24 @@ from gateway.http.response import Response
 from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference
 from gateway.providers.base import JSON, ProviderRequest
-from gateway.providers.request_headers import forwarded_headers
+from gateway.providers.request_headers import IDEMPOTENCY_KEY, forwarded_headers, scope_idempotency_key
 from gateway.providers.request_query import forwarded_query
+from gateway.routing.object_access import ObjectAccess
+from gateway.routing.requested_objects import MARKS
 
 _READ_TIMEOUT = istr("x-stainless-read-timeout")
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+_WITHOUT_STORE = frozenset({"completions", "embeddings"})
+"""Endpoints whose responses no upstream keeps."""
 _ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
 
 
 class OpenAIEndpoints:
     """Endpoints of inference and of the list of models. ``max_body`` is in bytes."""
 
-    def __init__(self, inference: Inference, max_body: int) -> None:
+    def __init__(self, inference: Inference, objects: ObjectAccess, max_body: int) -> None:
         self._inference = inference
+        self._objects = objects
         self._max_body = max_body
 
     async def json_endpoint(self, ctx: RequestContext) -> Response:
@@ -64,7 +69,7 @@ class OpenAIEndpoints:
             method=ctx.method,
             path=endpoint,
             query=ctx.query and forwarded_query(ctx.query),
-            headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id, JSON),
+            headers=forwarded_headers(ctx.request.headers, JSON),
             body=fields.body,
             fields=fields,
             model=model,
@@ -75,13 +80,30 @@ class OpenAIEndpoints:
     async def run(self, ctx: RequestContext, request: ProviderRequest) -> Response:
         """Sends ``request`` upstream for the caller, and the response to the client while the use case is open.
 
-        Raises Forbidden for a model that cannot be checked where it has to be, and whatever the use case raises.
+        Raises Forbidden for a model that cannot be checked where it has to be, NotFound for a stored object that is not the
+        caller's, and whatever the use case raises.
         """
         caller = ctx.caller
+        if IDEMPOTENCY_KEY in ctx.request.headers and caller.token_id is not None:
+            scoped = scope_idempotency_key(request.headers, caller.token_id)
+            request = msgspec.structs.replace(request, headers=scoped)
         ctx.inference = inference = InferenceRequest(ctx.id, request, _max_wait(ctx))
+        if isinstance(request.body, bytes) and _may_name_objects(request.body):
+            await self._objects.check_body(caller, request.body)
         async with self._inference.open(caller, inference) as response:
+            if request.path not in _WITHOUT_STORE and (request.path != "chat/completions" or _asks_to_store(request)):
+                await self._objects.receive(caller, request, response)
             headers = untrusted_content.response_headers(response.content_type, response.headers)
             return await ctx.send(Response(response.status, headers, response.body))
+
+
+def _may_name_objects(body: bytes) -> bool:
+    """Whether a body has to be searched for ids of stored objects. Most chats are known here not to have any."""
+    return any(map(body.lower().__contains__, MARKS)) or b"\\u" in body or not body.isascii()
+
+
+def _asks_to_store(request: ProviderRequest) -> bool:
+    return not isinstance(request.body, bytes) or b'"store"' in request.body or b"\\u" in request.body
 
 
 def _max_wait(ctx: RequestContext) -> float | None:

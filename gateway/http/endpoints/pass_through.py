@@ -6,6 +6,7 @@ from typing import Protocol
 from gateway.auth.upstream_access import check_upstream_access
 from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from gateway.core.json_body import JsonObject, parse_object, read_model
+from gateway.core.upstream_routes import takes_uploads
 from gateway.http.context import RequestContext
 from gateway.http.path_validation import problem_with_passed
 from gateway.http.request import Upload
@@ -14,6 +15,8 @@ from gateway.inference.checked_requests import CHECKED_ENDPOINTS
 from gateway.providers.base import JSON, ProviderRequest
 from gateway.providers.request_headers import forwarded_headers
 from gateway.providers.request_query import forwarded_query
+from gateway.routing.object_access import ObjectAccess
+from gateway.tokens.models import Role
 
 
 class RunInference(Protocol):
@@ -25,8 +28,9 @@ class RunInference(Protocol):
 class PassThroughEndpoints:
     """The endpoint of everything under ``/v1`` that has no route of its own. ``max_body`` is in bytes."""
 
-    def __init__(self, run: RunInference, max_body: int, opened: tuple[str, ...]) -> None:
+    def __init__(self, run: RunInference, max_body: int, objects: ObjectAccess, opened: tuple[str, ...]) -> None:
         """``opened`` are the beginnings of paths that tokens which are not admins may use besides inference."""
+        self._objects = objects
         self._run = run
         self._max_body = max_body
         self._opened = opened
@@ -35,16 +39,19 @@ class PassThroughEndpoints:
         """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks.
 
         Raises BadRequest for a WebSocket, NotFound for a path that an upstream may read otherwise, Forbidden for what the caller
-        may not use, and for a body whose model cannot be checked where it has to be.
+        may not use, and for a body whose model cannot be checked where it has to be. NotFound, too, for objects that are not the
+        caller's.
         """
         if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
         if (problem := problem_with_passed(ctx.path)) is not None:
             raise NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
-        check_upstream_access(ctx.caller, ctx.method, ctx.path.removeprefix("/v1/"), self._opened)
+        path = ctx.path.removeprefix("/v1/")
+        check_upstream_access(ctx.caller, ctx.method, path, self._opened)
+        await self._objects.check_path(ctx.caller, ctx.method, path, ctx.query)
         if not ctx.request.connection.has_body:
             return await self._run(ctx, _passed_request(ctx))
-        if is_json(ctx.request.media_type):
+        if is_json(ctx.request.media_type) or not (ctx.caller.role is Role.ADMIN or takes_uploads(path)):
             return await self._pass_json(ctx)
         if ctx.caller.depends_on_model:
             raise Forbidden("What this token may do depends on the model, and only in JSON bodies can that be checked.")
@@ -85,7 +92,7 @@ def _passed_request(
         method=ctx.method,
         path=path,
         query=forwarded_query(ctx.query) if path in CHECKED_ENDPOINTS else ctx.query,
-        headers=forwarded_headers(ctx.request.headers, ctx.caller.token_id, content_type if fields is None else JSON),
+        headers=forwarded_headers(ctx.request.headers, content_type if fields is None else JSON),
         body=body,
         fields=fields,
         model=model,

@@ -178,3 +178,18 @@ def test_sighup_reads_the_tokens_again(tmp_path: Path) -> None:
         gateway.popen.send_signal(signal.SIGHUP)
         until(lambda: get_once(gateway, "/v1/models")[0] == 401)
         assert gateway.stop() == 0
+
+
+async def test_two_tokens_never_share_an_idempotency_key(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
+    editor = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
+    keys = [("api-key", editor.create(BY, TokenSpec(name=name)).secret) for name in ("ann", "bob")]
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    for key in (*keys, keys[0], BEARER):
+        for path in ("/v1/chat/completions", "/v1/rerank"):
+            assert (await gateway.post(path, CHAT, [key, ("Idempotency-Key", "k1")])).status == 200
+    sent = [received.header("Idempotency-Key") for received in upstream.requests]
+    assert sent[0::2] == sent[1::2] == [sent[0], sent[2], sent[0], "k1"]
+    assert len({sent[0], sent[2], "k1"}) == 3
