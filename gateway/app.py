@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gateway.admin.tokens import TokenManagement
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.local_client import LocalClients
 from gateway.auth.principal import Mode
 from gateway.config.settings import Settings
 from gateway.core.bounded_threads import BoundedThreads
@@ -151,7 +152,11 @@ class App:
         """The steps of a request, in the order in which it meets them."""
         settings = self._settings
         lines = LogWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
-        rules = AuthenticationRules(settings.allow_open, settings.query_token, settings.cors_origins)
+        rules = AuthenticationRules(
+            settings.query_token,
+            LocalClients(settings.allowed_hosts, settings.cors_origins),
+            bool(settings.trusted_proxies),
+        )
         return (
             self.in_flight,
             AccessLog(self._metrics, lines, self._redactor, wants_json(settings.log_format, sys.stderr)),

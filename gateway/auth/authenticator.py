@@ -3,7 +3,6 @@
 import hmac
 from collections.abc import Callable
 
-from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
@@ -58,14 +57,14 @@ class Authenticator:
             self._is_enforcing = self._enforcement.is_set
         return not self._is_enforcing
 
-    def authenticate(self, credential: Credential | None, find_client: Callable[[], Client]) -> Principal:
-        """Returns who is calling. ``find_client`` is asked in open mode only.
+    def authenticate(self, credential: Credential | None, find_refusal: Callable[[], str | None]) -> Principal:
+        """Returns who is calling. ``find_refusal`` is asked in open mode only: why the client is not on this machine.
 
         Raises Unauthenticated for a missing or bad credential, UnknownCredential for one that was never valid here,
         Forbidden in open mode for a client on another machine, StoreUnavailable in open mode over a damaged store.
         """
         if self._is_open():
-            return self._authenticate_open(find_client())
+            return self._authenticate_open(find_refusal)
         if credential is None:
             raise _no_credential()
         if credential.secret is None:
@@ -100,14 +99,15 @@ class Authenticator:
         principal = self._principals[digest] = Principal.of(match, tokens.parents(match.record) or ())
         return principal
 
-    def _authenticate_open(self, client: Client) -> Principal:
+    def _authenticate_open(self, find_refusal: Callable[[], str | None]) -> Principal:
         if self._tokens.state is StoreState.DAMAGED:
             # There are tokens and nobody knows which: they may well forbid this caller.
             raise StoreUnavailable("The token file cannot be read at the moment.")
-        if not (client.is_local or self._allow_open):
+        if not self._allow_open and (refusal := find_refusal()) is not None:
             raise Forbidden(
-                "This gateway has no keys yet, so it serves only clients on its own machine. To serve others, create a "
-                "token (python token_manager.py create NAME), or set FREEGPT_API_KEY, or set GATEWAY_ALLOW_OPEN=on."
+                f"This gateway has no keys yet, so it serves only clients on its own machine. This request is refused "
+                f"because {refusal}. To serve others, create a token (python token_manager.py create NAME), or set "
+                "FREEGPT_API_KEY, or set GATEWAY_ALLOW_OPEN=on."
             )
         return ANONYMOUS
 

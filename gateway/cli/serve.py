@@ -150,20 +150,23 @@ def _address(listener: socket.socket) -> str:
 
 
 def _print_banner(loaded: Settings, app: App, address: str) -> None:
-    command = _example_command(app.mode, app.backend_name, address)
+    # A wildcard address is one to listen on, and not one to call.
+    reachable = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    command = _example_command(app.mode, app.backend_name, reachable)
     if log.wants_json(loaded.log_format, sys.stderr):
         logging.getLogger("gateway").info(
             "serving",
             extra={"mode": app.mode.value, "backend": app.backend_name, "address": address, "try": command},
         )
         return
+    remark = "  (no keys yet: loopback only; behind a proxy, create a token)" if app.mode is Mode.OPEN else ""
     backend = app.backend_name
     if loaded.backend == "echo":
         backend += "  (offline: answers with what you say; set GATEWAY_UPSTREAM_URL to use a model)"
     lines = [
         f"gateway {__version__}",
         f"  address  {address}",
-        f"  mode     {app.mode.value}" + ("  (no keys yet: loopback only)" if app.mode is Mode.OPEN else ""),
+        f"  mode     {app.mode.value}{remark}",
         f"  backend  {backend}" + (f"  -> {loaded.upstream_url}" if loaded.upstream_url else ""),
         f"  try      {command}",
     ]

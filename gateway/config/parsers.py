@@ -16,6 +16,7 @@ from gateway.core import upstream_routes, validators
 
 Network = IPv4Network | IPv6Network
 
+_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _ON = frozenset({"on", "true", "yes", "1"})
 _ROUTE = re.compile(r"[a-z0-9_.-]*[a-z0-9_-](/[a-z0-9_.-]*[a-z0-9_-])*")
 _OFF = frozenset({"off", "false", "no", "0"})
@@ -189,6 +190,15 @@ def origins(value: str) -> frozenset[str]:
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or "*" in origin:
             raise ValueError(f"must be exact origins such as https://app.example.com; {origin!r} is not")
     return frozenset(origin.lower() for origin in found)
+
+
+def hosts(value: str) -> frozenset[str]:
+    """Returns names of hosts in lower case, without ports, from names with commas between them. Raises ValueError."""
+    found = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+    for host in found:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"must be exact names such as gateway.test,my-laptop, without ports; {host!r} is not")
+    return found
 
 
 def from_toml(value: Any) -> str:

@@ -58,6 +58,7 @@ class Settings:
     drain_seconds: float
     trusted_proxies: tuple[Network, ...]
     cors_origins: frozenset[str]
+    allowed_hosts: frozenset[str]
     pass_through: tuple[str, ...]
     """Beginnings of paths below ``/v1/`` that tokens which are not admins may use."""
     log_format: str
@@ -125,6 +126,7 @@ SPECS: tuple[Spec, ...] = (
         parse.route_prefixes,
         "`files,batches,…`: what is below these names of `/v1/`, for tokens that are not admins, too",
     ),
+    Spec("GATEWAY_ALLOWED_HOSTS", "", parse.hosts, "names that clients on this machine may use for it in open mode"),
     Spec("GATEWAY_LOG_FORMAT", "auto", parse.one_of("auto", "console", "json"), "`auto`: console on a terminal"),
     Spec(
         "GATEWAY_LOG_LEVEL",
@@ -239,6 +241,7 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         trusted_proxies=values["GATEWAY_TRUSTED_PROXIES"],
         cors_origins=values["GATEWAY_CORS_ORIGINS"],
         pass_through=values["GATEWAY_PASS_THROUGH"],
+        allowed_hosts=values["GATEWAY_ALLOWED_HOSTS"],
         log_format=values["GATEWAY_LOG_FORMAT"],
         log_level=values["GATEWAY_LOG_LEVEL"],
     )

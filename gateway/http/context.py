@@ -5,8 +5,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from random import getrandbits
 from typing import NamedTuple, TypeAlias
 
-from gateway.auth import client_address
-from gateway.auth.client_address import Client
+from multidict import istr
+
+from gateway.auth.client_address import client_address
+from gateway.auth.local_client import Arrival
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Access
 from gateway.config.parsers import Network
@@ -18,6 +20,7 @@ from gateway.http.response import Response
 from gateway.inference.models import InferenceRequest
 
 OPENAI_VERSION = "2020-10-01"
+_FORWARDED_FOR = istr("X-Forwarded-For")
 _STREAM_HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -49,7 +52,7 @@ class RequestContext:
     """A request, its id, and who and what it turned out to be."""
 
     __slots__ = (
-        "_client", "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "extra_headers", "id", "inference",
+        "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "extra_headers", "id", "inference",
         "method", "params", "path", "principal", "query", "request", "route", "routing_error", "started_response",
     )  # fmt: skip
 
@@ -57,7 +60,6 @@ class RequestContext:
         """``trusted_proxies`` are those whose ``X-Forwarded-For`` is believed."""
         self.request = request
         self._trusted_proxies = trusted_proxies
-        self._client: Client | None = None
         self.began = time.perf_counter()
         """In seconds of the performance counter."""
         self.id = new_request_id()
@@ -90,15 +92,18 @@ class RequestContext:
         return self.principal
 
     @property
-    def client(self) -> Client:
-        """The client's address, seen through trusted proxies only. It is found when it is first asked for."""
-        if self._client is None:
-            headers = self.request.headers
-            is_forwarded = client_address.was_forwarded(headers)
-            forwarded_for = headers.getall("X-Forwarded-For", ()) if is_forwarded else ()
-            peer = self.request.connection.peer_address
-            self._client = client_address.client_of(peer, forwarded_for, is_forwarded, self._trusted_proxies)
-        return self._client
+    def client_address(self) -> str | None:
+        """The client's address, seen through trusted proxies only; None where it cannot be told."""
+        peer = self.request.connection.peer_address
+        forwarded_for = self.request.headers.getall(_FORWARDED_FOR, ()) if self._trusted_proxies else ()
+        return client_address(peer, forwarded_for, self._trusted_proxies)
+
+    @property
+    def arrival(self) -> Arrival:
+        """What tells whether the client is a program on this machine."""
+        request = self.request
+        ends = request.connection.peer_address, request.connection.own_address
+        return Arrival(*ends, request.version, request.raw_path, request.headers)
 
     @property
     def client_is_gone(self) -> bool:

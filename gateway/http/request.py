@@ -34,6 +34,10 @@ class Connection(Protocol):
         """The address of the other end of the socket, None where there is none any more."""
 
     @property
+    def own_address(self) -> str | None:
+        """The address of this end of the socket, None where there is none any more."""
+
+    @property
     def is_closing(self) -> bool:
         """Whether the client has gone, or is about to be disconnected."""
 

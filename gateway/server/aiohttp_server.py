@@ -74,6 +74,12 @@ class AiohttpConnection:
         return self._raw.remote  # known from the beginning: a connection that is closed has no peer any more
 
     @property
+    def own_address(self) -> str | None:
+        transport = self._raw.transport
+        name = None if transport is None else transport.get_extra_info("sockname")
+        return name[0] if isinstance(name, tuple) else None
+
+    @property
     def is_closing(self) -> bool:
         transport = self._raw.transport
         return transport is None or transport.is_closing()

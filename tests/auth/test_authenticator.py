@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.client_address import Client
 from gateway.auth.credentials import Credential
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated
@@ -23,7 +22,8 @@ from tests.tokens.test_changes import rotate
 
 KEY = "sk-environment-key-made-up"
 ACTIVE, REVOKED, EXPIRED = (f"sk-{word}-secret-made-up-here" for word in ("active", "revoked", "expired"))
-LOCAL, REMOTE = Client("127.0.0.1", True), Client("8.8.8.8", False)
+LOCAL, REMOTE = None, "it comes from another machine"
+"""Why a client is not on this machine."""
 TOKENS = (
     record(ACTIVE, name="good", role="service"),
     record(REVOKED, revoked_at="2026-01-01T00:00:00Z"),
@@ -50,14 +50,14 @@ def make(tokens: Tokens, key: str | None = None, allow_open: bool = False) -> Au
     return Authenticator(key, tokens, Clock(), SharedLatch(), allow_open)
 
 
-def authenticate(by: Authenticator, credential: Credential | None, client: Client) -> Principal:
+def authenticate(by: Authenticator, credential: Credential | None, refusal: str | None) -> Principal:
     """As the middleware does."""
-    return by.authenticate(credential, lambda: client)
+    return by.authenticate(credential, lambda: refusal)
 
 
-def admitted(by: Authenticator, text: str | None, client: Client = LOCAL) -> Principal | None:
+def admitted(by: Authenticator, text: str | None, refusal: str | None = LOCAL) -> Principal | None:
     try:
-        return authenticate(by, None if text is None else Credential(text), client)
+        return authenticate(by, None if text is None else Credential(text), refusal)
     except Unauthenticated:
         return None
 
@@ -89,8 +89,9 @@ def test_open_mode_tells_others_what_to_do() -> None:
     with pytest.raises(Forbidden) as caught:
         authenticate(gateway, None, REMOTE)
     assert caught.value.message == (
-        "This gateway has no keys yet, so it serves only clients on its own machine. To serve others, create a "
-        "token (python token_manager.py create NAME), or set FREEGPT_API_KEY, or set GATEWAY_ALLOW_OPEN=on."
+        "This gateway has no keys yet, so it serves only clients on its own machine. This request is refused because it "
+        "comes from another machine. To serve others, create a token (python token_manager.py create NAME), or set "
+        "FREEGPT_API_KEY, or set GATEWAY_ALLOW_OPEN=on."
     )
     assert authenticate(make(Tokens(), allow_open=True), None, REMOTE) is ANONYMOUS
 

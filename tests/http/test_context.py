@@ -39,16 +39,16 @@ def test_a_public_route_has_no_caller() -> None:
 @pytest.mark.parametrize(
     ("peer", "headers", "expected"),
     [
-        ("127.0.0.1", [], ("127.0.0.1", True)),
-        ("192.0.2.1", [], ("192.0.2.1", False)),
-        ("127.0.0.1", [("X-Forwarded-For", "127.0.0.1")], ("127.0.0.1", False)),
-        (None, [], (None, False)),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("192.0.2.1", [], "192.0.2.1"),
+        ("127.0.0.1", [("X-Forwarded-For", "192.0.2.9")], "127.0.0.1"),
+        (None, [], None),
     ],
 )
-def test_the_client(peer: str | None, headers: list[tuple[str, str]], expected: tuple[str | None, bool]) -> None:
+def test_the_client(peer: str | None, headers: list[tuple[str, str]], expected: str | None) -> None:
     connection = MemoryConnection()
     connection.peer_address = peer
-    assert context(headers=headers, connection=connection).client == expected
+    assert context(headers=headers, connection=connection).client_address == expected
 
 
 async def test_a_whole_response_has_the_common_headers() -> None:

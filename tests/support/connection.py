@@ -15,6 +15,7 @@ class MemoryConnection:
         self._chunks = list(chunks)
         self.content_length = content_length
         self.peer_address: str | None = "127.0.0.1"
+        self.own_address: str | None = "127.0.0.1"
         self.file_descriptor: int | None = None
         self.is_closing = False
         self.status: int | None = None

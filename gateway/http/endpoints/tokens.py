@@ -107,7 +107,7 @@ class TokenEndpoints:
         return json_response(200, {"success": True, "message": _REVOKED})
 
     async def _read_secret(self, ctx: RequestContext) -> str:
-        wait = self._ip_rate_limit.wait(ctx.client.address)
+        wait = self._ip_rate_limit.wait(ctx.client_address)
         if wait > 0:
             raise RateLimited(f"Too many requests from your address. Please try again in {wait:.1f} s.", wait)
         form = await params.parse_json_params(ctx, {"token": string}, required=("token",))

@@ -80,7 +80,7 @@ class AccessLog(Middleware):
             logger="access",
             request_id=ctx.id,
             client_request_id=self._client_request_id(ctx),
-            client=ctx.client.address,
+            client=ctx.client_address,
             method=ctx.method[:20],
             path=ctx.path if ctx.route and not ctx.params else self._redact(ctx.path),
             token_id=principal.token_id if principal else None,

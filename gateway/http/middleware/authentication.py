@@ -8,12 +8,13 @@ one of both.
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from gateway.auth import client_address, credentials, roles
+from gateway.auth import credentials, roles
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.credentials import Credential
+from gateway.auth.local_client import LocalClients
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.auth.roles import Access
-from gateway.core.errors import Forbidden, UnknownCredential
+from gateway.core.errors import Forbidden, Unauthenticated, UnknownCredential
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
 from gateway.tokens.last_used import LastUsedWriter
@@ -23,9 +24,10 @@ from gateway.tokens.uses import UseKey
 class AuthenticationRules(NamedTuple):
     """What the operator allows besides keys."""
 
-    allow_open: bool
     query_token: bool
-    origins: frozenset[str]
+    local_clients: LocalClients
+    has_proxies: bool
+    """Whether a setting names a proxy."""
 
 
 class Authentication(Middleware):
@@ -80,35 +82,37 @@ class Authentication(Middleware):
         return tokens if counts and self._rules.query_token else ()
 
     def _authenticate(self, ctx: RequestContext, credential: Credential | None) -> Principal:
-        if ctx.access is Access.ADMIN_OR_LOOPBACK and credential is None and ctx.client.is_local:
-            self._refuse_foreign_pages(ctx)
+        if ctx.access is Access.ADMIN_OR_LOOPBACK and credential is None and self._strict_refusal(ctx) is None:
             return ANONYMOUS
-        principal = self._authenticator.authenticate(credential, lambda: ctx.client)
-        if principal is ANONYMOUS and not self._rules.allow_open:
-            self._refuse_foreign_pages(ctx)
-        return principal
-
-    def _refuse_foreign_pages(self, ctx: RequestContext) -> None:
-        """Raises Forbidden for a request that a web page from elsewhere may have made in a browser of this machine.
-
-        Such a page either sends a request of its own, which carries its Origin, or lets a name of its own point to this
-        machine, which then stands in Host.
-        """
-        origin = ctx.request.headers.get("Origin")
+        try:
+            principal = self._authenticator.authenticate(
+                credential, lambda: self._rules.local_clients.refusal(ctx.arrival)
+            )
+        except Forbidden as error:
+            if ctx.access is Access.ADMIN_OR_LOOPBACK and credential is None:
+                # A monitoring system gets the same status before the first token is created as after it.
+                raise Unauthenticated(error.message) from None
+            raise
         if (
-            origin is not None
-            and origin.lower() not in self._rules.origins
-            and not client_address.is_local_origin(origin)
+            principal is ANONYMOUS
+            and ctx.access is Access.MANAGE
+            and (refusal := self._strict_refusal(ctx)) is not None
         ):
             raise Forbidden(
-                "Without a key, web pages from elsewhere are not served. Name their origin in GATEWAY_CORS_ORIGINS, or "
-                "create a token (python token_manager.py create NAME) and send it."
+                f"Without a key, only clients on the gateway's own machine create tokens over HTTP. This request is refused "
+                f"because {refusal}. Create the first token with: python token_manager.py create NAME"
             )
-        if not client_address.is_local_name(ctx.request.headers.get("Host", "")):
-            raise Forbidden(
-                "Without a key, only requests to localhost or an IP address are served. Create a token "
-                "(python token_manager.py create NAME) and send it, or set GATEWAY_ALLOW_OPEN=on."
-            )
+        return principal
+
+    def _strict_refusal(self, ctx: RequestContext) -> str | None:
+        """Returns why a client is not local enough to create tokens or to read metrics without a key; None if it is.
+
+        Where a proxy is configured, it may let anybody through without a sign, and a name that the operator allows may be one
+        that others use, too.
+        """
+        if self._rules.has_proxies:
+            return "GATEWAY_TRUSTED_PROXIES names a proxy"
+        return self._rules.local_clients._replace(hosts=frozenset()).refusal(ctx.arrival)
 
     def _note_use(self, ctx: RequestContext, principal: Principal) -> None:
         match = principal.secret_match
@@ -117,4 +121,4 @@ class Authentication(Middleware):
         if match.previous is None:
             self._last_used.note(UseKey(match.record.id), self._clock())
         else:
-            self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), ctx.client.address)
+            self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), ctx.client_address)
