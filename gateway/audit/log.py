@@ -66,7 +66,7 @@ class AuditLog:
                 raise
 
     def _encode(self, events: Sequence[AuditEvent], head: ChainHead) -> bytes:
-        time = to_iso(int(self._clock())) or ""
+        time = to_iso(int(self._clock()))
         data = bytearray()
         for event in events:
             line, head = chain.encode(event, time, head)
@@ -87,7 +87,7 @@ class AuditLog:
         if size == 0:
             return 0, START
         try:
-            return size, chain.head_after(tail[tail.rfind(b"\n", 0, end - 1) + 1 : end])
+            return size, chain.head_after(tail[: end - 1].rpartition(b"\n")[2])
         except ValueError as error:
             raise AuditLogError(f"{self.path}: its last line {error}; move the file away to begin a new one") from None
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, overload
 
 LATEST = 253_402_300_799
 """9999-12-31T23:59:59Z in seconds since the epoch: no later time can be written."""
@@ -85,6 +85,18 @@ class SteadyClock:
         now = max(self._wall(), self._latest[0])
         self._latest[0] = now
         return now
+
+
+@overload
+def to_iso(seconds: int) -> str: ...
+
+
+@overload
+def to_iso(seconds: None) -> None: ...
+
+
+@overload
+def to_iso(seconds: int | None) -> str | None: ...
 
 
 def to_iso(seconds: int | None) -> str | None:

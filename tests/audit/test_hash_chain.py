@@ -31,10 +31,18 @@ def log(count: int) -> list[bytes]:
 def test_a_line_says_who_did_what_and_which_line_came_before() -> None:
     first, second = (json.loads(line) for line in log(2))
     assert (first["number"], first["previous"], second["previous"]) == (1, FIRST, first["hash"])
-    assert first["actor"] == {
-        "kind": "token", "name": "Ann's laptop", "token_id": "tok_1", "address": "192.0.2.7", "request_id": "req_1"
-    }  # fmt: skip
-    assert first["changes"] == {"name": ["a", 'b","hash":"x']}
+    assert first.pop("hash")
+    actor = {
+        "kind": "token",
+        "name": "Ann's laptop",
+        "token_id": "tok_1",
+        "address": "192.0.2.7",
+        "request_id": "req_1",
+    }
+    assert list(first.items()) == [
+        ("number", 1), ("time", "2026-01-01T00:00:00Z"), ("actor", actor), ("action", "token.update"),
+        ("token_id", "tok_0"), ("token", "näme"), ("changes", {"name": ["a", 'b","hash":"x']}), ("previous", FIRST),
+    ]  # fmt: skip
 
 
 def test_a_hash_can_be_made_by_hand() -> None:
@@ -49,16 +57,20 @@ def test_a_whole_chain_is_whole() -> None:
     assert verify([]) == (START, None)
 
 
+OUT_OF_PLACE = "does not follow the line before it: lines were removed, added or moved here"
+CHANGED = "was changed: its content does not fit its hash"
+CUT = "ends early: a change was interrupted here, or something was cut off"
+
 CASES = {
-    "a line is gone": (lambda lines: lines[:5] + lines[6:], 6, "does not follow"),
-    "the first line is gone": (lambda lines: lines[1:], 1, "does not follow"),
-    "two lines are swapped": (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], 4, "does not follow"),
-    "a line appears twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "does not follow"),
-    "a value was changed": (lambda lines: [*lines[:7], lines[7].replace(b"tok_7", b"tok_8", 1), *lines[8:]], 8, "was changed"),
+    "a line is gone": (lambda lines: lines[:5] + lines[6:], 6, OUT_OF_PLACE),
+    "the first line is gone": (lambda lines: lines[1:], 1, OUT_OF_PLACE),
+    "two lines are swapped": (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], 4, OUT_OF_PLACE),
+    "a line appears twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, OUT_OF_PLACE),
+    "a value was changed": (lambda lines: [*lines[:7], lines[7].replace(b"tok_7", b"tok_8", 1), *lines[8:]], 8, CHANGED),
     "an empty line": (lambda lines: [*lines[:2], b"\n", *lines[2:]], 3, "is not JSON"),
-    "a number": (lambda lines: [*lines[:2], b"7\n", *lines[2:]], 3, "no line of an audit log"),
-    "another object": (lambda lines: [b'{"number":"1","previous":0,"hash":0}\n'], 1, "no line of an audit log"),
-    "half a line at the end": (lambda lines: [*lines[:9], lines[9][:-10]], 10, "ends early"),
+    "a number": (lambda lines: [*lines[:2], b"7\n", *lines[2:]], 3, "is no line of an audit log"),
+    "another object": (lambda lines: [b'{"number":"1","previous":0,"hash":0}\n'], 1, "is no line of an audit log"),
+    "half a line at the end": (lambda lines: [*lines[:9], lines[9][:-10]], 10, CUT),
 }  # fmt: skip
 
 
@@ -66,9 +78,7 @@ CASES = {
 def test_the_first_broken_line_is_named(case: str) -> None:
     change, line, reason = CASES[case]
     verdict = verify(change(log(10)))
-    assert verdict.broken is not None
-    assert verdict.broken.line == line
-    assert reason in verdict.broken.reason
+    assert verdict.broken == (line, reason)
     assert verdict.end.number == line - 1
 
 
@@ -83,8 +93,7 @@ def test_a_forged_line_with_a_hash_of_its_own_does_not_fit_behind() -> None:
 def test_a_number_out_of_turn_is_named() -> None:
     line, _ = chain.encode(entry(), "2026-01-01T00:00:00Z", chain.ChainHead(7, FIRST))
     verdict = verify([line])
-    assert verdict.broken is not None
-    assert "has the number 8 where 1 is due" in verdict.broken.reason
+    assert verdict.broken == (1, "has the number 8 where 1 is due")
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
@@ -115,7 +124,7 @@ def test_the_first_line_follows_64_zeros() -> None:
     ],
 )
 def test_a_line_has_a_number_and_two_hashes(line: bytes) -> None:
-    with pytest.raises(ValueError, match="no line of an audit log"):
+    with pytest.raises(ValueError, match=r"^is no line of an audit log$"):
         chain.head_after(line)
     assert chain.head_after(b'{"number":1,"previous":"","hash":"2"}') == chain.ChainHead(1, "2")
 

@@ -1,6 +1,7 @@
 """The log on disk: whole lines or none, one chain whoever writes, and a clear error where it cannot go on."""
 
 import asyncio
+import json
 import os
 import stat
 from collections.abc import Awaitable, Callable
@@ -14,10 +15,11 @@ import pytest
 from gateway.audit import log as log_module
 from gateway.audit.hash_chain import verify
 from gateway.audit.log import AuditLog, AuditLogError
+from gateway.core.clock import to_iso
 from gateway.storage import async_files, files
 from gateway.storage.files import LockTimeout
 from tests.audit.test_hash_chain import entry
-from tests.support.tokens import Clock
+from tests.support.tokens import NOW, Clock
 
 
 @pytest.fixture
@@ -42,16 +44,19 @@ def full_disk(*_arguments: object) -> None:
 
 
 class WrappedFiles:
-    """Takes the place of ``async_files``: every write goes through ``write``, which gets the real write and the data."""
+    """Takes the place of ``async_files``: every write or read goes through ``call``, which gets the real one and its argument."""
 
-    def __init__(self, write: Callable[[Callable[[bytes], Awaitable[int]], bytes], Awaitable[int]]) -> None:
-        self._write = write
+    def __init__(
+        self, call: Callable[[Callable[[Any], Awaitable[Any]], Any], Awaitable[Any]], name: str = "write"
+    ) -> None:
+        self._call = call
+        self._name = name
 
     @asynccontextmanager
     async def open_in(self, *arguments: Any, **options: Any) -> Any:
         async with async_files.open_in(*arguments, **options) as file:
-            real = file.write
-            file.write = lambda data: self._write(real, data)
+            real = getattr(file, self._name)
+            setattr(file, self._name, lambda argument: self._call(real, argument))
             yield file
 
 
@@ -64,6 +69,21 @@ async def test_the_first_entry_creates_folder_and_file_for_their_owner_alone(log
     assert count(log) == 2
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_entries_tell_the_time_of_the_clock(log: AuditLog) -> None:
+    await log.append([entry(1), entry(2)])
+    assert [json.loads(line)["time"] for line in log.lines()] == [to_iso(NOW)] * 2
+
+
+async def test_a_line_is_in_the_file_when_it_is_synced(
+    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in a buffer only is lost with the power, and was reported as durable."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: synced.append(path.read_bytes()))
+    await log.append([entry(1)])
+    assert path.read_bytes() in synced
 
 
 async def test_many_tasks_make_one_chain(path: Path) -> None:
@@ -101,6 +121,25 @@ async def test_only_the_end_of_a_long_log_is_read(log: AuditLog, path: Path) -> 
     await log.append([entry(400)])
     assert path.read_bytes()[: len(data)] == b"\0" * 1000 + data[1000:]
     assert path.read_bytes().count(b"\n") == data[1000:].count(b"\n") + 1
+
+
+@pytest.mark.parametrize(("spare", "blocks"), [(0, 1), (-1, 2)])
+async def test_no_more_is_read_than_the_last_line_takes(
+    log: AuditLog, path: Path, monkeypatch: pytest.MonkeyPatch, spare: int, blocks: int
+) -> None:
+    """Where a block begins with the end of the line before the last, the next block is not needed."""
+    await log.append([entry(number) for number in range(5)])
+    block = len(path.read_bytes().splitlines(keepends=True)[-1]) + 1 + spare
+    sizes: list[int] = []
+
+    async def read(real: Callable[[int], Awaitable[bytes]], size: int) -> bytes:
+        sizes.append(size)
+        return await real(size)
+
+    monkeypatch.setattr(log_module, "BLOCK_BYTES", block)
+    monkeypatch.setattr(log_module, "async_files", WrappedFiles(read, "read"))
+    await log.append([entry(5)])
+    assert sizes == [block] * blocks
 
 
 @pytest.mark.parametrize("rest", [b"{", b'{"number":3', b"\x00" * 100])
