@@ -3,9 +3,11 @@
 There is one reader for each field. Each returns the value to store, and raises FieldError with the field's name and the rule.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -84,7 +86,7 @@ def limits(value: Any) -> LimitSet | None:
 
 def new_metadata(value: Any) -> dict[str, Any]:
     """Returns what somebody wants to keep with a token: small enough, and readable once it is written. Raises FieldError."""
-    found = _optional_object("metadata")(value) or {}
+    found = _metadata(value)
     if not _is_plain(found, _METADATA_DEPTH) or len(msgspec.json.encode(found)) > MAX_METADATA_BYTES:
         raise FieldError(
             "metadata",
@@ -103,78 +105,58 @@ def _is_plain(value: Any, depth: int) -> bool:
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
-def _string(field: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or not value or not value.isprintable():
-            raise FieldError(field, "must be a string")
-        return value
-
-    return read
+def _string(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise FieldError(field, "must be a string")
+    return value
 
 
-def _optional_string(field: str) -> Callable[[Any], str | None]:
-    read = _string(field)
-    return lambda value: None if value is None else read(value)
+def _optional_string(field: str, value: Any) -> str | None:
+    return None if value is None else _string(field, value)
 
 
-def _hash(field: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or not _HASH.fullmatch(value):
-            raise FieldError(field, "must be 64 hexadecimal digits in lower case")
-        return value
-
-    return read
+def _hash(field: str, value: Any) -> str:
+    if not isinstance(value, str) or not _HASH.fullmatch(value):
+        raise FieldError(field, "must be 64 hexadecimal digits in lower case")
+    return value
 
 
-def _time(field: str) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        try:
-            seconds = from_iso(value)
-        except (TypeError, ValueError, OverflowError):
-            seconds = -1
-        if not 0 <= seconds <= LATEST:
-            raise FieldError(field, "must be a time such as 2026-01-31T10:30:00Z")
-        return seconds
-
-    return read
+def _time(field: str, value: Any) -> int:
+    with contextlib.suppress(TypeError, ValueError):
+        if 0 <= (seconds := from_iso(value)) <= LATEST:
+            return seconds
+    raise FieldError(field, "must be a time such as 2026-01-31T10:30:00Z")
 
 
-def _optional_time(field: str) -> Callable[[Any], int | None]:
-    read = _time(field)
-    return lambda value: None if value is None else read(value)
+def _optional_time(field: str, value: Any) -> int | None:
+    return None if value is None else _time(field, value)
 
 
-def _count(field: str) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if value is None:
-            return 0
-        if not is_whole_number(value, 0, 2**63 - 1):
-            raise FieldError(field, "must be a whole number, 0 or above")
-        return value
-
-    return read
+def _count(field: str, value: Any) -> int:
+    if value is None:
+        return 0
+    if not is_whole_number(value, 0, 2**63 - 1):
+        raise FieldError(field, "must be a whole number, 0 or above")
+    return value
 
 
-def _optional_object(field: str) -> Callable[[Any], dict[str, Any] | None]:
-    def read(value: Any) -> dict[str, Any] | None:
-        if value is not None and not isinstance(value, dict):
-            raise FieldError(field, "must be an object or null")
-        return value
-
-    return read
+def _metadata(value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise FieldError("metadata", "must be an object or null")
+    return value or {}
 
 
 _PREVIOUS = "previous_secrets"
 _PREVIOUS_READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
     {
-        "prefix": _string(f"{_PREVIOUS}.prefix"),
-        "hash": _hash(f"{_PREVIOUS}.hash"),
-        "rotated_at": _time(f"{_PREVIOUS}.rotated_at"),
-        "valid_until": _time(f"{_PREVIOUS}.valid_until"),
-        "revoked_at": _optional_time(f"{_PREVIOUS}.revoked_at"),
-        "last_used": _optional_time(f"{_PREVIOUS}.last_used"),
-        "last_used_from": _optional_string(f"{_PREVIOUS}.last_used_from"),
-        "usage_count": _count(f"{_PREVIOUS}.usage_count"),
+        "prefix": partial(_string, f"{_PREVIOUS}.prefix"),
+        "hash": partial(_hash, f"{_PREVIOUS}.hash"),
+        "rotated_at": partial(_time, f"{_PREVIOUS}.rotated_at"),
+        "valid_until": partial(_time, f"{_PREVIOUS}.valid_until"),
+        "revoked_at": partial(_optional_time, f"{_PREVIOUS}.revoked_at"),
+        "last_used": partial(_optional_time, f"{_PREVIOUS}.last_used"),
+        "last_used_from": partial(_optional_string, f"{_PREVIOUS}.last_used_from"),
+        "usage_count": partial(_count, f"{_PREVIOUS}.usage_count"),
     }
 )
 
@@ -195,21 +177,21 @@ def _previous_secrets(value: Any) -> tuple[PreviousSecret, ...]:
 
 READERS: MappingProxyType[str, Callable[[Any], Any]] = MappingProxyType(
     {
-        "id": _string("id"),
+        "id": partial(_string, "id"),
         "name": name,
-        "prefix": _string("prefix"),
-        "hash": _hash("hash"),
+        "prefix": partial(_string, "prefix"),
+        "hash": partial(_hash, "hash"),
         "owner": owner,
         "role": role,
-        "parent_id": _optional_string("parent_id"),
-        "created_at": _time("created_at"),
-        "expires_at": _optional_time("expires_at"),
-        "revoked_at": _optional_time("revoked_at"),
-        "last_used": _optional_time("last_used"),
-        "usage_count": _count("usage_count"),
+        "parent_id": partial(_optional_string, "parent_id"),
+        "created_at": partial(_time, "created_at"),
+        "expires_at": partial(_optional_time, "expires_at"),
+        "revoked_at": partial(_optional_time, "revoked_at"),
+        "last_used": partial(_optional_time, "last_used"),
+        "usage_count": partial(_count, "usage_count"),
         "models": models,
         "limits": limits,
-        "metadata": lambda value: _optional_object("metadata")(value) or {},
+        "metadata": _metadata,
         _PREVIOUS: _previous_secrets,
     }
 )

@@ -71,6 +71,28 @@ BAD: dict[str, list[Any]] = {
 }
 
 
+STRING = "must be a string"
+TIME = "must be a time such as 2026-01-31T10:30:00Z"
+
+RULES = {
+    "id": STRING,
+    "name": "must be a printable string of 1 to 200 characters",
+    "prefix": STRING,
+    "hash": "must be 64 hexadecimal digits in lower case",
+    "owner": "must be an e-mail address or null",
+    "role": "must be one of admin, member, service",
+    "parent_id": STRING,
+    "created_at": TIME,
+    "expires_at": TIME,
+    "revoked_at": TIME,
+    "last_used": TIME,
+    "usage_count": "must be a whole number, 0 or above",
+    "models": "must be null or a list of at most 200 model names, in which * stands for anything",
+    "metadata": "must be an object or null",
+    "previous_secrets": "must be a list of objects",
+}
+
+
 @pytest.mark.parametrize(("field", "value", "read"), GOOD)
 def test_what_fits_is_read(field: str, value: Any, read: Any) -> None:
     assert READERS[field](value) == read
@@ -81,6 +103,7 @@ def test_what_does_not_fit_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(FieldError, match=f"^`{field}` must be") as caught:
         READERS[field](value)
     assert caught.value.field == field
+    assert caught.value.rule == RULES.get(field, caught.value.rule)
     assert str(caught.value) == f"`{field}` {caught.value.rule}"
 
 
@@ -92,7 +115,11 @@ def test_what_does_not_fit_is_refused_by_name(field: str, value: Any) -> None:
         ({"n": 2**63 - 1, "m": -(2**63)}, True),
         ({"n": 2**63}, False),
         ({"n": [float("inf")]}, False),
-        ({"text": "x" * 4096}, False),
+        ({"n": -(2**63) - 1}, False),
+        ({"text": "x" * 4085}, True),
+        ({"text": "x" * 4086}, False),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {}}}}}}}}, True),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}, False),
         ({"a": [[[[[[[]]]]]]]}, True),
         ({"a": [[[[[[[[]]]]]]]]}, False),
         ([], False),
