@@ -26,7 +26,7 @@ class TokenCache:
         self._listeners: list[Listener] = []
         self._reading = asyncio.Lock()
         self._last_began = -math.inf
-        self._logged_problem: str | None = None
+        self._problem = ""
         self.tokens = TokenHierarchy()
         self.state = StoreState.CURRENT
 
@@ -80,15 +80,14 @@ class TokenCache:
         if self.state is not StoreState.CURRENT:
             log.info("token file readable again", extra={"tokens": len(tokens)})
         self.state = StoreState.CURRENT
-        self._logged_problem = None
         self._publish(tokens)
 
     def _on_damage(self, problem: str) -> None:
         self._missing_since = None
-        if problem != self._logged_problem:
+        if self.state is not StoreState.DAMAGED or problem != self._problem:
             log.error("token file unusable, the last good state goes on serving", extra={"problem": problem})
         self.state = StoreState.DAMAGED
-        self._logged_problem = problem
+        self._problem = problem
 
     def _on_missing(self) -> None:
         """Waits before anything ends: editors and copies replace a file by way of a moment without it."""
@@ -100,7 +99,6 @@ class TokenCache:
         if now - self._missing_since > GONE_SECONDS and self.state is not StoreState.GONE:
             log.error("token file gone, no token is valid until it is back")
             self.state = StoreState.GONE
-            self._logged_problem = None
             self._publish(TokenHierarchy())
 
     def _publish(self, tokens: TokenHierarchy) -> None:

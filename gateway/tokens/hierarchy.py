@@ -67,12 +67,10 @@ class TokenHierarchy:
         for other in self.records:
             if other.parent_id is not None:
                 children.setdefault(other.parent_id, []).append(other)
-        seen = {record.id}
         pending = [record]
         while pending:
             for child in children.get(pending.pop(0).id, ()):
-                if child.id not in seen:
-                    seen.add(child.id)
+                if child.id != record.id:  # each has one parent, so no other circle can be reached from here
                     pending.append(child)
                     yield child
 

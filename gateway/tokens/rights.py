@@ -92,7 +92,7 @@ def _crossing(one: str, other: str) -> str | None:
     if one.count("*") != 1 or other.count("*") != 1:
         return None
     (head, tail), (other_head, other_tail) = one.split("*"), other.split("*")
-    heads, tails = sorted((head, other_head), key=len), sorted((tail, other_tail), key=len)
+    heads, tails = sorted((head, other_head)), sorted((tail, other_tail), key=len)
     crosses = heads[1].startswith(heads[0]) and tails[1].endswith(tails[0])
     return f"{heads[1]}*{tails[1]}" if crosses else None
 

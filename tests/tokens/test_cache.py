@@ -92,6 +92,56 @@ async def test_damage_is_logged_once_and_so_is_its_end(
     ]
 
 
+async def test_each_damage_is_logged_with_what_is_wrong(
+    watching: TokenCache, path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same damage is logged again where the file was good or gone in between."""
+
+    async def see(data: bytes) -> None:
+        path.write_bytes(data)
+        await watching.refresh()
+
+    await see(b"{")
+    [first] = caplog.records
+    assert first.__dict__["problem"].startswith(f"{path}: line 1, column 2: ")
+    await see(b"[]")
+    assert caplog.records[-1].__dict__["problem"] == f"{path}: line 1: expected a JSON object, found list"
+    await see(content(entry()))
+    await see(b"[]")
+    assert len(caplog.records) == 3
+    path.unlink()
+    await watching.refresh()
+    clock.now += 2.01
+    await watching.refresh()
+    await see(b"[]")
+    assert [line.getMessage() for line in caplog.records[3:]] == [
+        "token file gone, no token is valid until it is back",
+        "token file unusable, the last good state goes on serving",
+    ]
+
+
+async def test_the_end_of_damage_is_logged_with_the_number_of_tokens(
+    watching: TokenCache, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for data in (b"{", content(entry(), entry("sk-second-secret-of-many"))):
+        path.write_bytes(data)
+        await watching.refresh()
+    assert caplog.records[-1].__dict__["tokens"] == 2
+
+
+async def test_a_damaged_file_is_not_a_missing_one(watching: TokenCache, path: Path, clock: Clock) -> None:
+    """The wait for a missing file begins anew after it."""
+    for _ in range(2):
+        path.unlink()
+        await watching.refresh()
+        clock.now += 1.5
+        await watching.refresh()
+        path.write_bytes(b"{")
+        await watching.refresh()
+    assert (len(watching.tokens), watching.state) == (1, StoreState.DAMAGED)
+
+
 async def test_a_directory_in_its_place_is_damage(watching: TokenCache, path: Path) -> None:
     path.unlink()
     path.mkdir()

@@ -73,7 +73,19 @@ def test_a_child_gets_no_more_than_its_parent(fields: dict[str, Any], field: str
     changes.create(family, token("c", "p", **PARENT), NOW)
     with pytest.raises(ChangeRefused) as caught:
         changes.create(family, token("c", "p", **{**PARENT, **fields}), NOW)
-    assert caught.value.field == field
+    owners, rights = "A child has the owner of its parent.", "A child may not have more than its parent."
+    assert (caught.value.field, str(caught.value)) == (field, owners if field == "owner" else rights)
+
+
+def test_a_new_token_has_its_metadata() -> None:
+    spec = TokenSpec(name="n", metadata={"team": "red"})
+    assert changes.new_token(spec, EVERYTHING, None, NOW).record.metadata == {"team": "red"}
+
+
+def test_a_child_inherits_what_its_grandparent_narrows() -> None:
+    family = view(token("a", models=["a*"], limits={"rpm": 3}), token("b", "a", limits={"rpm": 5}))
+    defaults, _ = changes.inherited_defaults(family, "tok_b", EVERYTHING, NOW)
+    assert (defaults.common_models, defaults.tightest_limits) == (("a*",), LimitSet(rpm=3))
 
 
 def test_a_child_of_a_test_token_is_one() -> None:
@@ -89,7 +101,7 @@ def test_what_has_ended_gets_no_children(fields: dict[str, str]) -> None:
     for family in (view(token("p", **fields)), view()):
         with pytest.raises(ChangeRefused) as caught:
             changes.create(family, token("c", "p"), NOW)
-        assert caught.value.field == "parent_id"
+        assert (caught.value.field, str(caught.value)) == ("parent_id", "There is no active token with this id.")
         with pytest.raises(ChangeRefused):
             changes.inherited_defaults(family, "tok_p", EVERYTHING, NOW)
 
@@ -107,7 +119,11 @@ def test_revoking_takes_all_that_is_below_and_keeps_earlier_times() -> None:
 
 def test_deleting_leaves_children_as_revoked_records() -> None:
     family = view(token("a"), token("b", "a"))
-    after = applied(family, changes.delete(family, token("a"), NOW))
+    record_changes = changes.delete(family, token("a"), NOW)
+    assert [(change.action, change.record.name) for change in record_changes] == [
+        ("token.revoke", "b"), ("token.delete", "a")
+    ]  # fmt: skip
+    after = applied(family, record_changes)
     assert [(one.name, one.revoked_at) for one in after.records] == [("b", NOW)]
 
 
@@ -117,11 +133,13 @@ def test_a_patch_that_changes_nothing_touches_nothing() -> None:
 
 def test_a_new_owner_gets_what_is_below() -> None:
     family = view(token("a"), token("b", "a"), token("c", "b"))
-    after = applied(family, changes.update(family, token("a"), {"owner": "bob@example.com"}))
-    assert {one.owner for one in after.records} == {"bob@example.com"}
+    record_changes = changes.update(family, token("a"), {"owner": "bob@example.com"})
+    assert [change.action for change in record_changes] == ["token.update"] * 3
+    after = applied(family, record_changes)
+    assert [(one.name, one.owner) for one in after.records] == [(name, "bob@example.com") for name in "abc"]
     with pytest.raises(ChangeRefused) as caught:
         changes.update(family, token("b", "a"), {"owner": "bob@example.com"})
-    assert caught.value.field == "owner"
+    assert (caught.value.field, str(caught.value)) == ("owner", "A child has the owner of its parent.")
 
 
 def test_a_child_that_its_parent_has_outgrown_can_still_be_renamed() -> None:
@@ -132,7 +150,9 @@ def test_a_child_that_its_parent_has_outgrown_can_still_be_renamed() -> None:
 
 
 def rotate(before: TokenRecord, grace: int, now: float = NOW, new: str = LIVE_KEY) -> TokenRecord:
-    return changes.rotate(view(before), before, new, grace, now)[0].record
+    [change] = changes.rotate(view(before), before, new, grace, now)
+    assert change.action == "token.rotate"
+    return change.record
 
 
 def test_rotating_keeps_everything_but_the_secret() -> None:
@@ -166,7 +186,10 @@ def test_there_are_only_so_many_secrets_at_a_time() -> None:
         current = rotate(current, 600, new=f"sk-made-up-secret-{number}")
     with pytest.raises(ChangeRefused) as caught:
         rotate(current, 600, new="sk-one-too-many-made-up")
-    assert caught.value.field == "grace"
+    assert (caught.value.field, str(caught.value)) == (
+        "grace",
+        "5 older secrets of this token are still valid. Wait until one has ended, or rotate without grace.",
+    )
     assert len(rotate(current, 0, new="sk-one-too-many-made-up").previous_secrets) == changes.MAX_PREVIOUS_SECRETS + 1
 
 
@@ -175,8 +198,10 @@ def test_a_grace_has_an_end(grace: int, fits: bool) -> None:
     if fits:
         rotate(record(KEY), grace)
     else:
-        with pytest.raises(ChangeRefused):
+        with pytest.raises(ChangeRefused) as caught:
             rotate(record(KEY), grace)
+        reason = "A grace is at most a year: two secrets for ever would be one too many."
+        assert (caught.value.field, str(caught.value)) == ("grace", reason)
 
 
 @pytest.mark.parametrize("fields", [{"revoked_at": "2026-01-01T00:00:00Z"}, {"expires_at": "2026-01-01T00:00:00Z"}])
@@ -197,6 +222,9 @@ def test_ending_a_replaced_secret_leaves_the_token() -> None:
         NOW + 5,
     )
     assert changes.revoke_match(view(after), SecretMatch(after, after.previous_secrets[0]), NOW + 6) == ()
+    twice = rotate(current, 600, new="sk-third-made-up-secret")
+    [change] = changes.revoke_secret(twice, twice.previous_secrets[0], NOW + 5)
+    assert [old.revoked_at for old in change.record.previous_secrets] == [NOW + 5, None]
     assert changes.revoke_match(family, SecretMatch(current, None), NOW)[0].action == "token.revoke"
 
 
@@ -208,7 +236,8 @@ def test_an_import_passes_over_known_ids_and_secrets_replaced_ones_too() -> None
         record("sk-new-made-up", id="tok_here"),
         token("n"),
     ]
-    assert [change.record.name for change in changes.import_records(view(here), offered)] == ["n"]
+    imported = changes.import_records(view(here), offered)
+    assert [(change.action, change.record.name) for change in imported] == [("token.import", "n")]
 
 
 def test_a_change_keeps_the_order_and_puts_what_is_new_last() -> None:

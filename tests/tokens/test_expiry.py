@@ -37,14 +37,20 @@ def test_a_date_means_its_first_second_in_utc(text: str, at: int) -> None:
     "text", ["", "30", "30mo", "-1d", "1.5d", "soon", "30 d", "1D", "2027-02-30", "1000000d", "d", "Never"]
 )
 def test_what_is_no_lifetime_is_named_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match="is none of 30d, 12h, 2w, 1y, never or a date"):
+    with pytest.raises(ValueError, match="is none of") as caught:
         expiry(text, NOW)
+    assert str(caught.value) == f"{text!r} is none of 30d, 12h, 2w, 1y, never or a date such as 2027-01-31"
 
 
 @pytest.mark.parametrize("text", ["0d", "0h", "2026-12-31", "1970-01-01", "99999y", "9999-12-31T23:59:59-01:00"])
 def test_what_lies_not_in_the_future_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="does not lie in the future"):
+    with pytest.raises(ValueError, match="does not lie") as caught:
         expiry(text, NOW)
+    assert str(caught.value) == f"{text!r} does not lie in the future (up to the year 9999)"
+
+
+def test_the_last_second_of_the_year_9999_is_the_latest() -> None:
+    assert expiry("9999-12-31T23:59:59Z", NOW) == 253_402_300_799
 
 
 def test_the_present_second_is_not_the_future() -> None:
@@ -63,5 +69,5 @@ def test_every_text_is_a_later_time_or_refused(text: str) -> None:
 
 def test_a_span_of_nothing_and_what_is_no_span() -> None:
     assert span("0") == 0
-    with pytest.raises(ValueError, match="is no time span"):
+    with pytest.raises(ValueError, match=r"^'soon' is no time span such as 90s, 30m \(minutes\), 24h, 30d, 2w or 1y$"):
         span("soon")

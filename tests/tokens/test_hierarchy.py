@@ -42,6 +42,7 @@ def test_a_view_finds_tokens_by_hash_and_by_id() -> None:
         [token("b", "b")],
         [token("b", "c"), token("c", "b")],
         [token("b", "c"), token("c", "gone")],
+        [token("a", "b"), token("b", "c"), token("c", "b")],
     ],
 )
 def test_a_broken_line_is_none_and_ends_the_token(tokens: list[TokenRecord]) -> None:

@@ -57,6 +57,20 @@ def test_a_whole_secret_with_one_wrong_character_is_nobodys(two: Sequence[TokenR
     assert redact_secret(wrong) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        ("sk-123456789012345678", redact_secret("sk-123456789012345678")),
+        ("sk-12345678901234567", "sk-12345678901234567"),
+        ("a name that nobody has given yet", "a name that nobody has given yet"),
+    ],
+)
+def test_what_is_not_found_is_shown_unless_it_may_be_a_secret(reference: str, shown: str) -> None:
+    with pytest.raises(NoSuchToken) as caught:
+        find((), reference)
+    assert str(caught.value) == f"no token fits {shown}"
+
+
 def test_the_whole_secret_beats_a_name_that_looks_like_it(two: Sequence[TokenRecord]) -> None:
     impostor = record("sk-impostor-with-a-long-secret", name=FIRST[:60])
     assert find((impostor, *two), FIRST).id == "tok_one"

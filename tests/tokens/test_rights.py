@@ -75,6 +75,8 @@ def test_a_replaced_secret_gives_nothing_that_outlasts_it() -> None:
         ((("gpt-4o*", "o1"), ("*mini", "o*")), ("gpt-4o*mini", "o1")),
         ((("a*b",), ("ab*b", "b*")), ("ab*b",)),
         ((("a*b*",), ("*c",)), ()),
+        ((("x*b",), ("*ab",)), ("x*ab",)),
+        ((("*a",), ("b*c",)), ()),
     ],
 )
 def test_the_models_that_every_list_lets_through(lists: tuple[tuple[str, ...], ...], common: object) -> None:

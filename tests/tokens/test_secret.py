@@ -46,6 +46,14 @@ def test_what_is_stored_is_sha_256() -> None:
     assert secret.digest("sk-abc") == hashlib.sha256(b"sk-abc").hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("sk-0QmZpYBuz", "sk-"), ("sk_live_7vKd2", "sk_live_"), ("sk_test_7vKd2", "sk_test_"), ("company-key-1", "sk-")],
+)
+def test_a_secret_from_elsewhere_counts_as_a_plain_one(text: str, kind: str) -> None:
+    assert secret.kind(text) == kind
+
+
 @given(st.text(min_size=2))
 def test_a_display_prefix_never_shows_more_than_half(text: str) -> None:
     shown = secret.display_prefix(text)

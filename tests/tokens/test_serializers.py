@@ -1,12 +1,13 @@
 """What is shown of a token: all but its hash, and of a bad secret nothing but why."""
 
+import msgspec
 import pytest
 
 from gateway.tokens.changes import CreatedToken
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import SecretMatch, TokenRecord
+from gateway.tokens.models import PreviousSecret, SecretMatch, TokenRecord
 from gateway.tokens.serializers import to_created_json, to_public_json, to_usage_json, to_validity_json
-from tests.support.tokens import KEY, NOW, record
+from tests.support.tokens import KEY, LIVE_KEY, NOW, record
 from tests.tokens.test_changes import rotate
 
 FIELDS = """
@@ -27,10 +28,33 @@ def test_everything_is_shown_but_the_hash() -> None:
     assert (shown["status"], shown["expires_at"]) == ("expired", "2027-01-15T08:00:00Z")
 
 
+def test_a_replaced_secret_is_shown_with_its_times_and_uses() -> None:
+    old = PreviousSecret(
+        prefix="sk-old", hash="0" * 64, rotated_at=NOW - 60, valid_until=NOW + 60, revoked_at=NOW - 1,
+        last_used=NOW - 2, last_used_from="192.0.2.7", usage_count=3,
+    )  # fmt: skip
+    token = msgspec.structs.replace(record(KEY), previous_secrets=(old,))
+    shown = to_public_json(view(token), token, NOW)
+    assert shown["status"] == "active"
+    assert shown["previous_secrets"] == [
+        {
+            "prefix": "sk-old",
+            "status": "revoked",
+            "rotated_at": "2027-01-15T07:59:00Z",
+            "valid_until": "2027-01-15T08:01:00Z",
+            "revoked_at": "2027-01-15T07:59:59Z",
+            "last_used": "2027-01-15T07:59:58Z",
+            "last_used_from": "192.0.2.7",
+            "usage_count": 3,
+        }
+    ]
+
+
 def test_the_secret_is_shown_at_creation_alone() -> None:
-    token = record(KEY)
+    token = record(KEY, expires_at="2027-01-15T08:00:01Z")
     shown = to_created_json(view(token), CreatedToken(token, KEY), NOW)
     assert shown == {"token": KEY, **to_public_json(view(token), token, NOW)}
+    assert shown["status"] == "active"
 
 
 def test_a_good_secret_is_told_about() -> None:
@@ -43,6 +67,15 @@ def test_a_good_secret_is_told_about() -> None:
         "status": "active",
         "expires_at": None,
     }
+
+
+def test_a_good_secret_ends_with_the_first_of_its_tokens_parents() -> None:
+    parent = record(LIVE_KEY, id="tok_p", expires_at="2027-01-15T08:00:05Z")
+    child = record(KEY, parent_id="tok_p", expires_at="2027-01-15T08:00:09Z")
+    found = to_validity_json(view(parent, child), SecretMatch(child, None), NOW)
+    assert (found["status"], found["expires_at"]) == ("active", "2027-01-15T08:00:05Z")
+    found = to_validity_json(view(parent), SecretMatch(parent, None), NOW)
+    assert found["expires_at"] == "2027-01-15T08:00:05Z"
 
 
 @pytest.mark.parametrize("field", ["revoked_at", "expires_at"])

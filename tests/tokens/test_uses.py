@@ -24,6 +24,18 @@ def test_a_later_use_that_is_stored_already_stays() -> None:
     assert add_uses((one,), {UseKey("tok_1"): Use(1, NOW)})[0].last_used == one.last_used
 
 
+def test_a_use_in_the_first_second_of_the_epoch_is_noted() -> None:
+    """As on a machine whose clock was never set."""
+    assert add_uses((record(id="tok_1"),), {UseKey("tok_1"): Use(1, 0)})[0].last_used == 0
+
+
+def test_a_use_of_the_present_secret_is_not_one_of_the_replaced() -> None:
+    before = record(KEY, id="tok_1")
+    current = changes.rotate(view(before), before, LIVE_KEY, 60, NOW)[0].record
+    used = add_uses((current,), {UseKey("tok_1"): Use(2, NOW + 1)})[0]
+    assert (used.usage_count, used.previous_secrets) == (2, current.previous_secrets)
+
+
 def test_a_use_of_a_replaced_secret_is_noted_with_its_address() -> None:
     before = record(KEY, id="tok_1")
     current = changes.rotate(view(before), before, LIVE_KEY, 60, NOW)[0].record
@@ -32,5 +44,7 @@ def test_a_use_of_a_replaced_secret_is_noted_with_its_address() -> None:
     old = used.previous_secrets[0]
     assert (used.usage_count, used.last_used) == (3, NOW + 5)
     assert (old.usage_count, old.last_used, old.last_used_from) == (2, NOW + 5, "::1")
+    same = add_uses((used,), {key: Use(1, NOW + 5, "::3")})[0].previous_secrets[0]
+    assert same.last_used_from == "::3", "of two uses in one second the one that is written later counts as the last"
     older = add_uses((used,), {key: Use(1, NOW + 4, "::2")})[0].previous_secrets[0]
     assert (older.usage_count, older.last_used, older.last_used_from) == (3, NOW + 5, "::1")

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.core.validators import is_secret_text
 from gateway.tokens import secret, validation
-from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.models import TokenRecord
 from gateway.tokens.store import TokensDamaged
 from gateway.tokens.validation import FieldError
 
@@ -158,7 +158,7 @@ def _refuse_lookalike(place: str, key: str) -> None:
     lower = key.lower()
     if lower in _FOREIGN_STATE_FIELDS:
         raise TokensDamaged(f"{place}: unknown field {key!r}; a token is ended by 'revoked_at'")
-    if near := difflib.get_close_matches(lower, _RESTRICTIONS, n=1, cutoff=0.8):
+    if near := difflib.get_close_matches(lower, _RESTRICTIONS, cutoff=0.8):
         raise TokensDamaged(f"{place}: unknown field {key!r}; did you mean {near[0]!r}?")
 
 
@@ -185,7 +185,6 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
         name=name,
         prefix=secret.display_prefix(token),
         hash=digest,
-        role=Role.MEMBER,
         created_at=created_at,
         last_used=last_used,
         revoked_at=None if item["active"] else (last_used or created_at),

@@ -14,6 +14,7 @@ from gateway.storage.files import LockTimeout, locked, sweep
 from gateway.tokens import operations
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.models import TokenRecord
+from gateway.tokens.store import TokensMissing
 from gateway.tokens.stores import json_format as codec
 from gateway.tokens.stores.json_file import JsonTokenFile, StoredTokens
 from gateway.tokens.stores.json_format import TokenDocument, TokensDamaged
@@ -43,6 +44,11 @@ def age(path: Path) -> None:
 
 async def test_no_file_is_none(path: Path) -> None:
     assert (await JsonTokenFile(path).read()) is None
+
+
+async def test_a_missing_file_is_told_as_such(path: Path) -> None:
+    with pytest.raises(TokensMissing, match=r"^there is no token file$"):
+        await store_at(path, Clock()).read()
 
 
 async def test_a_write_makes_the_folder_and_the_file_for_the_owner_alone(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ REFUSED = [
     (b'{"version": 1, "tokens": [], "x": NaN}', "NaN is not JSON"),
     (b'{"version": 1, "tokens": [], "x": -Infinity}', "-Infinity is not JSON"),
     (b'{"version": 1, "tokens": [], "tokens": []}', "'tokens' appears twice"),
+    (b'{"version": 1, "version": 1, "tokens": []}', "'version' appears twice"),
     (b'{"tokens": []}', "version is None"),
     (b'{"version": 2, "tokens": []}', "version is 2"),
     (b'{"version": true, "tokens": []}', "version is True"),
@@ -130,6 +131,20 @@ def test_the_message_about_a_secret_that_stands_twice_does_not_show_it() -> None
 def test_a_misspelt_field_that_guards_is_refused(field: str) -> None:
     with pytest.raises(TokensDamaged, match=f"unknown field '{field}'; did you mean"):
         codec.decode(content(entry(**{field: "2020-01-01T00:00:00Z"})))
+
+
+@pytest.mark.parametrize("field", ["rotated_at", "limit_notes"])
+def test_a_field_that_is_only_a_little_like_one_that_guards_is_kept(field: str) -> None:
+    assert codec.decode(content(entry(**{field: "mine"}))).tokens[0].unknown == {field: "mine"}
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [("1" * 400 + ".5", "1" * 40), ("1" * 41, "1" * 40), ("1e999", "1e999")],
+)
+def test_a_number_that_is_too_large_is_shown_by_its_first_40_characters(number: str, shown: str) -> None:
+    with pytest.raises(TokensDamaged, match=rf"^the number {shown} is too large$"):
+        codec.decode(content(entry(note=0)).replace(b'"note": 0', f'"note": {number}'.encode()))
 
 
 @pytest.mark.parametrize("field", ["REVOKED_AT", "Revoked_At", "EXPIRES_AT", "Models"])

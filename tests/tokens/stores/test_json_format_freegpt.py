@@ -60,6 +60,7 @@ def test_an_old_file_keeps_its_tokens_valid() -> None:
     assert (token.name, token.hash, token.role) == ("old", secret.digest(OLD), Role.MEMBER)
     assert (to_iso(token.created_at), to_iso(token.last_used)) == ("2025-11-26T10:30:00Z", "2025-12-01T00:00:00Z")
     assert token.status(NOW) is Status.ACTIVE
+    assert token.id == "tok_84885eb233d3f634", "what other files say of it goes by this id"
 
 
 def test_an_inactive_old_token_is_revoked() -> None:
@@ -194,10 +195,17 @@ def test_a_whole_number_too_large_to_be_written_again_is_refused(number: int) ->
         codec.decode(content(entry(metadata={"n": number})))
 
 
-@pytest.mark.parametrize("field", ["revokd_at", "disabled"])
-def test_a_misspelt_end_in_the_old_form_is_refused(field: str) -> None:
-    with pytest.raises(TokensDamaged, match="unknown field"):
-        codec.decode(json.dumps(freegpt(**{field: "2026-01-01T00:00:00Z"})).encode())
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("revokd_at", "unknown field 'revokd_at'; did you mean 'revoked_at'?"),
+        ("disabled", "unknown field 'disabled'; a token is ended by 'revoked_at'"),
+    ],
+)
+def test_a_misspelt_end_in_the_old_form_is_refused(field: str, reason: str) -> None:
+    with pytest.raises(TokensDamaged) as caught:
+        codec.decode(json.dumps(freegpt(OLD, **{field: "2026-01-01T00:00:00Z"})).encode())
+    assert str(caught.value) == f"the token sk-old-secret-...: {reason}"
 
 
 def test_what_is_nobodys_field_is_kept_in_the_old_form() -> None:
