@@ -42,6 +42,8 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("models", None, None),
     ("models", [], ()),
     ("models", ["a", "b*"], ("a", "b*")),
+    ("models", ["a"] * 200, ("a",) * 200),
+    ("models", ["a" * 256], ("a" * 256,)),
     ("limits", None, None),
     ("limits", {"rpm": 1}, LimitSet(rpm=1)),
     ("limits", {}, None),
@@ -64,7 +66,7 @@ BAD: dict[str, list[Any]] = {
     "revoked_at": ["", "no", 0, False, [], {}],
     "last_used": ["", "Never", 0],
     "usage_count": [-1, 1.0, "1", True, 2**63, []],
-    "models": ["gpt-4o", [""], [1], [None], {}, 0, False, ["a", ["b"]]],
+    "models": ["gpt-4o", [""], [1], [None], {}, 0, False, ["a", ["b"]], ["a"] * 201, ["a" * 257]],
     "limits": [[], "", 0, False, "rpm=1"],
     "metadata": [[], "", 0, False, "x"],
     "previous_secrets": [{}, "", 0, [1], [None]],
@@ -132,12 +134,14 @@ def test_metadata_is_small_and_fit_to_be_written(value: Any, fits: bool) -> None
         with pytest.raises(FieldError) as caught:
             validation.new_metadata(value)
         assert caught.value.field == "metadata"
+        at_most = "must be an object of at most 4096 bytes"
+        assert caught.value.rule.startswith("must be an object or null" if value == [] else at_most)
 
 
 def test_nothing_unknown_is_kept_of_a_replaced_secret() -> None:
     with pytest.raises(FieldError) as caught:
         READERS["previous_secrets"]([{**OLD, "revoked": "2026-01-01"}])
-    assert caught.value.field == "previous_secrets.revoked"
+    assert str(caught.value) == "`previous_secrets.revoked` is not known"
 
 
 def test_every_field_is_tried_here() -> None:

@@ -60,6 +60,7 @@ def test_unknown_fields_are_kept_through_a_write() -> None:
 
 def test_a_written_file_ends_with_a_line_end_and_can_be_read_by_people() -> None:
     written = codec.encode(codec.decode(content(entry())))
+    assert written.startswith(b'{\n  "version": 1,\n  "tokens": [\n    {\n')
     assert written.endswith(b"}\n")
     assert written.count(b"\n") > 10
 
