@@ -13,6 +13,8 @@ from gateway.core.escaping import is_shown
 from gateway.http.response import EVENT_STREAM
 
 JSON = "application/json"
+DATA_TYPES = frozenset({JSON, EVENT_STREAM})
+"""What no browser runs: such a response needs nothing, unless it has a file name."""
 UNKNOWN = "application/octet-stream"
 SANDBOX = "sandbox; default-src 'none'"
 """The Content-Security-Policy of a document that may do nothing and load nothing."""
@@ -29,8 +31,6 @@ _MAX_NAME_LENGTH = 200
 
 def response_headers(content_type: str, headers: Mapping[str, str]) -> Mapping[str, str]:
     """Returns the headers to send with an upstream's response, the content type among them."""
-    if content_type in (JSON, EVENT_STREAM) and "content-disposition" not in headers:
-        return {**headers, "Content-Type": content_type}
     rest = {name: value for name, value in headers.items() if name.lower() != "content-disposition"}
     disposition = next((value for name, value in headers.items() if name.lower() == "content-disposition"), "")
     return {**rest, **_content_headers(content_type, disposition)}
@@ -41,7 +41,7 @@ def _content_headers(content_type: str, disposition: str) -> Mapping[str, str]:
     found = _CONTENT_TYPE.fullmatch(content_type)
     media_type = found[1].lower() if found else UNKNOWN
     shown = {"Content-Type": content_type if found else UNKNOWN}
-    if media_type not in (JSON, EVENT_STREAM):
+    if media_type not in DATA_TYPES:
         shown["Content-Security-Policy"] = SANDBOX
     is_download = media_type != EVENT_STREAM and not _SHOWN_INLINE.fullmatch(media_type)
     if is_download or disposition:

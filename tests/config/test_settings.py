@@ -93,6 +93,7 @@ REFUSED: list[tuple[str, str, str]] = [
     ("GATEWAY_MODEL_ALIASES", "a=", "name=upstream-name"),
     ("GATEWAY_MODEL_ALIASES", "a=b,a=c", "names 'a' twice"),
     ("GATEWAY_USAGE_DAYS", "-1", "from 0 to 36500"),
+    ("GATEWAY_OBJECT_DAYS", "-1", "from 0 to 36500"),
     ("GATEWAY_REPORT_SECONDS", "0", "above 0"),
     ("GATEWAY_COUNTERS", "redis", "auto, memory, sqlite"),
     ("GATEWAY_QUEUE_SECONDS", "-1", "0 or above"),

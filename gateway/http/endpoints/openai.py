@@ -8,9 +8,9 @@ from multidict import istr
 
 from gateway.core.errors import BadRequest, NotFound
 from gateway.core.json_body import JsonObject, parse_object, read_model, read_model_and_stream
-from gateway.http import untrusted_content
 from gateway.http.context import RequestContext
 from gateway.http.response import Response
+from gateway.http.untrusted_content import DATA_TYPES, response_headers
 from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference
 from gateway.providers.base import JSON, ProviderRequest
@@ -93,7 +93,9 @@ class OpenAIEndpoints:
         async with self._inference.open(caller, inference) as response:
             if request.path not in _WITHOUT_STORE and (request.path != "chat/completions" or _asks_to_store(request)):
                 await self._objects.receive(caller, request, response)
-            headers = untrusted_content.response_headers(response.content_type, response.headers)
+            headers: Mapping[str, str] = {**response.headers, "Content-Type": response.content_type}
+            if response.content_type not in DATA_TYPES or "content-disposition" in response.headers:
+                headers = response_headers(response.content_type, response.headers)
             return await ctx.send(Response(response.status, headers, response.body))
 
 
