@@ -14,11 +14,13 @@ from gateway.core.bounded_threads import BoundedThreads
 from gateway.core.clock import MachineClock, SteadyClock
 from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
+from gateway.http.body_memory import BodyMemory
 from gateway.http.endpoints.health import HealthCheck
 from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.http.middleware.access_log import AccessLog
 from gateway.http.middleware.authentication import Authentication, AuthenticationRules
 from gateway.http.middleware.base import Middleware
+from gateway.http.middleware.body_limit import BodyLimit
 from gateway.http.middleware.cors import Cors
 from gateway.http.middleware.drain import Drain
 from gateway.http.middleware.in_flight import InFlightRequests
@@ -164,6 +166,7 @@ class App:
             Routing(Router(routes(make_endpoints(self._services())))),
             Authentication(self._authenticator, rules, self.token_cache.refresh, self.last_used, self._clock),
             self._drain,
+            BodyLimit(BodyMemory(settings.max_bodies_bytes, settings.queue_seconds)),
         )
 
     def _services(self) -> Services:

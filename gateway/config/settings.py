@@ -52,6 +52,7 @@ class Settings:
     allow_open: bool
     query_token: bool
     max_body_bytes: int
+    max_bodies_bytes: int
     connect_timeout: float
     first_byte_timeout: float
     chunk_timeout: float
@@ -114,6 +115,9 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_ALLOW_OPEN", "off", parse.switch, "in open mode, serve clients that are not on loopback, too"),
     Spec("GATEWAY_QUERY_TOKEN", "on", parse.switch, "accept `?token=`"),
     Spec("GATEWAY_MAX_BODY_MB", "64", parse.positive, "larger request bodies get 413"),
+    Spec(
+        "GATEWAY_MAX_BODIES_MB", "512", parse.positive, "memory for request bodies in a worker; a token has a quarter"
+    ),
     Spec("GATEWAY_CONNECT_TIMEOUT", "5", parse.positive, "seconds to reach the upstream"),
     Spec("GATEWAY_FIRST_BYTE_TIMEOUT", "600", parse.positive, "seconds until the upstream begins to answer"),
     Spec("GATEWAY_CHUNK_TIMEOUT", "120", parse.positive, "seconds between two pieces of an answer"),
@@ -234,6 +238,7 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         allow_open=values["GATEWAY_ALLOW_OPEN"],
         query_token=values["GATEWAY_QUERY_TOKEN"],
         max_body_bytes=int(values["GATEWAY_MAX_BODY_MB"] * 1024 * 1024),
+        max_bodies_bytes=int(values["GATEWAY_MAX_BODIES_MB"] * 1024 * 1024),
         connect_timeout=values["GATEWAY_CONNECT_TIMEOUT"],
         first_byte_timeout=values["GATEWAY_FIRST_BYTE_TIMEOUT"],
         chunk_timeout=values["GATEWAY_CHUNK_TIMEOUT"],

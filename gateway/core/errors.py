@@ -248,6 +248,14 @@ class ReportTimeout(Unavailable):
         super().__init__(message, code="report_timeout", headers=_when_to_retry(None))
 
 
+class BodyMemoryExceeded(Unavailable):
+    """The bodies of all requests take up as much memory as they may."""
+
+    def __init__(self, wait_seconds: float) -> None:
+        message = "The bodies of the requests in progress take up as much memory as they may. Please try again."
+        super().__init__(message, code="body_memory_exceeded", headers=_when_to_retry(wait_seconds))
+
+
 class Draining(Unavailable):
     def __init__(self) -> None:
         message = "The gateway is shutting down. Please try again."

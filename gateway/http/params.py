@@ -14,6 +14,8 @@ from gateway.http.context import RequestContext
 from gateway.tokens.validation import FieldError
 
 MAX_FORM_BYTES = 64 * 1024
+FORM_SECONDS = 10.0
+"""How long the body of such a request may take to arrive: some of these routes need no credential."""
 MAX_PER_PAGE = 100
 _LARGEST_PAGE = 10**9
 
@@ -27,7 +29,7 @@ async def parse_json_params(ctx: RequestContext, readers: Readers, required: tup
     Raises BadRequest for an unknown, missing or invalid field, with its name as ``param``, and for any query.
     """
     parse_query(ctx, {})
-    body = await ctx.request.read(MAX_FORM_BYTES)
+    body = await ctx.request.read(MAX_FORM_BYTES, FORM_SECONDS)
     given = parse_object(body) if body.strip() or required else {}
     for name in given:
         if name not in readers:

@@ -5,15 +5,19 @@ endpoints is independent of it, so that a faster server can take its place.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from multidict import MultiMapping
 
 from gateway.core.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge, UnsupportedEncoding
+from gateway.http.body_memory import BodyAccount
 
 STALL_SECONDS = 30.0
 """How long a client may send nothing in the middle of a body."""
+MIN_BYTES_PER_SECOND = 1024
+"""What a client has to send on average, after the first ``STALL_SECONDS``. Time in which nobody reads does not count."""
 
 HTTP_1_1 = (1, 1)
 
@@ -84,7 +88,7 @@ class Connection(Protocol):
 class Request:
     """One request. ``raw_path`` is path and query as the client sent them; ``version`` is HTTP's, such as ``(1, 1)``."""
 
-    __slots__ = ("connection", "headers", "method", "raw_path", "version")
+    __slots__ = ("body_account", "connection", "headers", "method", "raw_path", "version")
 
     def __init__(
         self, method: str, raw_path: str, headers: MultiMapping[str], version: tuple[int, int], connection: Connection
@@ -95,6 +99,8 @@ class Request:
         """Case-insensitive. The server's own object, not a copy."""
         self.version = version
         self.connection = connection
+        self.body_account: BodyAccount | None = None
+        """Counts the memory that the body takes up; None on public routes."""
 
     @property
     def media_type(self) -> str:
@@ -105,17 +111,31 @@ class Request:
         media_type = declared.partition(";")[0].strip().lower()
         return media_type if media_type.count("/") == 1 else "application/octet-stream"
 
-    async def read(self, limit: int) -> bytes:
-        """Returns the whole body.
+    async def read(self, limit: int, seconds: float | None = None) -> bytes:
+        """Returns the whole body, which has to arrive within ``seconds``; else it has to make progress.
 
-        Raises RequestTooLarge for more than ``limit`` bytes, UnsupportedEncoding, RequestTimeout, BadRequest.
+        Raises RequestTooLarge for more than ``limit`` bytes, UnsupportedEncoding, RequestTimeout, BadRequest; RateLimited and
+        BodyMemoryExceeded where there is no memory for it.
         """
         self._check_encoding()
+        account = self.body_account
         if (whole := self.connection.buffered_body(limit)) is not None:
             self._expects_continue()
+            if account is not None:
+                account.add(len(whole))
             return whole  # the usual case: it came with the head, so the client does not wait for a 100
-        self._accept_body(limit)
-        return b"".join([chunk async for chunk in self.chunks(limit)])
+        self._check_size(limit)
+        announced = self.connection.content_length
+        if account is not None and announced is not None:
+            await account.reserve(announced)
+        if self._expects_continue():
+            self.connection.send_continue()
+        parts = []
+        async for chunk in self.chunks(limit, seconds):
+            if account is not None and announced is None:
+                account.add(len(chunk))
+            parts.append(chunk)
+        return b"".join(parts)
 
     def prepare_chunks(self, limit: int) -> None:
         """Checks a body before its chunks are read. Raises RequestTooLarge, UnsupportedEncoding, BadRequest."""
@@ -138,28 +158,45 @@ class Request:
 
     def _accept_body(self, limit: int) -> None:
         """Tells a client that asks first to go on: only here is its credential known to be valid."""
-        if (self.connection.content_length or 0) > limit:
-            raise RequestTooLarge(limit)
+        self._check_size(limit)
         if self._expects_continue():
             self.connection.send_continue()
 
-    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
-        """Yields the body as it arrives. Raises RequestTooLarge, RequestTimeout, BadRequest."""
-        size = 0
-        while chunk := await self._next_chunk():
+    def _check_size(self, limit: int) -> None:
+        if (self.connection.content_length or 0) > limit:
+            raise RequestTooLarge(limit)
+
+    async def chunks(self, limit: int, seconds: float | None = None) -> AsyncIterator[bytes]:
+        """Yields the body as it arrives, within ``seconds`` of waiting for the client if there is a limit.
+
+        Raises RequestTooLarge, RequestTimeout, BadRequest.
+        """
+        size, waited = 0, 0.0
+        while True:
+            allowed = STALL_SECONDS + size / MIN_BYTES_PER_SECOND if seconds is None else seconds
+            began = time.monotonic()
+            if not (chunk := await self._next_chunk(allowed - waited)):
+                return
+            waited += time.monotonic() - began
             size += len(chunk)
             if size > limit:
                 raise RequestTooLarge(limit)
             yield chunk
 
-    async def _next_chunk(self) -> bytes:
+    async def _next_chunk(self, allowed: float) -> bytes:
         try:
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(min(allowed, STALL_SECONDS)):
                 return await self.connection.read_chunk()
         except TimeoutError:
-            raise RequestTimeout(f"The request body stood still for {STALL_SECONDS:g} s.") from None
+            raise RequestTimeout(_why_late(allowed)) from None
         except InvalidBody:
             raise BadRequest("The request body is not valid HTTP.", code="invalid_body") from None
+
+
+def _why_late(allowed: float) -> str:
+    if allowed >= STALL_SECONDS:
+        return f"The request body stood still for {STALL_SECONDS:g} s."
+    return "The request body arrived too slowly. Send it without pauses."
 
 
 class Upload:

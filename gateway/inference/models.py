@@ -1,5 +1,6 @@
 """A request for inference, as the HTTP layer hands it over and as it reads it when the request ends."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -60,6 +61,8 @@ class InferenceRequest(msgspec.Struct):
     request: ProviderRequest
     max_wait: float | None = None
     """How many seconds the client will wait for its turn; None where it does not say."""
+    on_admitted: Callable[[], None] | None = None
+    """Is called once its limits allow the request."""
     deployment: str | None = None
     """The provider's name, once the request is routed."""
     usage: TrackedUsage | None = None

@@ -60,6 +60,8 @@ class Inference:
             raise StoreUnavailable("What is used cannot be written down at the moment.")
         now = int(self._rules.clock() * 1000)
         admitted = await self._admission.reserve(principal, request, target, now)
+        if request.on_admitted is not None:
+            request.on_admitted()
         request.usage = tracker = UsageTracker(
             self._identity(principal, request, now if admitted.reservation is None else admitted.reservation.at),
             request.request,

@@ -134,10 +134,10 @@ class AiohttpConnection:
 
     async def _wait_until_taken(self) -> None:
         """Waits where the client takes less than is written: nobody may have more than one response in memory."""
-        protocol = cast(HttpProtocol, self._raw.protocol)
-        protocol.watch_unsent()
-        if protocol.writing_paused:
-            await self._raw.writer.drain()
+        raw = self._raw
+        if raw.transport is not None and raw.transport.get_write_buffer_size():
+            cast(HttpProtocol, raw.protocol).watch_unsent()
+            await raw.writer.drain()
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Raises ConnectionError."""

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.errors import RequestTimeout
+from gateway.http import params
 from gateway.http import request as http_request
+from tests.support.connection import MemoryConnection
+from tests.support.connection import request as memory_request
 from tests.support.gateway import BEARER, CHAT, JSON, KEY, StartGateway, running_gateway
 from tests.support.reply import check_error
 from tests.support.upstream import Connection, Received, always, answer
@@ -245,3 +249,53 @@ async def test_websockets_are_refused_politely(start_gateway: StartGateway) -> N
     check_error(reply, 400, INVALID, "unsupported_upgrade")
     reply = await gateway.request("GET", "/v1/realtime?model=m", upgrade[:-1])
     check_error(reply, 401, INVALID, None)
+
+
+async def test_a_body_that_trickles_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, but all together too slowly."""
+    monkeypatch.setattr(http_request, "STALL_SECONDS", 0.3)
+    async with gateway_before(always(GOOD), tmp_path) as (upstream, gateway), connected(gateway.port) as client:
+        await client.send(request("POST", "/v1/chat/completions", [BEARER, JSON, ("Content-Length", "100000")]))
+        reply = asyncio.create_task(client.reply())
+        while not reply.done():
+            client.writer.write(b" ")
+            await asyncio.wait([reply], timeout=0.02)
+        check_error(await reply, 408, INVALID, "request_timeout")
+        assert not upstream.requests
+
+
+async def test_a_body_that_keeps_up_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body may take much longer than the longest pause."""
+    monkeypatch.setattr(http_request, "STALL_SECONDS", 0.2)
+    connection = TricklingConnection(8, 1000)
+    assert len(await memory_request(connection=connection).read(10_000)) == 8000
+
+
+async def test_a_form_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestTimeout, match="too slowly"):
+        await memory_request(connection=TricklingConnection(50, 5000)).read(10**6, seconds=0.2)
+
+
+@pytest.mark.parametrize("path", ["/api/tokens/validate", "/api/tokens/revoke"])
+async def test_public_routes_wait_for_a_body_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(params, "FORM_SECONDS", 0.2)
+    async with gateway_before(always(GOOD), tmp_path) as (_, gateway), connected(gateway.port) as client:
+        await client.send(request("POST", path, [JSON, ("Content-Length", "1000")]))
+        reply = asyncio.create_task(client.reply())
+        while not reply.done():
+            client.writer.write(b" ")
+            await asyncio.wait([reply], timeout=0.02)
+        check_error(await reply, 408, INVALID, "request_timeout")
+
+
+class TricklingConnection(MemoryConnection):
+    """Sends ``count`` chunks of ``size`` bytes, one in 50 ms."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(*[b"x" * size] * count)
+
+    async def read_chunk(self) -> bytes:
+        await asyncio.sleep(0.05)
+        return await super().read_chunk()

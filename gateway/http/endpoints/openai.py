@@ -90,6 +90,8 @@ class OpenAIEndpoints:
         ctx.inference = inference = InferenceRequest(ctx.id, request, _max_wait(ctx))
         if isinstance(request.body, bytes) and _may_name_objects(request.body):
             await self._objects.check_body(caller, request.body)
+        if ctx.request.body_account is not None and ctx.request.body_account.not_admitted:
+            inference.on_admitted = ctx.request.body_account.admitted
         async with self._inference.open(caller, inference) as response:
             if request.path not in _WITHOUT_STORE and (request.path != "chat/completions" or _asks_to_store(request)):
                 await self._objects.receive(caller, request, response)

@@ -1,0 +1,27 @@
+"""Counts the bodies of requests that have authenticated, until the requests end."""
+
+from gateway.http.body_memory import BodyAccount, BodyMemory
+from gateway.http.context import RequestContext
+from gateway.http.middleware.base import Middleware
+
+COUNTED_BYTES = 16 * 1024
+"""A body that is announced as smaller is not counted: a connection costs more."""
+
+
+class BodyLimit(Middleware):
+    """Gives a request the account that its body is counted in. Public routes read small bodies only, which have a deadline."""
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+
+    async def before(self, ctx: RequestContext) -> None:
+        """Opens the account."""
+        size = ctx.request.connection.content_length
+        if ctx.principal is not None and (size is None or size >= COUNTED_BYTES):
+            ctx.request.body_account = BodyAccount(self._memory, ctx.principal.rate_key)
+
+    def after(self, ctx: RequestContext, status: int) -> None:
+        """Gives back what the body used."""
+        account = ctx.request.body_account
+        if account is not None:
+            account.release()
