@@ -44,6 +44,7 @@ from gateway.routing.catalog import Catalog
 from gateway.routing.object_access import ObjectAccess, ObjectRules
 from gateway.routing.ownership import Ownership
 from gateway.routing.stores.sqlite import OBJECTS_FILE, SqliteObjectStore
+from gateway.storage.disk_reserve import DiskMonitor
 from gateway.storage.shared_memory import SharedLatch, shared_floats
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.last_used import LastUsedWriter
@@ -118,8 +119,10 @@ class App:
 
     def _make_tokens(self, enforcement: SharedLatch) -> None:
         settings = self._settings
-        audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
-        store = JsonTokenStore(JsonTokenFile(settings.tokens_file, LOCK_SECONDS), audit, self._clock)
+        self._audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
+        file = JsonTokenFile(settings.tokens_file, LOCK_SECONDS)
+        self.disk = DiskMonitor((self._audit.reserve, file.reserve))
+        store = JsonTokenStore(file, self._audit, self._clock)
         self.token_cache = TokenCache(store)
         self._management = TokenManagement(store, self.token_cache, self._clock)
         self.last_used = LastUsedWriter(store, self._metrics)
@@ -145,6 +148,8 @@ class App:
                 Watched(self._metrics.store_gauge("counters"), lambda: self.counters.is_up),
                 Watched(self._metrics.store_gauge("ledger"), lambda: self.ledger.is_up),
                 Watched(self._metrics.store_gauge("objects"), lambda: self.ownership.is_up),
+                Watched(self._metrics.store_gauge("disk"), lambda: self.disk.problem is None),
+                Watched(self._metrics.audit_log_bytes, lambda: self.disk.file_bytes.get(self._audit.path, 0)),
                 Watched(self._metrics.in_flight, lambda: len(self.in_flight)),
                 Watched(self._metrics.settlements_waiting, lambda: self.counters.pending),
             )
@@ -188,7 +193,13 @@ class App:
             UsageReports(self._usage_store, BoundedThreads("reports")),
             self._authenticator,
             self._ip_rate_limit,
-            HealthCheck(self._authenticator, self.token_cache, lambda: self._drain.is_draining, self.backend_name),
+            HealthCheck(
+                self._authenticator,
+                self.token_cache,
+                lambda: self._drain.is_draining,
+                self._store_problem,
+                self.backend_name,
+            ),
             self._metrics_page,
             settings.max_body_bytes,
             settings.pass_through,
@@ -207,6 +218,14 @@ class App:
     def backend_name(self) -> str:
         return self.provider.name
 
+    def _store_problem(self) -> str | None:
+        """Returns why not every request can be served or recorded."""
+        if self.disk.problem is not None:
+            return self.disk.problem
+        if not self.counters.is_up:
+            return "the counters of limits cannot be read or written"
+        return None if self.ledger.is_up else "the ledger cannot be written"
+
     def _metrics_page(self) -> bytes:
         self._store_monitor.update()
         return self._metrics.render()
@@ -215,6 +234,7 @@ class App:
         """Reads the tokens and starts the background tasks. Raises TokensDamaged or OSError for a damaged token file."""
         await self.token_cache.load()
         self._tasks.keep(self.token_cache.run, "watch the token file")
+        self._tasks.keep(self.disk.run, "watch the disk")
         self._tasks.keep(self.last_used.run, "write last-used times")
         self._tasks.keep(self.in_flight.watch_disconnects, "notice clients that have disconnected")
         self._tasks.keep(self.counters.run, "keep the counters")

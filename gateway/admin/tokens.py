@@ -23,7 +23,14 @@ from gateway.tokens.changes import ChangeRefused, CreatedToken, TokenSpec
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import TokenRecord
 from gateway.tokens.rights import rights_of_chain
-from gateway.tokens.store import NewestTokens, StoreState, TokensDamaged, TokenStore, TokenTransaction
+from gateway.tokens.store import (
+    NewestTokens,
+    StoreState,
+    TokensDamaged,
+    TokenStore,
+    TokenStoreFull,
+    TokenTransaction,
+)
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +132,8 @@ class TokenManagement:
                 yield tx
         except ChangeRefused as error:
             raise _refusal(error) from None
+        except TokenStoreFull as error:
+            raise StoreUnavailable(str(error)) from None
         except (TokensDamaged, OSError) as error:
             log.error("a change to the tokens failed", extra={"problem": str(error)})
             raise StoreUnavailable("The change could not be written. Nothing has changed; please try again.") from None

@@ -12,12 +12,18 @@ from gateway.core.clock import to_iso
 from gateway.core.tasks import await_uncancelled
 from gateway.core.threads import Threads
 from gateway.storage import async_files, files
+from gateway.storage.disk_reserve import DiskReserve, is_out_of_space
 
 AUDIT_FILE = "audit.jsonl"
 """The file's name in the folder for what the gateway itself writes."""
 
 LOCK_SECONDS = 10.0
 BLOCK_BYTES = 64 * 1024
+RESERVE_BYTES = 1024 * 1024
+"""Space for the lines of some two thousand revocations."""
+
+ENDINGS = frozenset({"token.revoke", "token.delete", "token.end_secret"})
+"""What ends access. It may use the last space of the disk, which nothing else may."""
 
 
 class AuditLogError(OSError):
@@ -33,6 +39,8 @@ class AuditLog:
         self._clock = clock
         self._lock_seconds = lock_seconds
         self._threads = Threads("audit")
+        self.reserve = DiskReserve(path, RESERVE_BYTES)
+        """Space on the disk for the lines of revocations."""
 
     async def append(self, events: Sequence[AuditEvent]) -> None:
         """Appends all events or none; they are durable when it returns.
@@ -51,6 +59,15 @@ class AuditLog:
             yield from file
 
     async def _append(self, events: Sequence[AuditEvent]) -> None:
+        try:
+            await self._write(events)
+        except OSError as error:
+            is_urgent = all(event.action in ENDINGS for event in events)
+            if not is_urgent or not is_out_of_space(error) or not await self._threads.run(self.reserve.release):
+                raise
+            await self._write(events)
+
+    async def _write(self, events: Sequence[AuditEvent]) -> None:
         # Unbuffered, so that what is written is in the file and not in a buffer that is written once more when it is closed.
         async with async_files.open_in(self._threads, self.path, "r+b", _open_for_appending, buffering=0) as file:
             size, head = await self._find_end(file)

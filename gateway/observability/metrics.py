@@ -12,7 +12,7 @@ from gateway.observability.shared_metrics import OVERFLOW, SharedMetrics, Worker
 
 RefusalReason = Literal["requests", "tokens", "parallel", "budget", "price", "queue_full", "store"]
 """The limit that a request exceeded; ``price``: the model has no known price; ``store``: the counters cannot be read."""
-Store = Literal["tokens", "counters", "ledger", "objects"]
+Store = Literal["tokens", "counters", "ledger", "objects", "disk"]
 _TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
 
 TokenCounts = tuple[int, int, int, int]
@@ -47,6 +47,7 @@ _FAMILIES = (
     Family("gateway_ledger_write_failures_total", "counter", "Failed attempts to write the ledger"),
     Family("gateway_object_store_failures_total", "counter", "Failed attempts to use the file of objects"),
     Family("gateway_settlements_waiting", "sum", "Uses that the counters do not know yet"),
+    Family("gateway_audit_log_bytes", "least", "Size of the audit log"),
     Family(OVERFLOW, "counter", "Series that found no space and are not kept"),
 )
 
@@ -120,6 +121,7 @@ class Metrics:
         self.queued = Gauge(worker, "gateway_requests_queued")
         self.uses_waiting = Gauge(worker, "gateway_token_uses_waiting")
         self.ledger_waiting = Gauge(worker, "gateway_ledger_waiting")
+        self.audit_log_bytes = Gauge(worker, "gateway_audit_log_bytes")
         self.settlements_waiting = Gauge(worker, "gateway_settlements_waiting")
         self.token_store_up = Gauge(worker, "gateway_store_up", "tokens")
 

@@ -28,6 +28,10 @@ class TokensMissing(FileNotFoundError):
     """There is no store. It may only be away for a moment."""
 
 
+class TokenStoreFull(OSError):
+    """The store has no space for a change that adds to it. The message says how to make some."""
+
+
 class TokenTransaction:
     """Collects changes of records, in memory; they are stored together when the transaction ends without an error."""
 

@@ -83,6 +83,7 @@ def test_the_names_and_types() -> None:
         "gateway_ledger_write_failures": "counter",
         "gateway_object_store_failures": "counter",
         "gateway_settlements_waiting": "gauge",
+        "gateway_audit_log_bytes": "gauge",
         "gateway_metrics_overflow": "counter",
         "gateway_workers": "gauge",
     }

@@ -26,12 +26,13 @@ class HealthCheck(NamedTuple):
     authenticator: Authenticator
     token_cache: TokenCache
     is_draining: Callable[[], bool]
+    store_problem: Callable[[], str | None]
     backend: str
 
     def check(self) -> Health:
         """Returns the present state."""
         state = self.token_cache.state
-        problem = "draining" if self.is_draining() else None
+        problem = "draining" if self.is_draining() else self.store_problem()
         if state is not StoreState.CURRENT:
             problem = "the token file is gone" if state is StoreState.GONE else "the token file is damaged"
         return Health(self.authenticator.mode.value, self.backend, problem)

@@ -13,19 +13,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.audit.hash_chain import Actor
+from gateway.audit.log import ENDINGS
 from gateway.core.tasks import await_uncancelled
 from gateway.core.threads import Threads
 from gateway.storage import files
+from gateway.storage.disk_reserve import DiskReserve, is_out_of_space
 from gateway.storage.files import Signature
 from gateway.tokens import changes
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import RecordChange, TokenRecord
-from gateway.tokens.store import AuditSink, TokensDamaged, TokensMissing, TokenTransaction, audited
+from gateway.tokens.store import (
+    AuditSink,
+    TokensDamaged,
+    TokensMissing,
+    TokenStoreFull,
+    TokenTransaction,
+    audited,
+)
 from gateway.tokens.stores import json_format
 from gateway.tokens.stores.json_format import TokenDocument
 from gateway.tokens.uses import Use, UseKey, add_uses
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
+"""A larger file is not read, so none is written. The last sixteenth is for what ends tokens, the one before for their uses."""
+
+_RESERVE_STEP = 128 * 1024
 LOCK_SECONDS = 10.0
 SETTLED_SECONDS = 2.0
 """A file changed less than this ago is read again even if it looks the same: two writes in one clock tick look alike."""
@@ -45,6 +57,13 @@ class LockedTokens(NamedTuple):
     stored: StoredTokens
 
 
+class EncodedTokens(NamedTuple):
+    """The content of a token file, and the bytes of it."""
+
+    stored: StoredTokens
+    data: bytes
+
+
 class _Snapshot(NamedTuple):
     """What was last read or written, and how the file looked then."""
 
@@ -57,8 +76,11 @@ class _Snapshot(NamedTuple):
 class JsonTokenFile:
     """One token file, for one event loop. Any number of processes and objects may use the same path."""
 
-    def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS, max_bytes: int = MAX_FILE_BYTES) -> None:
         self._path = path
+        self._max_bytes = max_bytes
+        self.reserve = DiskReserve(_real_path(path), 2 * _RESERVE_STEP)
+        """Space on the disk for a copy of the file, which a revocation needs."""
         self._lock_seconds = lock_seconds
         self.threads = Threads("tokens", 2)
         """One for whoever reads, one for whoever holds the lock or tries for it: neither waits for the other."""
@@ -95,15 +117,36 @@ class JsonTokenFile:
                     stored = StoredTokens(TokenHierarchy(), {})
                 yield LockedTokens(path, stored)
 
-    async def write(self, path: Path, records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> None:
+    async def encode(
+        self, records: Sequence[TokenRecord], unknown: Mapping[str, Any], sixteenths: int = 16
+    ) -> EncodedTokens:
+        """Returns a content that ``replace`` can write. ``sixteenths`` of the largest size are what it may take.
+
+        Raises TokenStoreFull for a larger one.
+        """
+        encoded = await self.threads.run(_encode, records, unknown)
+        size, limit = len(encoded.data), self._max_bytes // 16 * sixteenths
+        if size > limit:
+            raise TokenStoreFull(
+                f"The token file has no space for this: it would have {size} bytes, and may have {limit}. "
+                "Delete tokens that have ended, then try again."
+            )
+        return encoded
+
+    async def replace(self, path: Path, encoded: EncodedTokens, *, is_urgent: bool = False) -> None:
         """Replaces the content of the file at ``path``, whose lock the caller holds. The caller is not cancelled meanwhile.
 
-        Raises OSError; then the file is as it was.
+        What is urgent may use the reserve of a full disk. Raises OSError; then the file is as it was.
         """
         async with self._guard:
-            stored, data = await self.threads.run(_encode, records, unknown)
-            await files.replace(path, data, self.threads)
-            self._snapshot = await self.threads.run(_snapshot, stored, data, path)
+            try:
+                await files.replace(path, encoded.data, self.threads)
+            except OSError as error:
+                if not is_urgent or not is_out_of_space(error) or not await self.threads.run(self.reserve.release):
+                    raise
+                await files.replace(path, encoded.data, self.threads)
+            self.reserve.size = (len(encoded.data) // _RESERVE_STEP + 2) * _RESERVE_STEP
+            self._snapshot = await self.threads.run(_snapshot, encoded.stored, encoded.data, path)
 
     def close(self) -> None:
         """Ends the threads, which would not survive a fork."""
@@ -172,16 +215,20 @@ class JsonTokenStore:
 
     async def _commit(self, actor: Actor, record_changes: Sequence[RecordChange], locked: LockedTokens) -> None:
         path, stored = locked
+        is_ending = all(change.action in ENDINGS for change in record_changes)
+        records = await self._file.threads.run(changes.apply, stored.tokens.records, record_changes)
+        # Before anything is logged: refusals must not fill the log.
+        encoded = await self._file.encode(records, stored.unknown, 16 if is_ending else 14)
         async with audited(self._audit, actor, record_changes, self._file.threads):
-            records = await self._file.threads.run(changes.apply, stored.tokens.records, record_changes)
-            await self._file.write(path, records, stored.unknown)
+            await self._file.replace(path, encoded, is_urgent=is_ending)
 
     async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:
         """Adds uses under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
         async with self._file.locked(create=False) as (path, stored):
             records = await self._file.threads.run(add_uses, stored.tokens.records, uses)
             if records != stored.tokens.records:
-                write = asyncio.ensure_future(self._file.write(path, records, stored.unknown))
+                encoded = await self._file.encode(records, stored.unknown, 15)
+                write = asyncio.ensure_future(self._file.replace(path, encoded))
                 await await_uncancelled(write, asyncio.Future.result)
 
 
@@ -195,9 +242,9 @@ def _locate(path: Path) -> tuple[Path, Signature]:
     return real, files.signature(real)
 
 
-def _encode(records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> tuple[StoredTokens, bytes]:
+def _encode(records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> EncodedTokens:
     data = json_format.encode(TokenDocument(tuple(records), unknown))
-    return StoredTokens(TokenHierarchy(records), unknown), data
+    return EncodedTokens(StoredTokens(TokenHierarchy(records), unknown), data)
 
 
 def _snapshot(stored: StoredTokens, data: bytes, path: Path) -> _Snapshot:

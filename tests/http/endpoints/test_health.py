@@ -1,13 +1,16 @@
 """Alive, ready, counted."""
 
 import asyncio
+import os
 import re
 from pathlib import Path
+
+import pytest
 
 from gateway import __version__
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import TokenSpec
-from tests.support.gateway import BEARER, KEY, Running, StartGateway, running_gateway
+from tests.support.gateway import BEARER, CHAT, JSON, KEY, Running, StartGateway, running_gateway
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, TokenEditor
 from tests.support.wire import connected, never, post
@@ -64,6 +67,48 @@ async def test_a_damaged_token_file_is_reported_until_it_is_repaired(
     await gateway.refresh_tokens()
     assert (await get(gateway, "/readyz")).status == 200
     assert "gateway_token_store_up 1.0" in (await get(gateway, "/metrics")).body.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("counters.sqlite", "the counters of limits cannot be read or written"),
+        ("usage.sqlite", "the ledger cannot be written"),
+    ],
+)
+async def test_a_store_that_cannot_be_written_is_reported_until_it_can_be(
+    tmp_path: Path, start_gateway: StartGateway, name: str, problem: str
+) -> None:
+    (tmp_path / "data" / name).mkdir(parents=True)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    assert (await gateway.request("POST", "/v1/chat/completions", (BEARER, JSON), CHAT)).status == 200
+    await flush(gateway)
+    reply = await get(gateway, "/readyz", AFAR)
+    assert (reply.status, reply.json()) == (503, {"status": "not ready", "problem": problem})
+    (tmp_path / "data" / name).rmdir()
+    await flush(gateway)
+    assert (await get(gateway, "/readyz")).status == 200
+
+
+async def flush(gateway: Running) -> None:
+    await gateway.app.ledger.flush()
+    await gateway.app.counters.flush()
+
+
+async def test_a_full_disk_is_reported_until_there_is_space(
+    tmp_path: Path, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    disk = list(os.statvfs(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "statvfs", lambda path: os.statvfs_result([*disk[:4], 1, *disk[5:]]))
+        await gateway.app.disk.check()
+        reply = await get(gateway, "/readyz")
+        assert (reply.status, reply.json()["problem"]) == (503, f"the disk of {tmp_path / 'data'} is full")
+        assert 'gateway_store_up{store="disk"} 0.0' in (await get(gateway, "/metrics")).body.decode()
+        assert (await gateway.request("POST", "/v1/chat/completions", (BEARER, JSON), CHAT)).status == 200
+    await gateway.app.disk.check()
+    assert (await get(gateway, "/readyz")).status == 200
 
 
 async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(

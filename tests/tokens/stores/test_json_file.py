@@ -34,7 +34,8 @@ def records(stored: StoredTokens | None) -> tuple[TokenRecord, ...]:
 async def write(file: JsonTokenFile, text: str = "sk-made-up-and-added-later", name: str = "added") -> None:
     """Adds a token."""
     async with file.locked() as (path, stored):
-        await file.write(path, (*stored.tokens.records, record(text, name=name)), stored.unknown)
+        added = (*stored.tokens.records, record(text, name=name))
+        await file.replace(path, await file.encode(added, stored.unknown))
 
 
 def age(path: Path) -> None:
@@ -188,7 +189,8 @@ async def test_a_link_that_is_pointed_elsewhere_during_a_change_does_not_move_th
     async with file.locked() as (locked_path, stored):
         path.unlink()
         path.symlink_to("two.json")
-        await file.write(locked_path, (*stored.tokens.records, record("sk-made-up-and-added-later", name="added")), {})
+        added = record("sk-made-up-and-added-later", name="added")
+        await file.replace(locked_path, await file.encode((*stored.tokens.records, added), {}))
     assert (names(tmp_path / "one.json"), names(tmp_path / "two.json")) == (["one", "added"], ["two"])
     assert [token.name for token in records(await file.read())] == ["two"]
 

@@ -33,9 +33,8 @@ def records(stored: StoredTokens | None) -> tuple[TokenRecord, ...]:
 async def write(file: JsonTokenFile) -> None:
     """Adds a token."""
     async with file.locked() as (path, stored):
-        await file.write(
-            path, (*stored.tokens.records, record("sk-made-up-and-added-later", name="added")), stored.unknown
-        )
+        added = (*stored.tokens.records, record("sk-made-up-and-added-later", name="added"))
+        await file.replace(path, await file.encode(added, stored.unknown))
 
 
 def _huge(path: Path) -> None:
