@@ -41,6 +41,8 @@ _NAMES_AROUND_IDS = re.compile(f'"(?:{"|".join(sorted(_OBJECT_FIELDS | _ITEM_FIE
 _ESCAPED = re.compile(rb"\\u(?:00[2-7]|017f|212a)|\xc5\xbf|\xe2\x84\xaa")
 """Spellings by which a name may avoid the marks: escapes of ASCII, and the two letters that fold to ``s`` and ``k``."""
 
+LARGE_BODY = 65_536
+"""Bytes from which on a body is searched in a thread."""
 MAX_REFERENCES = 1000
 MAX_BRACKETS = 200_000
 MAX_COMMAS = 2_000_000
@@ -61,7 +63,7 @@ def may_refer(body: bytes) -> bool:
     lowered = body.lower()
     if (b"\\u" in lowered or not body.isascii()) and _ESCAPED.search(lowered):
         return True
-    if not any(mark in lowered for mark in MARKS):
+    if max(map(lowered.find, MARKS)) < 0:
         return False
     return bool(_ID_NAMES.search(lowered) or (b'"id"' in lowered and _NAMES_AROUND_IDS.search(lowered)))
 

@@ -180,6 +180,8 @@ async def test_a_file_of_somebody_else_cannot_be_used(tmp_path: Path) -> None:
         ):
             assert await at.is_hidden("bob", "POST", path, body)
         assert (await at.call("ann", "POST", "responses", {"model": "m", "input": content})).status == 200
+        large = {"model": "m", "input": content, "instructions": "x" * 100_000}
+        assert await at.is_hidden("bob", "POST", "responses", large)
         data = json.dumps({"model": "m", "input": content}).encode()
         headers = [("api-key", at.tokens["bob"]), ("Content-Type", "text/plain")]
         assert (await at.gateway.request("POST", "/v1/responses/compact", headers, data)).status == 404
