@@ -173,6 +173,17 @@ def test_a_body_of_many_small_pieces_stays_as_small_as_it_is() -> None:
         assert peak < 2 * len(body)
 
 
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"1,", b'{"a":1},'])
+def test_a_body_of_too_many_elements_is_refused_wherever_they_are(piece: bytes) -> None:
+    """The decoder would stop everything else for some seconds in a body of 64 MiB."""
+    text = b'"' + b"x" * (16 * 2**20) + b'"'
+    many = b"[" + piece * (16 * 2**20 // len(piece)) + b"0]"
+    for body in (b'{"a":%s,"b":%s}' % (text, many), b'{"a":%s,"b":%s}' % (many, text)):
+        with pytest.raises(BadRequest, match="more than 4000000 elements"):
+            parse_object(body)
+    assert len(parse_object(b'{"a":%s,"b":%s}' % (text, text))) == 2
+
+
 def test_a_long_value_is_refused_before_it_is_decoded() -> None:
     fields = parse_object(b'{"a":"12345","b":12345}')
     assert (fields.get_short("a", 7), fields.get_short("b", 5), fields.get_short("c", 1)) == ("12345", 12345, None)

@@ -1,12 +1,13 @@
 """Which paths are odd, and what is said of them."""
 
 import string
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.path_validation import problem_with
+from gateway.http.path_validation import problem_with, problem_with_passed
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,20 @@ def test_good(path: str) -> None:
         ("/v1/a%00b", "holds an escaped control character"),
         ("/v1/a%7fb", "holds an escaped control character"),
         ("/v1/models/a%0ab", "holds an escaped control character"),
+        ("/v1/models/%2f", "holds an empty segment (//)"),
+        ("/v1/models/%2Fa", "holds an empty segment (//)"),
+        ("/v1/models/a%2F", "ends with a slash"),
+        ("/v1/models/a%2F%2Fb", "holds an empty segment (//)"),
+        ("/v1/models/..%2Fa", "holds a dot segment"),
+        ("/v1/models/a%2F.", "holds a dot segment"),
+        ("/v1/engines/x%2F..%2F..%2Fadmin%2Fkeys", "holds a dot segment"),
+        ("/v1/engines/..%2f..%2fadmin/completions", "holds a dot segment"),
+        ("/engines/a%2F..%2Fb/completions", "holds a dot segment"),
+        ("/openai/deployments/a%2f..%2fb/completions", "holds a dot segment"),
+        ("/v1/engines/x%252F..%252Fadmin", "holds an escaped '%'"),
+        ("/v1/models/%2e%2e", "spells '.' as %2e"),
+        ("/v1/models/a%2f%2e%2e%2fb", "spells '.' as %2e"),
+        ("/v1/Models/a%2Fb", "holds an escaped '/'"),
     ],
 )
 def test_odd(path: str, problem: str) -> None:
@@ -68,3 +83,20 @@ def test_a_good_path_has_one_reading(path: str) -> None:
         assert path.isascii()
         assert path == "/" or not {"", ".", ".."} & set(path.split("/")[1:])
         assert not set(path) & set("\\;#? \r\n\t\x00")
+        assert unquote(unquote(path)) == unquote(path)
+        assert path == "/" or not {"", ".", ".."} & set(unquote(path).split("/")[1:])
+
+
+@given(st.lists(st.sampled_from(["a", ".", "/", "%2f", "%2F", "%2e", "%252f", "..", "%"]), max_size=8))
+def test_escaped_slashes_hide_no_dot_segment(pieces: list[str]) -> None:
+    for prefix in ("/v1/models/", "/v1/engines/", "/engines/", "/openai/deployments/"):
+        path = prefix + "".join(pieces)
+        if problem_with(path) is None:
+            assert not {"", ".", ".."} & set(unquote(path).split("/")[1:])
+
+
+def test_a_path_that_is_passed_on_has_no_escaped_slash() -> None:
+    assert problem_with_passed("/v1/files/a%20b") is None
+    for path in ("/v1/engines/org%2Fm", "/v1/engines/org%2fm"):
+        assert problem_with(path) is None
+        assert problem_with_passed(path) == "holds an escaped '/'"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -84,6 +85,18 @@ def test_the_least_is_not_above_the_guess(text: str, bound: int | None) -> None:
     found = guess(messages=[{"role": "user", "content": text}], max_tokens=bound)
     assert 1 <= found.min_prompt <= found.prompt
     assert found.min_completion <= found.completion_or(1000)
+
+
+@pytest.mark.parametrize("name", ["n", "best_of", "max_tokens", "prompt"])
+def test_many_small_values_are_not_decoded(name: str) -> None:
+    """They would take thirty times their size."""
+    body = b'{"model":"m","%s":[%s""]}' % (name.encode(), (b"[]," if name != "prompt" else b'"a",') * 2**19)
+    fields = parse_object(body)
+    tracemalloc.start()
+    estimate("completions", fields)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * len(body)
 
 
 def test_a_long_prompt_takes_linear_time() -> None:

@@ -81,9 +81,16 @@ async def test_the_content_type_does_not_matter_where_json_is_meant(
 ) -> None:
     upstream = await start_upstream(GOOD)
     gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
-    for headers in ([BEARER], [BEARER, ("Content-Type", "text/plain")]):
-        assert (await gateway.request("POST", "/v1/chat/completions", headers, CHAT)).status == 200
-    assert all(received.body == CHAT for received in upstream.requests)
+    for kind in (
+        None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-7",
+        "multipart/form-data; boundary=b", "application/json, text/plain",
+    ):  # fmt: skip
+        headers = [BEARER] if kind is None else [BEARER, ("content-TYPE", kind)]
+        for path in ("/v1/chat/completions", "/v1/embeddings", "/engines/m/completions"):
+            assert (await talk(gateway.port, request("POST", path, headers, CHAT))).status == 200
+    assert all(json.loads(received.body) == json.loads(CHAT) for received in upstream.requests)
+    for received in upstream.requests:
+        assert [value for name, value in received.headers if name.lower() == "content-type"] == ["application/json"]
 
 
 async def test_an_upgrade_that_is_not_meant(start_gateway: StartGateway, start_upstream: StartUpstream) -> None:

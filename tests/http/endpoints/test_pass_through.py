@@ -10,6 +10,7 @@ from tests.support.gateway import BEARER, CHAT, KEY, StartGateway
 from tests.support.reply import check_error
 from tests.support.tokens import BY, TokenEditor
 from tests.support.upstream import StartUpstream
+from tests.support.wire import request, talk
 
 INVALID = "invalid_request_error"
 CLOSED = [
@@ -33,7 +34,48 @@ async def test_a_body_is_passed_on(start_gateway: StartGateway, start_upstream: 
     reply = await gateway.request("POST", "/v1/rerank", [BEARER, ("Content-Type", kind)], CHAT)
     assert reply.status == 200
     (received,) = upstream.requests
-    assert (received.target, received.body) == ("/v1/rerank", CHAT)
+    assert (received.target, received.body, received.header("Content-Type")) == ("/v1/rerank", CHAT, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("application/json; charset=utf-7", "application/json"),
+        ("Application/JSON;charset=utf-16", "application/json"),
+        ("application/vnd.api+json; v=1", "application/json"),
+        ("text/json", "application/json"),
+        ("application/jsonl", "application/jsonl"),
+        ("multipart/form-data; boundary=b", "multipart/form-data; boundary=b"),
+    ],
+)
+async def test_the_upstream_is_told_what_the_body_was_read_as(
+    start_gateway: StartGateway, start_upstream: StartUpstream, kind: str, sent: str
+) -> None:
+    upstream = await start_upstream(b"{}")
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    headers = [BEARER, ("CONTENT-type", kind)]
+    assert (await talk(gateway.port, request("POST", "/v1/rerank?model=o3", headers, CHAT))).status == 200
+    (received,) = upstream.requests
+    assert [value for name, value in received.headers if name.lower() == "content-type"] == [sent]
+    assert received.target == "/v1/rerank"
+
+
+@pytest.mark.parametrize("path", ["/v1/engines/org%2Fm", "/v1/engines/org%2fm", "/v1/engines/x%2F..%2F..%2Fadmin%2Fkeys",
+                                  "/v1/models/%2f", "/v1/models/%2e%2e", "/v1/engines/x%252F..%252Fadmin"])  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_no_escaped_slash_reaches_the_upstream(
+    start_gateway: StartGateway, start_upstream: StartUpstream, method: str, path: str
+) -> None:
+    upstream = await start_upstream(b"{}")
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    body = CHAT if method == "POST" else b""
+    check_error(
+        await gateway.request(method, path, [BEARER, ("Content-Type", "application/json")], body),
+        404,
+        INVALID,
+        "unknown_url",
+    )
+    assert upstream.requests == []
 
 
 async def test_what_is_not_inference_is_closed_until_it_is_named(
