@@ -13,8 +13,9 @@ from gateway.providers.transport.base import TransportResponse
 
 MAX_ERROR_BYTES = 1024 * 1024
 _EXCERPT = 300
-_TAG = re.compile(r"<[^>]{0,1000}>")
+_TAG = re.compile(r"<[^<>]{0,1000}>")
 
+NO_ERROR = msgspec.Raw(b"null")
 Redact = Callable[[str], str]
 
 
@@ -44,6 +45,11 @@ def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> Upstre
     status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
     message = (error.get("message") if isinstance(error, dict) else error) or "nothing more"
     return UpstreamRefused(status, f"The upstream reported an error: {_shortened(redact(str(message)))}", headers)
+
+
+def decode_reported(error: msgspec.Raw) -> Any:
+    """Returns the error that a response with status 200 reports, falsy where it reports none."""
+    return "an error too large to show" if len(bytes(error)) > MAX_ERROR_BYTES else msgspec.json.decode(error)
 
 
 def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
