@@ -1,5 +1,7 @@
 """Matches names against patterns in which ``*`` stands for any characters, and nothing else is special."""
 
+import re
+
 
 def matches(pattern: str, text: str) -> bool:
     """Returns whether the whole text fits the pattern; case counts.
@@ -20,3 +22,8 @@ def matches(pattern: str, text: str) -> bool:
             return False
         start = found + len(part)
     return True
+
+
+def canonical(pattern: str) -> str:
+    """Returns the one spelling of a pattern of model names: in lower case, as names are compared, with single stars."""
+    return re.sub(r"\*+", "*", pattern.lower())

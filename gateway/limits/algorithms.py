@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
+from gateway.core import wildcards
 from gateway.limits.calendar_windows import ALL_TIME, CalendarWindow
-from gateway.limits.config import canonical_pattern
 from gateway.limits.models import Amounts, Counter, LimitKind, TokenCounters
 
 MS_PER_MINUTE = 60_000
@@ -52,7 +52,7 @@ class Limit:
         self.per: str | None = None
         """``day``, ``week`` or ``month`` for a budget that is renewed."""
         self.ends_at: int | None = None
-        self.name = f"{canonical_pattern(model or '')}|{self.kind}"
+        self.name = f"{wildcards.canonical(model or '')}|{self.kind}"
         """The name of the counter, unique among the counters of the token. It is written to files."""
 
     def charge(self, amounts: Amounts) -> "Charge":

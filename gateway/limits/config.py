@@ -31,11 +31,6 @@ _MAX_OVERLAPS: Mapping[tuple[str | None, str | None], int] = MappingProxyType(
 """With how many windows of the first length one window of the second can overlap, where that is more than one."""
 
 
-def canonical_pattern(pattern: str) -> str:
-    """Returns the one spelling of a pattern of model names: in lower case, as names are compared, with single stars."""
-    return re.sub(r"\*+", "*", pattern.lower())
-
-
 class LimitError(ValueError):
     """Says that a limit is invalid. ``field`` is a path such as ``limits.rpm``; ``rule`` is what the field must be."""
 
@@ -107,9 +102,9 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True):
             per != earlier.budget.per or not self.is_within(LimitSet(budget=earlier.budget))
         ):
             return False
-        mine = {canonical_pattern(pattern): limits for pattern, limits in self.models}
+        mine = {wildcards.canonical(pattern): limits for pattern, limits in self.models}
         return self._counts_are_within(earlier) and all(
-            mine.get(canonical_pattern(pattern), UNLIMITED).narrows(limits) for pattern, limits in earlier.models
+            mine.get(wildcards.canonical(pattern), UNLIMITED).narrows(limits) for pattern, limits in earlier.models
         )
 
     def _counts_are_within(self, other: "LimitSet") -> bool:
@@ -181,7 +176,7 @@ def _models(value: Any) -> tuple[tuple[str, LimitSet], ...]:
             rule = f"must be a printable string of 1 to {_MAX_PATTERN_LENGTH} characters"
             raise LimitError("limits.models", f"has an invalid model name: it {rule}")
         read = _limit_set(f"limits.models.{pattern}", limits, (*_COUNTS, "budget"))
-        name = canonical_pattern(pattern)
+        name = wildcards.canonical(pattern)
         if name in found:
             found[name] = (found[name][0], found[name][1].and_also(read))
         elif read != UNLIMITED:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core import wildcards
 from gateway.core.wildcards import matches
 
 
@@ -59,3 +60,10 @@ def test_a_pattern_that_makes_a_regular_expression_explode_takes_no_time() -> No
     began = time.process_time()
     assert not matches("a*" * 100 + "b", "a" * 250)
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "canonical"), [("gpt-4*", "gpt-4*"), ("GPT-4**", "gpt-4*"), ("***", "*"), ("a*b**c", "a*b*c"), ("", "")]
+)
+def test_a_pattern_has_one_spelling(pattern: str, canonical: str) -> None:
+    assert wildcards.canonical(pattern) == canonical

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.config import Budget, LimitError, LimitSet, canonical_pattern, read_limits
+from gateway.limits.config import Budget, LimitError, LimitSet, read_limits
 
 COUNTS = st.none() | st.integers(1, 10**12)
 WINDOWS = st.sampled_from([None, "day", "week", "month"])
@@ -331,10 +331,3 @@ def test_limits_of_two_spellings_of_a_pattern_are_both_kept() -> None:
     found = read_limits({"models": {"gpt-4*": {"rpm": 5, "tpm": 9}, "GPT-4**": {"rpm": 3}, "gpt-4***": {}}})
     assert found is not None
     assert found.as_json() == {"models": {"gpt-4*": {"rpm": 3, "tpm": 9}}}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "canonical"), [("gpt-4*", "gpt-4*"), ("GPT-4**", "gpt-4*"), ("***", "*"), ("a*b**c", "a*b*c"), ("", "")]
-)
-def test_a_pattern_has_one_spelling(pattern: str, canonical: str) -> None:
-    assert canonical_pattern(pattern) == canonical
