@@ -4,7 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from gateway.admin.tokens import TokenManagement
+from gateway.admin.tokens import ChangeRules, TokenManagement
 from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.local_client import LocalClients
@@ -16,7 +16,7 @@ from gateway.core.json_body import MAX_MODEL_LENGTH
 from gateway.core.tasks import BackgroundTasks
 from gateway.http.body_memory import BodyMemory
 from gateway.http.endpoints.health import HealthCheck
-from gateway.http.ip_rate_limit import IpRateLimit
+from gateway.http.ip_rate_limit import IpRateLimit, KeyedRateLimit
 from gateway.http.middleware.access_log import AccessLog
 from gateway.http.middleware.authentication import Authentication, AuthenticationRules
 from gateway.http.middleware.base import Middleware
@@ -69,6 +69,7 @@ class WorkerShared(NamedTuple):
     """For limits: it follows a wall clock that was set right, also backwards."""
     ip_rate_limit: IpRateLimit
     metrics: SharedMetrics
+    changes: KeyedRateLimit
     worker: int = 0
 
     @staticmethod
@@ -81,6 +82,7 @@ class WorkerShared(NamedTuple):
             limit_clock,
             IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE),
             SharedMetrics(workers),
+            KeyedRateLimit(),
         )
 
 
@@ -107,7 +109,7 @@ class App:
         self._metrics = Metrics(shared.metrics, shared.worker)
         self._redactor = Redactor(settings.secrets)
         self._tasks = BackgroundTasks()
-        self._make_tokens(shared.enforcement)
+        self._make_tokens(shared)
         self._make_limits_and_usage()
         config = _provider_config(settings)
         self.provider = provider or registry.find(settings.backend)(config)
@@ -117,17 +119,22 @@ class App:
         self._drain = Drain(self.in_flight)
         self.pipeline = Pipeline(self._middleware(), self._redactor, settings.trusted_proxies)
 
-    def _make_tokens(self, enforcement: SharedLatch) -> None:
+    def _make_tokens(self, shared: WorkerShared) -> None:
         settings = self._settings
         self._audit = AuditLog(settings.data_dir / AUDIT_FILE, self._clock, LOCK_SECONDS)
         file = JsonTokenFile(settings.tokens_file, LOCK_SECONDS)
         self.disk = DiskMonitor((self._audit.reserve, file.reserve))
         store = JsonTokenStore(file, self._audit, self._clock)
         self.token_cache = TokenCache(store)
-        self._management = TokenManagement(store, self.token_cache, self._clock)
+        self._management = TokenManagement(
+            store,
+            self.token_cache,
+            self._clock,
+            ChangeRules(settings.max_children, settings.changes_per_minute, shared.changes.wait),
+        )
         self.last_used = LastUsedWriter(store, self._metrics)
         self._authenticator = Authenticator(
-            settings.environment_key, self.token_cache, self._clock, enforcement, settings.allow_open
+            settings.environment_key, self.token_cache, self._clock, shared.enforcement, settings.allow_open
         )
 
     def _make_limits_and_usage(self) -> None:

@@ -6,8 +6,9 @@ was authenticated, or a parent that has been narrowed meanwhile, counts.
 
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -16,12 +17,12 @@ from gateway.admin.authorizer import Authorizer, Requester, authorizer_for
 from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Action, Scope
-from gateway.core.errors import BadRequest, Conflict, Forbidden, StoreUnavailable
+from gateway.core.errors import BadRequest, Conflict, Forbidden, RateLimited, StoreUnavailable
 from gateway.tokens import changes
 from gateway.tokens import secret as token_secret
 from gateway.tokens.changes import ChangeRefused, CreatedToken, TokenSpec
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import Role, TokenRecord
 from gateway.tokens.rights import rights_of_chain
 from gateway.tokens.store import (
     NewestTokens,
@@ -35,14 +36,35 @@ from gateway.tokens.store import (
 log = logging.getLogger(__name__)
 
 
+ADMIN_FACTOR = 20
+"""How many times as many changes an admin may make."""
+
+
+class ChangeRules(NamedTuple):
+    """What one tree of tokens, a token with all its descendants, may have and do without an admin.
+
+    ``wait`` counts a change under a key, at so many a minute, and returns 0 or the seconds until it may be made.
+    """
+
+    max_children: int
+    changes_per_minute: int
+    wait: Callable[[str, int], float]
+
+
+NO_RULES = ChangeRules(sys.maxsize, 1, lambda key, per_minute: 0.0)
+
+
 class TokenManagement:
     """What requesters do to tokens. Every change may raise Unauthenticated, and StoreUnavailable: then nothing changed."""
 
-    def __init__(self, store: TokenStore, cache: NewestTokens, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: TokenStore, cache: NewestTokens, clock: Callable[[], float], rules: ChangeRules = NO_RULES
+    ) -> None:
         """``clock`` tells seconds since the epoch."""
         self._store = store
         self._cache = cache
         self._clock = clock
+        self._rules = rules
 
     def now(self) -> float:
         """Returns seconds since the epoch."""
@@ -58,9 +80,11 @@ class TokenManagement:
         return authorizer_for(await self.tokens(), principal, self._clock())
 
     async def create(self, requester: Requester, spec: TokenSpec) -> CreatedToken:
-        """Creates a token and returns it with its secret. Raises BadRequest, Forbidden."""
+        """Creates a token and returns it with its secret. Raises BadRequest, Conflict, Forbidden."""
         async with self.transaction(requester) as (tx, authorizer):
             created = new_token(authorizer, spec)
+            if authorizer.scope(Action.CREATE) is not Scope.ALL:
+                self._require_few_descendants(tx.tokens, created.record)
             tx.apply(changes.create(tx.tokens, created.record, tx.now))
         return created
 
@@ -77,7 +101,7 @@ class TokenManagement:
 
     async def revoke(self, requester: Requester, token_id: str) -> TokenRecord:
         """Ends a token and its descendants, and returns its record. Raises NotFound, Forbidden."""
-        async with self.transaction(requester) as (tx, authorizer):
+        async with self.transaction(requester, is_revocation=True) as (tx, authorizer):
             record = authorizer.find(Action.REVOKE, token_id)
             tx.apply(changes.revoke(tx.tokens, record, tx.now))
         return tx.change_of(record).record
@@ -116,13 +140,41 @@ class TokenManagement:
                 tx.apply(changes.revoke_match(tx.tokens, match, tx.now))
 
     @contextlib.asynccontextmanager
-    async def transaction(self, requester: Requester) -> AsyncIterator[tuple[TokenTransaction, Authorizer]]:
+    async def transaction(
+        self, requester: Requester, *, is_revocation: bool = False
+    ) -> AsyncIterator[tuple[TokenTransaction, Authorizer]]:
         """Changes tokens on behalf of a requester, whose rights are those on the newest tokens.
 
-        Raises Unauthenticated, StoreUnavailable; BadRequest or Conflict for a change that is refused; what the block raises.
+        Revocations are counted apart, so that whoever has made too many changes can still revoke what it made. Raises
+        RateLimited, Unauthenticated, StoreUnavailable; BadRequest or Conflict for a change that is refused; what the block
+        raises.
         """
+        self._count_change(requester.principal, is_revocation)
         async with self._store_transaction(requester.actor) as tx:
             yield tx, authorizer_for(tx.tokens, requester.principal, tx.now)
+
+    def _count_change(self, principal: Principal, is_revocation: bool) -> None:
+        """Raises RateLimited."""
+        is_admin = principal.role is Role.ADMIN
+        per_minute = self._rules.changes_per_minute * (ADMIN_FACTOR if is_admin else 1)
+        key = f"{'revocations' if is_revocation else 'changes'} {principal.rate_key}"
+        wait = self._rules.wait(key, per_minute)
+        if wait > 0:
+            raise RateLimited(
+                f"Rate limit reached: {per_minute} changes of tokens a minute, those of the parents and children of this "
+                f"token counted in. Please try again in {wait:.1f} s.",
+                wait,
+            )
+
+    def _require_few_descendants(self, tokens: TokenHierarchy, record: TokenRecord) -> None:
+        """Raises Conflict."""
+        parents = tokens.parents(record)
+        if parents and sum(1 for _ in tokens.descendants(parents[-1])) >= self._rules.max_children:
+            raise Conflict(
+                f"There are {self._rules.max_children} tokens below `{parents[-1].name}` already, and there may be no "
+                "more. Delete those that have ended.",
+                code="too_many_children",
+            )
 
     @contextlib.asynccontextmanager
     async def _store_transaction(self, actor: Actor) -> AsyncIterator[TokenTransaction]:

@@ -67,6 +67,11 @@ def days(value: str) -> int:
     return whole_number(value, 0, 36_500)
 
 
+def changes(value: str) -> int:
+    """Returns a number of changes a minute. Raises ValueError."""
+    return whole_number(value, 1, 1_000_000)
+
+
 def queue_size(value: str) -> int:
     """Returns a number of waiting requests. Raises ValueError."""
     return whole_number(value, 0, 1_000_000)

@@ -38,6 +38,8 @@ class Settings:
     usage_days: int
     report_seconds: float
     object_days: int
+    max_children: int
+    changes_per_minute: int
     counters: str
     queue_seconds: float
     queue_size: int
@@ -92,6 +94,15 @@ SPECS: tuple[Spec, ...] = (
         "400",
         parse.days,
         "days that it stays known who made a file, a response … at the upstream; 0: for ever",
+    ),
+    Spec(
+        "GATEWAY_MAX_CHILDREN", "1000", parse.queue_size, "tokens that may be below a token, unless an admin makes them"
+    ),
+    Spec(
+        "GATEWAY_CHANGES_PER_MINUTE",
+        "60",
+        parse.changes,
+        "changes of tokens that a token may make; an admin 20 times as many",
     ),
     Spec(
         "GATEWAY_COUNTERS",
@@ -225,6 +236,8 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         usage_days=values["GATEWAY_USAGE_DAYS"],
         report_seconds=values["GATEWAY_REPORT_SECONDS"],
         object_days=values["GATEWAY_OBJECT_DAYS"],
+        max_children=values["GATEWAY_MAX_CHILDREN"],
+        changes_per_minute=values["GATEWAY_CHANGES_PER_MINUTE"],
         counters=values["GATEWAY_COUNTERS"],
         queue_seconds=values["GATEWAY_QUEUE_SECONDS"],
         queue_size=values["GATEWAY_QUEUE_SIZE"],

@@ -12,12 +12,16 @@ from msgspec import UNSET, UnsetType
 
 from gateway.limits.config import LimitSet
 from gateway.tokens import secret as token_secret
+from gateway.tokens import validation
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import PreviousSecret, RecordChange, Role, SecretMatch, Status, TokenRecord
 from gateway.tokens.rights import Rights, rights_of_chain
 
 MAX_PREVIOUS_SECRETS = 5
 MAX_GRACE_SECONDS = 366 * 86_400
+MAX_RECORD_BYTES = 16 * 1024
+"""Of a record in JSON. Whoever makes tokens must not fill the token file with a few of them."""
+_GROWING_FIELDS = ("models", "limits", "metadata")
 _ID_LENGTH = 20
 
 T = TypeVar("T")
@@ -103,8 +107,9 @@ def parent_of(tokens: TokenHierarchy, parent_id: str, now: float) -> TokenRecord
 def create(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
     """Returns the change that adds the record.
 
-    Raises ChangeRefused for a child that exceeds its parent, or whose parent has ended.
+    Raises ChangeRefused for a child that exceeds its parent, or whose parent has ended, and for too large a record.
     """
+    _require_small(record)
     if record.parent_id is not None:
         parent = parent_of(tokens, record.parent_id, now)
         if record.owner != parent.owner:
@@ -120,6 +125,17 @@ def _require_within_parents(tokens: TokenHierarchy, record: TokenRecord, changed
         exceeding = rights_of_chain((record,)).fields_exceeding(rights_of_chain(parents))
         if field := next((field for field in exceeding if field in changed), None):
             raise ChangeRefused("A child may not have more than its parent.", field)
+
+
+def _require_small(record: TokenRecord) -> None:
+    """Raises ChangeRefused, with the name of the field that takes most."""
+    sizes = {name: len(msgspec.json.encode(value)) for name, value in validation.to_json(record).items()}
+    if (size := sum(sizes.values())) > MAX_RECORD_BYTES:
+        field = max(_GROWING_FIELDS, key=lambda name: sizes[name])
+        raise ChangeRefused(
+            f"The record of this token would have {size} bytes, and may have {MAX_RECORD_BYTES}. `{field}` takes most of it.",
+            field,
+        )
 
 
 def revoke(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[RecordChange, ...]:
@@ -157,9 +173,12 @@ def delete(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[Rec
 def update(tokens: TokenHierarchy, record: TokenRecord, values: Mapping[str, Any]) -> tuple[RecordChange, ...]:
     """Returns the changes that set fields of a record; a new owner also becomes the owner of its descendants.
 
-    ``values`` are fields of ``TokenRecord``. Raises ChangeRefused where a child would exceed its parent.
+    ``values`` are fields of ``TokenRecord``. Raises ChangeRefused where a child would exceed its parent, and where a record
+    becomes too large.
     """
     after = msgspec.structs.replace(record, **values)
+    if any(field in values for field in _GROWING_FIELDS):
+        _require_small(after)
     _require_within_parents(tokens, after, values)
     changes = [RecordChange("token.update", record, after)]
     if after.owner != record.owner:

@@ -4,7 +4,8 @@ A child never outlives its parent, nor may it do more, whatever its own record s
 chain of parents, so narrowing a parent narrows its children at once.
 """
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.tokens.models import SecretMatch, Status, TokenRecord
 
@@ -63,16 +64,22 @@ class TokenHierarchy:
 
     def descendants(self, record: TokenRecord) -> Iterator[TokenRecord]:
         """Yields the children, their children and so on; parents come before their children."""
-        children: dict[str, list[TokenRecord]] = {}
-        for other in self.records:
-            if other.parent_id is not None:
-                children.setdefault(other.parent_id, []).append(other)
+        children = self._children
         pending = [record]
         while pending:
             for child in children.get(pending.pop(0).id, ()):
                 if child.id != record.id:  # each has one parent, so no other circle can be reached from here
                     pending.append(child)
                     yield child
+
+    @functools.cached_property
+    def _children(self) -> Mapping[str, list[TokenRecord]]:
+        """The children by the ids of their parents, computed once."""
+        children: dict[str, list[TokenRecord]] = {}
+        for record in self.records:
+            if record.parent_id is not None:
+                children.setdefault(record.parent_id, []).append(record)
+        return children
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -249,3 +249,16 @@ def test_a_change_keeps_the_order_and_puts_what_is_new_last() -> None:
 def test_a_change_is_of_a_record() -> None:
     with pytest.raises(ValueError, match="a change of no record"):
         _ = RecordChange("token.update", None, None).record
+
+
+@pytest.mark.parametrize("field", ["models", "metadata"])
+def test_a_record_is_small_and_the_error_names_the_field_that_takes_most(field: str) -> None:
+    large = {"models": tuple(f"model-{number}-" + "x" * 200 for number in range(100)), "metadata": {"a": "x" * 20_000}}
+    one = token("a")
+    too_large = msgspec.structs.replace(one, **{field: large[field]})
+    with pytest.raises(ChangeRefused, match=f"may have 16384. `{field}` takes most") as caught:
+        changes.create(view(), too_large, NOW)
+    assert caught.value.field == field
+    with pytest.raises(ChangeRefused):
+        changes.update(view(one), one, {field: large[field]})
+    assert changes.update(view(too_large), too_large, {"name": "old ones can still be renamed"})

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.app import WorkerShared
-from gateway.core.clock import SteadyClock
 from gateway.http.ip_rate_limit import IpRateLimit
-from gateway.observability.shared_metrics import SharedMetrics
-from gateway.storage.shared_memory import SharedLatch
 from tests.http.test_revocation import FIRST_PIECE, begins, start
 from tests.support.gateway import KEY, Running, running_gateway
 from tests.support.reply import Reply, check_error
@@ -27,7 +24,7 @@ from tests.support.wire import connected
 async def throttled(folder: Path, **values: str) -> AsyncIterator[tuple[Running, Clock]]:
     """A gateway whose minutes pass when the test says so."""
     clock = Clock()
-    shared = WorkerShared(SharedLatch(), SteadyClock(), IpRateLimit(60, clock), SharedMetrics(2))
+    shared = WorkerShared.new(2)._replace(ip_rate_limit=IpRateLimit(60, clock))
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), **values}
     async with running_gateway(folder, app_options={"shared": shared}, **values) as gateway:
         yield gateway, clock
