@@ -94,6 +94,10 @@ async def test_data_that_has_a_key_model_passes(principal: Any, fields: dict[str
     assert await sent(principal, chat("cheap", **fields)) == 1
 
 
+async def test_a_second_model_does_not_matter_where_limits_do_not_depend_on_it() -> None:
+    assert await sent(WITH_RATE, chat("cheap", models=["dear"], route="fallback", stream_options=None)) == 1
+
+
 async def test_another_model_of_the_list_may_be_named_unless_costs_are_counted() -> None:
     fields = {"tools": [{"type": "image_generation", "model": "cheap-images"}]}
     assert await sent(CHEAP, chat("cheap", **fields)) == 1
