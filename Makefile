@@ -59,6 +59,9 @@ bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare aiohttp rel
 bench-admission: $(VENV)/test.stamp  ## what limits and metering cost a request, in CPU
 	@$(BIN)/python -m bench.admission
 
+bench-memory: $(VENV)/test.stamp  ## the memory that clients can make the gateway keep
+	@$(BIN)/python -m bench.memory
+
 prices: $(VENV)/test.stamp  ## renew gateway/usage/pricing/prices.json from the genai-prices that is installed
 	@$(BIN)/python scripts/make_prices.py
 
@@ -71,4 +74,4 @@ lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 clean:  ## remove what make made
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage mutants
 
-.PHONY: help run test test-fast lint mutate campaign acceptance bench-quick bench-admission prices lock clean
+.PHONY: help run test test-fast lint mutate campaign acceptance bench-quick bench-admission bench-memory prices lock clean
