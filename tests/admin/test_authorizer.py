@@ -1,5 +1,6 @@
 """What a caller may do to which tokens: reach by role and relation, and never more than the caller has."""
 
+import msgspec
 import pytest
 
 from gateway.admin.authorizer import Authorizer, authorizer_for, relation
@@ -123,3 +124,15 @@ def test_only_who_creates_everywhere_picks_an_owner() -> None:
         member.require_owner(BOB, ANN)
     assert caught.value.param == "owner"
     authorizer_for(FAMILY, ENVIRONMENT_KEY, NOW).require_owner(BOB, ANN)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_what_may_be_read_is_what_each_token_allows(role: Role) -> None:
+    for record in FAMILY.records:
+        asking = msgspec.structs.replace(record, role=role)
+        family = view(*(asking if one is record else one for one in FAMILY.records))
+        may = caller(family, asking)
+        allowed = frozenset(one.id for one in family.records if may.allows(Action.READ, one))
+        ids = may.readable_ids()
+        assert (frozenset(one.id for one in family.records) if ids is None else ids) == allowed
+    assert authorizer_for(view(), ENVIRONMENT_KEY, NOW).readable_ids() is None

@@ -47,10 +47,11 @@ class TokenEndpoints:
     async def list(self, ctx: RequestContext) -> Response:
         query = params.parse_query(ctx, _LIST)
         authorizer = await self._management.authorizer(ctx.caller)
+        readable = authorizer.readable_ids()
         matching = [
             record
             for record in authorizer.tokens.records
-            if authorizer.allows(Action.READ, record)
+            if (readable is None or record.id in readable)
             and _matches(record, authorizer.tokens.status(record, authorizer.now), query)
         ]
         page = params.pagination_of(query)

@@ -75,7 +75,7 @@ def visible_tokens(authorizer: Authorizer, token_id: str | None) -> frozenset[st
         return None if token_id is None else frozenset({token_id})
     if token_id is not None:
         return frozenset({authorizer.find(Action.READ, token_id).id})
-    return frozenset(record.id for record in authorizer.tokens.records if authorizer.allows(Action.READ, record))
+    return authorizer.readable_ids()
 
 
 def to_json(query: ReportQuery, rows: Sequence[ReportRow], tokens: TokenHierarchy) -> dict[str, Any]:
