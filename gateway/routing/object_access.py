@@ -4,7 +4,6 @@ Admins may use all. Any other token may use what its owner has made through this
 as if it did not exist, so that nobody can find out whether it does.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -13,6 +12,7 @@ from gateway.auth.principal import Principal
 from gateway.core import upstream_routes
 from gateway.core.errors import Forbidden, NotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject
+from gateway.core.threads import Threads
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 from gateway.routing import created_objects
 from gateway.routing.ownership import ObjectKey, ObjectRecord, ObjectStoreError, Ownership
@@ -38,13 +38,14 @@ class ObjectAccess:
     def __init__(self, ownership: Ownership, rules: ObjectRules) -> None:
         self._ownership = ownership
         self._rules = rules
+        self._threads = Threads("bodies")
 
     async def check_body(self, principal: Principal, body: bytes) -> None:
         """Checks the ids of stored objects in a JSON body. Raises NotFound, BadRequest, StoreUnavailable."""
         if principal.role is Role.ADMIN:
             return
         is_large = len(body) > LARGE_BODY
-        references = await asyncio.to_thread(find_references, body) if is_large else find_references(body)
+        references = await self._threads.run(find_references, body) if is_large else find_references(body)
         if references:
             await self._check(principal, references)
 
