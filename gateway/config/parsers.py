@@ -159,11 +159,13 @@ def aliases(value: str) -> Mapping[str, str]:
 
 
 def route_prefixes(value: str) -> tuple[str, ...]:
-    """Returns the beginnings of paths below ``/v1/``, from names with commas between them.
+    """Returns the beginnings of paths below ``/v1/``, from names with commas between them; none for ``none``.
 
     Raises ValueError for a name that is no such path, and for one that administers the upstream.
     """
     found = tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+    if found == ("none",):
+        return ()
     for name in found:
         if not _ROUTE.fullmatch(name):
             raise ValueError(

@@ -137,9 +137,9 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_CORS_ORIGINS", "", parse.origins, "exact origins that browsers may call from"),
     Spec(
         "GATEWAY_PASS_THROUGH",
-        "",
+        "files,uploads,batches,responses,conversations,threads,assistants,vector_stores",
         parse.route_prefixes,
-        "`files,batches,…`: what is below these names of `/v1/`, for tokens that are not admins, too",
+        "what is below these names of `/v1/`, for tokens that are not admins, too",
     ),
     Spec("GATEWAY_ALLOWED_HOSTS", "", parse.hosts, "names that clients on this machine may use for it in open mode"),
     Spec("GATEWAY_LOG_FORMAT", "auto", parse.one_of("auto", "console", "json"), "`auto`: console on a terminal"),

@@ -61,6 +61,7 @@ READ: list[tuple[str, str, str, Any]] = [
     ("GATEWAY_DRAIN_SECONDS", "0", "drain_seconds", 0),
     ("GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8,::1", "trusted_proxies", (ip_network("10.0.0.0/8"), ip_network("::1"))),
     ("GATEWAY_PASS_THROUGH", " files,fine_tuning/jobs,,files", "pass_through", ("files", "fine_tuning/jobs")),
+    ("GATEWAY_PASS_THROUGH", "none", "pass_through", ()),
     ("GATEWAY_OBJECT_DAYS", "30", "object_days", 30),
     ("GATEWAY_ALLOWED_HOSTS", "A.test, b", "allowed_hosts", {"a.test", "b"}),
     ("GATEWAY_CORS_ORIGINS", "https://A.example:8/, http://b", "cors_origins", {"https://a.example:8", "http://b"}),

@@ -85,7 +85,7 @@ async def test_what_is_not_inference_is_closed_until_it_is_named(
     key = ("api-key", made.secret)
     upstream = await start_upstream(b'{"object":"list","data":[]}')
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_UPSTREAM_URL": upstream.url}
-    gateway = await start_gateway(**values)
+    gateway = await start_gateway(**values, GATEWAY_PASS_THROUGH="none")
     for method, path in CLOSED:
         reply = await gateway.request(method, path, [key])
         assert reply.status == 403
@@ -96,3 +96,19 @@ async def test_what_is_not_inference_is_closed_until_it_is_named(
     opened = await start_gateway(**values, GATEWAY_PASS_THROUGH="files")
     assert (await opened.request("GET", "/v1/files", [key])).status == 200
     assert (await opened.request("GET", "/v1/batches", [key])).status == 403
+
+
+async def test_families_whose_objects_have_owners_are_open_unless_they_are_closed(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
+    made = TokenEditor(tmp_path / "api_tokens.json", SteadyClock()).create(BY, TokenSpec(name="member"))
+    upstream = await start_upstream(b'{"object":"list","data":[{"id":"file-of-somebody-else"}]}')
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    for family in ("files", "batches", "assistants", "vector_stores", "conversations"):
+        reply = await gateway.request("GET", f"/v1/{family}", [("api-key", made.secret)])
+        assert (reply.status, reply.json()["data"]) == (200, [])
+        other = await gateway.request("GET", f"/v1/{family}/id-of-somebody-else", [("api-key", made.secret)])
+        assert other.status == 404
+    for family in ("fine_tuning/jobs", "evals", "realtime/sessions", "messages/batches"):
+        reply = await gateway.request("POST", f"/v1/{family}", [("api-key", made.secret)], CHAT)
+        check_error(reply, 403, "permission_error", "insufficient_permissions")
