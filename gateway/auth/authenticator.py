@@ -73,7 +73,7 @@ class Authenticator:
         if self._is_environment_digest(digest):
             return ENVIRONMENT_KEY
         principal = self._principals.get(digest)
-        if principal is not None and self._clock() < principal.expires_at:
+        if principal is not None and (not principal.expires or self._clock() < principal.expires_at):
             return principal
         return self._authenticate_token(credential.secret, digest)
 

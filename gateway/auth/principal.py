@@ -44,6 +44,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Its own limits and its parents'; each set holds."""
     expires_at: float = math.inf
     """When the secret, the token or one of its parents ends, in seconds since the epoch."""
+    expires: bool = False
+    """Whether it ends at all: only then has the clock to be asked."""
 
     @classmethod
     def of(cls, match: SecretMatch, parents: Sequence[TokenRecord] = ()) -> "Principal":
@@ -66,6 +68,7 @@ class Principal(msgspec.Struct, frozen=True):
             has_no_models=any(record.models is not None and not record.models for record in chain),
             limits=LimitChain(limits) if limits else NO_LIMITS,
             expires_at=min(ends, default=math.inf),
+            expires=bool(ends),
         )
 
     @property

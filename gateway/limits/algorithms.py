@@ -264,10 +264,14 @@ def remaining_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) ->
     return [charge.limit.remaining(counter) for charge, counter in zip(charged, counters, strict=True)]
 
 
-def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], amounts: Sequence[int]) -> None:
-    """Reserves an amount for each charge."""
-    for charge, counter, amount in zip(charged, counters, amounts, strict=True):
-        charge.limit.reserve(counter, amount)
+def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], now: int) -> list[int] | None:
+    """Brings the counters up to ``now`` and reserves an amount for each charge; where one does not fit, nothing, and None."""
+    refill_counters(charged, counters, now)
+    amounts = reservable_amounts(charged, counters)
+    if amounts is not None:
+        for charge, counter, amount in zip(charged, counters, amounts, strict=True):
+            charge.limit.reserve(counter, amount)
+    return amounts
 
 
 def settle_charges(

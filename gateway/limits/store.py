@@ -14,6 +14,7 @@ from gateway.limits.algorithms import (
     refill_counters,
     reservable_amount,
     reservable_amounts,
+    reserve_charges,
 )
 from gateway.limits.calendar_windows import MS_PER_DAY
 from gateway.limits.models import Counter, TokenCounters
@@ -99,13 +100,28 @@ class CounterStore(Protocol):
 
 def find_counters(tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int) -> list[Counter]:
     """Returns the counter of each charge, refilled up to ``now``. ``tokens`` has all counters by the ids of their tokens."""
+    found = _get_or_add_all(tokens, charges, now)
+    refill_counters(charges, found, now)
+    return found
+
+
+def reserve(tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
+    """Reserves all charges, or none, in counters that nobody else changes meanwhile. ``tokens`` as in ``find_counters``."""
+    counters = _get_or_add_all(tokens, charges, now)
+    amounts = reserve_charges(charges, counters, now)
+    if amounts is None:
+        return _longest_wait(charges, counters, now)
+    return Reservation(0, charges, amounts, counters, now)
+
+
+def _get_or_add_all(tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int) -> list[Counter]:
     found = []
     for limit, _, _ in charges:
         counters = tokens.get(limit.token_id)
         if counters is None:
             counters = tokens[limit.token_id] = {}
-        found.append(_get_or_add(counters, limit, now))
-    refill_counters(charges, found, now)
+        counter = counters.get(limit.name)
+        found.append(_get_or_add(counters, limit, now) if counter is None else counter)
     return found
 
 

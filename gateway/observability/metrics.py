@@ -5,7 +5,7 @@ memory: the counters of the Prometheus library take a lock at each step, which i
 """
 
 from bisect import bisect_left
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from gateway.observability.prometheus import SECONDS, Family, PrometheusCollector, histogram_keys, series_key
 from gateway.observability.shared_metrics import OVERFLOW, SharedMetrics, WorkerMetrics
@@ -17,6 +17,16 @@ _TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
 
 TokenCounts = tuple[int, int, int, int]
 """Language-model tokens of the prompt, of the completion, read from the provider's cache, used for reasoning."""
+
+
+class Inference(Protocol):
+    """What is known of a request for inference when it has ended. ``cost`` in micro-dollars."""
+
+    cost: int
+    is_estimated: bool
+    is_partial: bool
+    first_byte_seconds: float | None
+
 
 _FAMILIES = (
     Family("gateway_requests_total", "counter", "Requests answered", ("route", "status")),
@@ -152,23 +162,21 @@ class Metrics:
         values[slots[bisect_left(SECONDS, seconds) + 1]] += 1.0
         values[slots[-1]] += seconds
 
-    def observe_first_byte(self, route: str, seconds: float) -> None:
-        """Counts the time to a response's first byte. ``route`` as in ``count_response``."""
-        self._first_byte_seconds.observe(route, seconds)
-
-    def count_usage(self, tokens: TokenCounts, cost: int, *, is_estimated: bool, is_partial: bool) -> None:
-        """Counts what one request used. ``cost`` in micro-dollars."""
+    def count_inference(self, route: str, tokens: TokenCounts, inference: Inference) -> None:
+        """Counts what one request for inference used, and the time to its first byte. ``route`` as in ``count_response``."""
         values = self._values
         prompt, completion, cached, reasoning = self._tokens
         values[prompt] += tokens[0]
         values[completion] += tokens[1]
         values[cached] += tokens[2]
         values[reasoning] += tokens[3]
-        values[self._cost] += cost
-        if is_estimated:
+        values[self._cost] += inference.cost
+        if inference.is_estimated:
             values[self._estimated] += 1.0
-        if is_partial:
+        if inference.is_partial:
             values[self._partial] += 1.0
+        if inference.first_byte_seconds is not None:
+            self._first_byte_seconds.observe(route, inference.first_byte_seconds)
 
     def count_refusal(self, reason: RefusalReason) -> None:
         """Counts a request that was refused by a limit."""

@@ -51,6 +51,8 @@ class Ledger:
         self._writer = WriteBehind(
             "ledger entries", self._pending, in_thread(store.write, self._threads), metrics.ledger_write_failures.inc
         )
+        self.is_full = False
+        """Whether so many entries wait that no new request may be admitted: nobody would know what it used."""
         self._lost = 0
         self._next_prune = 0.0
 
@@ -64,14 +66,11 @@ class Ledger:
         """The number of entries that are not known to be in the store."""
         return self._writer.waiting
 
-    @property
-    def is_full(self) -> bool:
-        """Whether so many entries wait that no new request may be admitted: nobody would know what it used."""
-        return len(self._entries) + self._writer.in_flight >= ALMOST_FULL
-
     def record(self, entry: LedgerEntry) -> None:
         """Adds an entry, without I/O. Each request ends with it."""
-        if len(self._entries) < MAX_WAITING:
+        count = len(self._entries)
+        self.is_full = count + 1 >= ALMOST_FULL
+        if count < MAX_WAITING:
             self._entries.append(entry)
             return
         if self._lost == 0:
@@ -91,6 +90,7 @@ class Ledger:
         if is_written and self._lost:
             log.error("ledger entries were lost while they could not be written", extra={"entries": self._lost})
             self._lost = 0
+        self.is_full = self.waiting >= ALMOST_FULL
         self._metrics.ledger_waiting.set(self.waiting)
 
     async def drain(self) -> None:

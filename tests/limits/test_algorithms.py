@@ -286,7 +286,7 @@ CHARGES = [Charge(Concurrency("t", None, 9), 1, 1), Charge(BudgetWindow("t", Non
     [
         lambda counters: refill_counters(CHARGES, counters, NOW),
         lambda counters: reservable_amounts(CHARGES, counters),
-        lambda counters: reserve_charges(CHARGES, counters, [1, 1]),
+        lambda counters: reserve_charges(CHARGES, counters, NOW),
         lambda counters: settle_charges(CHARGES, counters, [1, 1], [0, 0], {}),
         lambda counters: remaining_amounts(CHARGES, counters),
     ],

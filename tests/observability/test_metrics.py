@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from dataclasses import dataclass
 from typing import get_args
 
 import pytest
@@ -14,8 +15,19 @@ from gateway.observability.metrics import Metrics, RefusalReason
 from gateway.observability.prometheus import SECONDS
 from gateway.observability.shared_metrics import CAPACITY, SharedMetrics
 
+NO_TOKENS = (0, 0, 0, 0)
 FORK = multiprocessing.get_context("fork")
 CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Used:
+    """What the metrics are told of a request for inference."""
+
+    cost: int
+    is_estimated: bool
+    is_partial: bool
+    first_byte_seconds: float | None = None
 
 
 class ParsedPage:
@@ -102,10 +114,10 @@ def test_what_never_happened_is_shown_as_nought() -> None:
 
 def test_what_requests_used() -> None:
     one, other = workers(2)
-    one.count_usage((100, 20, 30, 5), 1234, is_estimated=False, is_partial=False)
-    one.count_usage((1, 2, 0, 0), 10, is_estimated=True, is_partial=True)
-    other.count_usage((1000, 200, 0, 0), 1, is_estimated=True, is_partial=False)
-    other.count_usage((0, 0, 0, 0), 0, is_estimated=False, is_partial=False)
+    one.count_inference(CHAT, (100, 20, 30, 5), Used(1234, False, False))
+    one.count_inference(CHAT, (1, 2, 0, 0), Used(10, True, True))
+    other.count_inference(CHAT, (1000, 200, 0, 0), Used(1, True, False))
+    other.count_inference(CHAT, (0, 0, 0, 0), Used(0, False, False))
     shown = ParsedPage(one)
     assert shown.samples == ParsedPage(other).samples
     assert shown.value("gateway_tokens_total", kind="prompt") == 1101
@@ -198,9 +210,9 @@ def test_without_a_number_it_is_the_first_worker() -> None:
 
 def test_a_bound_belongs_to_its_bucket() -> None:
     metrics = Metrics()
-    metrics.observe_first_byte(CHAT, 0.25)
-    metrics.observe_first_byte(CHAT, 0.2500001)
-    metrics.observe_first_byte(CHAT, 1e9)
+    metrics.count_inference(CHAT, NO_TOKENS, Used(0, False, False, 0.25))
+    metrics.count_inference(CHAT, NO_TOKENS, Used(0, False, False, 0.2500001))
+    metrics.count_inference(CHAT, NO_TOKENS, Used(0, False, False, 1e9))
     shown = ParsedPage(metrics)
     buckets = dict(shown.buckets("gateway_first_byte_seconds", CHAT))
     assert (buckets["0.1"], buckets["0.25"], buckets["0.5"], buckets["300.0"], buckets["+Inf"]) == (0, 1, 2, 2, 3)
@@ -214,7 +226,7 @@ def test_histograms_cumulate_over_workers(asked: list[tuple[int, str, float]]) -
     every = workers(3)
     for number, route, seconds in asked:
         every[number].count_response(route, 200, seconds)
-        every[number].observe_first_byte(route, seconds / 2)
+        every[number].count_inference(route, NO_TOKENS, Used(0, False, False, seconds / 2))
     shown = ParsedPage(every[0])
     for route in {route for _, route, _ in asked}:
         for name, part in (("gateway_request_seconds", 1), ("gateway_first_byte_seconds", 2)):
@@ -245,7 +257,7 @@ def _serve(shared: SharedMetrics, worker: int, ready: "multiprocessing.SimpleQue
     metrics.in_flight.set(2)
     for _ in range(1000):
         metrics.count_response(CHAT, 200, 0.5)
-        metrics.count_usage((3, 2, 1, 0), 7, is_estimated=False, is_partial=True)
+        metrics.count_inference(CHAT, (3, 2, 1, 0), Used(7, False, True))
     ready.put(metrics.render())
     signal.pause()
 

@@ -60,14 +60,8 @@ class AccessLog(Middleware):
         tracked = ctx.inference.usage if ctx.inference is not None else None
         if tracked is not None:
             usage = tracked.usage
-            self._metrics.count_usage(
-                (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens),
-                tracked.cost,
-                is_estimated=tracked.is_estimated,
-                is_partial=tracked.is_partial,
-            )
-            if tracked.first_byte_seconds is not None:
-                self._metrics.observe_first_byte(route, tracked.first_byte_seconds)
+            counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+            self._metrics.count_inference(route, counts, tracked)
         if self._lines is not None:
             self._lines.write_bytes(self._format(self._entry(ctx, status, seconds)))
 

@@ -9,14 +9,14 @@ import msgspec
 
 from gateway.core.tasks import await_uncancelled
 from gateway.core.threads import Threads
-from gateway.limits.algorithms import BudgetWindow, Charge, reserve_charges, settle_charges
+from gateway.limits.algorithms import BudgetWindow, Charge, settle_charges
 from gateway.limits.models import Counter, TokenCounters
 from gateway.limits.store import (
     CounterStoreUnavailable,
     LimitExceeded,
     Reservation,
-    decide,
     find_counters,
+    reserve,
 )
 from gateway.limits.stores import sqlite_file
 from gateway.storage.sqlite import ReopeningConnection
@@ -45,12 +45,7 @@ class MemoryCounterStore:
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         if self._copy is not None and not self._copy.is_loaded:
             _refuse_budgets(charges)
-        counters = find_counters(self._tokens, charges, now)
-        amounts = decide(charges, counters, now)
-        if isinstance(amounts, LimitExceeded):
-            return amounts
-        reserve_charges(charges, counters, amounts)
-        return Reservation(0, charges, amounts, counters, now)
+        return reserve(self._tokens, charges, now)
 
     async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
         limit, counter = reservation.charges[index].limit, reservation.counters[index]
