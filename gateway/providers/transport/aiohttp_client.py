@@ -12,7 +12,7 @@ from yarl import URL
 from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.timeouts import CoarseTimeouts
 from gateway.providers.transport.base import Timeouts, TransportRequest
-from gateway.providers.transport.connection import ClientResponse, ConnectionClosed, Connector
+from gateway.providers.transport.connection import ConnectionClosed, Connector
 from gateway.providers.transport.resolver import LookUp, Resolver
 
 MAX_RESEND_SECONDS = 1.0
@@ -140,7 +140,6 @@ def _create_session(connector: Connector, connect_seconds: float) -> aiohttp.Cli
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-        response_class=ClientResponse,
         read_bufsize=READ_BUFFER_BYTES,
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,

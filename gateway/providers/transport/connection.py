@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
 from gateway.providers.transport.resolver import Resolver
@@ -101,6 +100,13 @@ class ClientConnection(ResponseHandler):
         else:
             self._abort()
 
+    def set_exception(self, exc: BaseException, *args: Any, **kwargs: Any) -> None:
+        """Ends what waits for a head with an error. One that tells of a closed connection is replaced by our own."""
+        if isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+            super().set_exception(ConnectionClosed(self.is_unread), exc)
+        else:
+            super().set_exception(exc, *args, **kwargs)
+
     def _receive_head(self, data: bytes) -> None:
         self.head_bytes += len(data)
         if self._expected is Expected.NOTHING or self.head_bytes > MAX_HEAD_BYTES:
@@ -152,15 +158,3 @@ class Connector(aiohttp.TCPConnector):
             keepalive_timeout=KEEP_ALIVE_SECONDS if is_kept_alive else None,
         )
         self._factory = partial(cast(type[ResponseHandler], ClientConnection), loop=asyncio.get_running_loop())
-
-
-class ClientResponse(aiohttp.ClientResponse):
-    """Raises an error of its own where the connection was closed before the head of the response was complete."""
-
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Waits for the head of the response. Raises ConnectionClosed."""
-        protocol = connection.protocol
-        try:
-            return await super().start(connection)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            raise ConnectionClosed(isinstance(protocol, ClientConnection) and protocol.is_unread) from error
