@@ -83,8 +83,7 @@ class TokenManagement:
         """Creates a token and returns it with its secret. Raises BadRequest, Conflict, Forbidden."""
         async with self.transaction(requester) as (tx, authorizer):
             created = new_token(authorizer, spec)
-            if authorizer.scope(Action.CREATE) is not Scope.ALL:
-                self._require_few_descendants(tx.tokens, created.record)
+            self.require_few_descendants(authorizer, created.record)
             tx.apply(changes.create(tx.tokens, created.record, tx.now))
         return created
 
@@ -107,10 +106,17 @@ class TokenManagement:
         return tx.change_of(record).record
 
     async def delete(self, requester: Requester, token_id: str) -> None:
-        """Removes a token's record; its descendants stay, revoked. Raises NotFound, Forbidden."""
-        async with self.transaction(requester) as (tx, authorizer):
+        """Removes a token's record. Raises NotFound, Forbidden.
+
+        Its descendants stay, revoked, where the requester may delete every token; else they are removed as well, because the
+        requester could not see and not delete them any more, and they would count as nobody's.
+        """
+        async with self.transaction(requester, is_revocation=True) as (tx, authorizer):
             record = authorizer.find(Action.DELETE, token_id)
-            tx.apply(changes.delete(tx.tokens, record, tx.now))
+            may_delete_all = authorizer.scope(Action.DELETE) is Scope.ALL
+            tx.apply(
+                changes.delete(tx.tokens, record, tx.now) if may_delete_all else changes.delete_tree(tx.tokens, record)
+            )
 
     async def rotate(self, requester: Requester, token_id: str, grace: int) -> CreatedToken:
         """Gives a token a new secret; the old one works for ``grace`` seconds more.
@@ -145,7 +151,7 @@ class TokenManagement:
     ) -> AsyncIterator[tuple[TokenTransaction, Authorizer]]:
         """Changes tokens on behalf of a requester, whose rights are those on the newest tokens.
 
-        Revocations are counted apart, so that whoever has made too many changes can still revoke what it made. Raises
+        Revocations and deletions are counted apart, so that whoever has made too many changes can still end what it made. Raises
         RateLimited, Unauthenticated, StoreUnavailable; BadRequest or Conflict for a change that is refused; what the block
         raises.
         """
@@ -166,10 +172,15 @@ class TokenManagement:
                 wait,
             )
 
-    def _require_few_descendants(self, tokens: TokenHierarchy, record: TokenRecord) -> None:
-        """Raises Conflict."""
-        parents = tokens.parents(record)
-        if parents and sum(1 for _ in tokens.descendants(parents[-1])) >= self._rules.max_children:
+    def require_few_descendants(self, authorizer: Authorizer, record: TokenRecord) -> None:
+        """Checks that there may be one more token below the topmost parent of a new record. Admins may make any number.
+
+        Raises Conflict.
+        """
+        parents = authorizer.tokens.parents(record)
+        if not parents or authorizer.scope(Action.CREATE) is Scope.ALL:
+            return
+        if sum(1 for _ in authorizer.tokens.descendants(parents[-1])) >= self._rules.max_children:
             raise Conflict(
                 f"There are {self._rules.max_children} tokens below `{parents[-1].name}` already, and there may be no "
                 "more. Delete those that have ended.",

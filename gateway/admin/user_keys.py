@@ -35,7 +35,8 @@ class UserKeys:
         """Gives the user a key and returns it with its secret; every key that is there ends.
 
         An active key with no more rights than the requester's gets a new secret: it stays the same token, with its limits and
-        what it has used of them. Else a token is created. Raises Forbidden, Unauthenticated, StoreUnavailable.
+        what it has used of them. Else a token is created. Raises Forbidden, Conflict, Unauthenticated,
+        StoreUnavailable.
         """
         async with self._management.transaction(requester) as (tx, authorizer):
             if not _is_allowed(authorizer, email, Action.CREATE):
@@ -45,6 +46,7 @@ class UserKeys:
             tx.apply(change for change in owned.revocations if kept is None or change.record.id != kept.id)
             if kept is None:
                 created = _new_key(authorizer, owned, email, name)
+                self._management.require_few_descendants(authorizer, created.record)
                 tx.apply(changes.create(tx.tokens, created.record, tx.now))
                 return created
             secret = token_secret.generate(token_secret.LIVE)
@@ -56,7 +58,7 @@ class UserKeys:
     async def revoke(self, requester: Requester, email: str) -> None:
         """Ends the user's key. Raises NotFound where there is none and for somebody else's, Unauthenticated,
         StoreUnavailable."""
-        async with self._management.transaction(requester) as (tx, authorizer):
+        async with self._management.transaction(requester, is_revocation=True) as (tx, authorizer):
             owned = _OwnedKeys.of(authorizer, email)
             if not _is_allowed(authorizer, email, Action.REVOKE) or not owned.revocations:
                 raise _no_key()
@@ -82,8 +84,10 @@ class _OwnedKeys(NamedTuple):
 
 
 def _is_key_of(record: TokenRecord, email: str) -> bool:
-    is_live = token_secret.kind(record.prefix) == token_secret.LIVE
-    return record.owner == email and record.revoked_at is None and is_live
+    is_active = (
+        record.owner == email and record.revoked_at is None
+    )  # first: it is cheap, and true for few of many records
+    return is_active and token_secret.kind(record.prefix) == token_secret.LIVE
 
 
 def _is_allowed(authorizer: Authorizer, email: str, action: Action) -> bool:

@@ -170,6 +170,15 @@ def delete(tokens: TokenHierarchy, record: TokenRecord, now: float) -> tuple[Rec
     return (*revoked, RecordChange("token.delete", record, None))
 
 
+def delete_tree(tokens: TokenHierarchy, record: TokenRecord) -> tuple[RecordChange, ...]:
+    """Returns the changes that remove the record and those of all its descendants, children before their parents.
+
+    For requesters who would neither see nor count the descendants any more once the chain of parents is broken.
+    """
+    tree = (record, *tokens.descendants(record))
+    return tuple(RecordChange("token.delete", one, None) for one in reversed(tree))
+
+
 def update(tokens: TokenHierarchy, record: TokenRecord, values: Mapping[str, Any]) -> tuple[RecordChange, ...]:
     """Returns the changes that set fields of a record; a new owner also becomes the owner of its descendants.
 

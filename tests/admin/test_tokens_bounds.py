@@ -6,6 +6,7 @@ import pytest
 
 from gateway.admin.authorizer import Requester
 from gateway.admin.tokens import ChangeRules, TokenManagement
+from gateway.admin.user_keys import UserKeys
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.errors import Conflict, RateLimited
 from gateway.http.ip_rate_limit import KeyedRateLimit
@@ -16,7 +17,8 @@ from gateway.tokens.stores.memory import MemoryTokenStore
 from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog
 from tests.tokens.test_hierarchy import token
 
-MEMBER = token("member", role="member")
+ANN = "ann@example.com"
+MEMBER = token("member", role="member", owner=ANN)
 ADMIN = Requester(ENVIRONMENT_KEY, BY)
 Manage = Callable[..., TokenManagement]
 
@@ -57,6 +59,46 @@ async def test_a_token_has_only_so_many_descendants_however_they_are_nested(mana
     for record in reversed(children):
         await management.delete(by(MEMBER), record.id)
     await management.create(by(MEMBER), TokenSpec(name="again"))
+
+
+async def test_records_below_a_deleted_token_do_not_pile_up(manage: Manage) -> None:
+    management = manage(max_children=2)
+    for _ in range(3):
+        child = (await management.create(by(MEMBER), TokenSpec(name="child"))).record
+        await management.create(by(child, MEMBER), TokenSpec(name="grandchild"))
+        await management.delete(by(MEMBER), child.id)
+        assert (await management.tokens()).records == (MEMBER,)
+
+
+async def test_an_admin_keeps_the_records_below_a_deleted_token(manage: Manage) -> None:
+    management = manage()
+    child = (await management.create(by(MEMBER), TokenSpec(name="child"))).record
+    await management.delete(ADMIN, MEMBER.id)
+    assert [(one.id, one.revoked_at) for one in (await management.tokens()).records] == [(child.id, NOW)]
+
+
+async def test_user_keys_count_as_descendants(manage: Manage) -> None:
+    """A user's key that its owner ends and makes again is a new record each time."""
+    keys = UserKeys(manage(max_children=2))
+    for name in ("first", "second"):
+        await keys.replace(by(MEMBER), ANN, name)
+        await keys.revoke(by(MEMBER), ANN)
+    with pytest.raises(Conflict, match="2 tokens below"):
+        await keys.replace(by(MEMBER), ANN, "third")
+    await keys.replace(ADMIN, ANN, "by an admin")
+
+
+async def test_what_was_made_can_be_ended_while_changes_are_refused(manage: Manage) -> None:
+    management = manage(per_minute=2)
+    keys = UserKeys(management)
+    await keys.replace(by(MEMBER), ANN, "key")
+    child = (await management.create(by(MEMBER), TokenSpec(name="child"))).record
+    with pytest.raises(RateLimited):
+        await management.create(by(MEMBER), TokenSpec(name="one more"))
+    await keys.revoke(by(MEMBER), ANN)
+    await management.delete(by(MEMBER), child.id)
+    with pytest.raises(RateLimited):
+        await management.revoke(by(MEMBER), MEMBER.id)
 
 
 async def test_a_token_and_its_children_together_make_only_so_many_changes_a_minute(manage: Manage) -> None:

@@ -252,8 +252,13 @@ class Model:
         match = self.find_secret(command["secret"])
         return [] if match is None else self._end(match[0], None if match[1] is match[0].secret else match[1], now)
 
-    def _delete(self, command: Command, now: float, _made: Command, _caller: Rights) -> Lines:
+    def _delete(self, command: Command, now: float, _made: Command, caller: Rights) -> Lines:
         token, _ = self.find(command["reference"])
+        if caller.role != "admin":
+            tree = [token.id, *(one.id for one in self.descendants_of(token))]
+            for token_id in tree:
+                del self.tokens[token_id]
+            return [("token.delete", token_id) for token_id in reversed(tree)]
         lines = [line for line in self._end(token, None, now) if line[1] != token.id]
         del self.tokens[token.id]
         return [*lines, ("token.delete", token.id)]

@@ -127,6 +127,15 @@ def test_deleting_leaves_children_as_revoked_records() -> None:
     assert [(one.name, one.revoked_at) for one in after.records] == [("b", NOW)]
 
 
+def test_a_whole_tree_is_deleted_from_its_leaves_upwards() -> None:
+    family = view(token("a"), token("b", "a"), token("c", "b"), token("x"))
+    record_changes = changes.delete_tree(family, token("a"))
+    assert [(change.action, change.record.name) for change in record_changes] == [
+        ("token.delete", "c"), ("token.delete", "b"), ("token.delete", "a")
+    ]  # fmt: skip
+    assert applied(family, record_changes).records == (token("x"),)
+
+
 def test_a_patch_that_changes_nothing_touches_nothing() -> None:
     assert changes.update(view(token("a")), token("a"), {"name": "a", "models": None}) == ()
 
