@@ -192,12 +192,14 @@ class App:
             settings.pass_through, lambda principal: catalog.provider_for(principal).name, self._clock
         )
         usage_rules = UsageRules(self._limit_clock, settings.stream_usage, redact_model)
+        reads = BoundedThreads("reports")
         return Services(
             Inference(catalog, admission, self.ledger, usage_rules),
             ObjectAccess(self.ownership, object_rules),
             admission,
             self._management,
-            UsageReports(self._usage_store, BoundedThreads("reports")),
+            UsageReports(self._usage_store, reads),
+            reads,
             self._authenticator,
             self._ip_rate_limit,
             HealthCheck(

@@ -7,6 +7,7 @@ from gateway.admin.tokens import TokenManagement
 from gateway.admin.user_keys import UserKeys
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.roles import Access
+from gateway.core.bounded_threads import BoundedThreads
 from gateway.http.context import Route
 from gateway.http.endpoints.check import CheckEndpoints
 from gateway.http.endpoints.health import HealthCheck, HealthEndpoints
@@ -38,6 +39,8 @@ class Services(NamedTuple):
     admission: Admission
     management: TokenManagement
     reports: UsageReports
+    reads: BoundedThreads
+    """The threads of reports and of long lists."""
     authenticator: Authenticator
     ip_rate_limit: IpRateLimit
     health: HealthCheck
@@ -68,7 +71,7 @@ def make_endpoints(services: Services) -> Endpoints:
     return Endpoints(
         openai,
         PassThroughEndpoints(openai.run, services.max_body_bytes, services.objects, services.pass_through),
-        TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit),
+        TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit, services.reads),
         UserKeyEndpoints(UserKeys(management), admission),
         MeEndpoints(management, admission),
         CheckEndpoints(services.inference.catalog, admission),
