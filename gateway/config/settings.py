@@ -100,9 +100,9 @@ SPECS: tuple[Spec, ...] = (
     ),
     Spec(
         "GATEWAY_CHANGES_PER_MINUTE",
-        "60",
+        "120",
         parse.changes,
-        "changes of tokens that a token may make; an admin 20 times as many",
+        "changes of tokens that a token may make; admins are not limited",
     ),
     Spec(
         "GATEWAY_COUNTERS",

@@ -118,9 +118,8 @@ async def test_a_token_and_its_children_together_make_only_so_many_changes_a_min
     await management.create(by(MEMBER), TokenSpec(name="later"))
 
 
-async def test_an_admin_may_make_more_changes(manage: Manage) -> None:
+async def test_an_admin_makes_as_many_changes_as_it_likes(manage: Manage) -> None:
     management = manage(per_minute=1)
     for number in range(20):
         await management.create(ADMIN, TokenSpec(name=str(number)))
-    with pytest.raises(RateLimited, match="20 changes"):
-        await management.create(ADMIN, TokenSpec(name="one more"))
+    assert len((await management.tokens()).records) == 21
