@@ -64,9 +64,8 @@ class WorkerShared(NamedTuple):
 
     enforcement: SharedLatch
     clock: Callable[[], float]
-    """For ends of tokens: it never runs backwards."""
-    limit_clock: Callable[[], float]
-    """For limits: it follows a wall clock that was set right, also backwards."""
+    rate_clock: Callable[[], float]
+    """For rates: a wall clock that jumps does not change it."""
     ip_rate_limit: IpRateLimit
     metrics: SharedMetrics
     changes: KeyedRateLimit
@@ -75,11 +74,10 @@ class WorkerShared(NamedTuple):
     @staticmethod
     def new(workers: int = 1) -> "WorkerShared":
         """Makes it for this many workers."""
-        limit_clock = MachineClock(state=shared_floats(2))
         return WorkerShared(
             SharedLatch(),
-            SteadyClock(limit_clock, shared_floats(1)),
-            limit_clock,
+            SteadyClock(latest=shared_floats(1)),
+            MachineClock(state=shared_floats(2)),
             IpRateLimit(PUBLIC_REQUESTS_PER_MINUTE),
             SharedMetrics(workers),
             KeyedRateLimit(),
@@ -104,7 +102,7 @@ class App:
         shared = shared or WorkerShared.new()
         self._settings = settings
         self._clock = clock or shared.clock
-        self._limit_clock = clock or shared.limit_clock
+        self._rate_clock = clock or shared.rate_clock
         self._ip_rate_limit = shared.ip_rate_limit
         self._metrics = Metrics(shared.metrics, shared.worker)
         self._redactor = Redactor(settings.secrets)
@@ -139,8 +137,8 @@ class App:
 
     def _make_limits_and_usage(self) -> None:
         settings = self._settings
-        self.counters = open_counter_store(settings.counters, settings.data_dir, self._limit_clock)
-        self.limiter = Limiter(self.counters, self._limit_clock, settings.queue_size, self._metrics.queued.set)
+        self.counters = open_counter_store(settings.counters, settings.data_dir, self._clock, self._rate_clock)
+        self.limiter = Limiter(self.counters, self._clock, settings.queue_size, self._metrics.queued.set)
         self._usage_store = SqliteUsageStore(settings.data_dir / LEDGER_FILE, report_seconds=settings.report_seconds)
         self.ledger = Ledger(self._usage_store, self._metrics, settings.usage_days, self._clock)
         self.ownership = Ownership(
@@ -191,7 +189,7 @@ class App:
         object_rules = ObjectRules(
             settings.pass_through, lambda principal: catalog.provider_for(principal).name, self._clock
         )
-        usage_rules = UsageRules(self._limit_clock, settings.stream_usage, redact_model)
+        usage_rules = UsageRules(self._clock, settings.stream_usage, redact_model)
         reads = BoundedThreads("reports")
         return Services(
             Inference(catalog, admission, self.ledger, usage_rules),

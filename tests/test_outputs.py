@@ -36,7 +36,6 @@ WRITERS = {
         "self._writer.write": "the same",
     },
     "storage/files.py": {"file.write": "files of the gateway's own"},
-    "tokens/stores/json_file.py": {"self._file.write": "the token file"},
 }
 """By module, each call that writes, and why what it writes is safe to look at. A new one has to use ``core/escaping.py`` or
 ``core/csv_text.py`` before it is added here."""

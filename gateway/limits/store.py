@@ -3,9 +3,9 @@
 All charges of a request are reserved together, or none of them. Every ``now`` here is in milliseconds since the epoch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from gateway.limits.algorithms import (
     BudgetWindow,
@@ -59,10 +59,20 @@ class CounterStoreUnavailable(Exception):
     """The counters cannot be read or written, so it is unknown what remains of any limit."""
 
 
+RateClock: TypeAlias = Callable[[], float]
+"""Returns seconds since the epoch by a clock that no jump of the wall clock changes."""
+
+
+def rate_now_by(clock: RateClock | None) -> Callable[[int], int]:
+    """Returns a function from a call's ``now`` to the time up to which rates are paid back; without a clock it is the same."""
+    return (lambda now: now) if clock is None else lambda _now: int(clock() * 1000)
+
+
 class CounterStore(Protocol):
     """Keeps the counters of all tokens, each under the id of its token and the name of its limit.
 
-    The ``now`` of successive calls never decreases.
+    The ``now`` of successive calls never decreases. It is the time of reservations and of budgets; rates may be paid back by
+    a ``RateClock``, and counters of ended windows are deleted by it.
     """
 
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
@@ -105,10 +115,15 @@ def find_counters(tokens: dict[str, TokenCounters], charges: Sequence[Charge], n
     return found
 
 
-def reserve(tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
-    """Reserves all charges, or none, in counters that nobody else changes meanwhile. ``tokens`` as in ``find_counters``."""
-    counters = _get_or_add_all(tokens, charges, now)
-    amounts = reserve_charges(charges, counters, now)
+def reserve(
+    tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int, rate_now: int
+) -> Reservation | LimitExceeded:
+    """Reserves all charges, or none, in counters that nobody else changes meanwhile.
+
+    ``tokens`` as in ``find_counters``; rates are paid back up to ``rate_now``.
+    """
+    counters = _get_or_add_all(tokens, charges, rate_now)
+    amounts = reserve_charges(charges, counters, rate_now)
     if amounts is None:
         return _longest_wait(charges, counters, now)
     return Reservation(0, charges, amounts, counters, now)

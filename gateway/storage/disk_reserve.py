@@ -36,7 +36,7 @@ class DiskReserve:
     def __init__(self, path: Path, size: int) -> None:
         """``path`` is that of the file for which space is kept, ``size`` how many bytes."""
         self.file = path
-        self.path = path.with_name(f"{path.name}.reserve")
+        self.path = path.parent / f"{path.name}.reserve"
         self.size = size
 
     def keep(self) -> bool:

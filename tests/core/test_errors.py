@@ -33,6 +33,7 @@ ALL = [
     (errors.StoreUnavailable("x"), 503, "server_error", "store_unavailable"),
     (errors.TooManyReads(1), 503, "server_error", "too_many_reads"),
     (errors.ReportTimeout(10), 503, "server_error", "report_timeout"),
+    (errors.BodyMemoryExceeded(1), 503, "server_error", "body_memory_exceeded"),
     (errors.Draining(), 503, "server_error", "draining"),
 ]
 
@@ -72,6 +73,7 @@ def test_when_to_come_back(wait: float | None, headers: dict[str, str]) -> None:
         (errors.StoreUnavailable("x"), {"Retry-After": "2"}),
         (errors.TooManyReads(1), {"Retry-After": "1", "retry-after-ms": "1000"}),
         (errors.ReportTimeout(10), {"x-should-retry": "false"}),
+        (errors.BodyMemoryExceeded(1), {"Retry-After": "1", "retry-after-ms": "1000"}),
         (errors.Draining(), {"Retry-After": "1", "Connection": "close"}),
         (errors.RequestTooLarge(5), {"Connection": "close"}),
         (errors.RequestTimeout("x"), {"Connection": "close"}),

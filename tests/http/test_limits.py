@@ -116,7 +116,7 @@ async def test_35524_what_cannot_be_priced_does_not_pass_a_budget(tmp_path: Path
         assert 'GATEWAY_CONFIG names: [prices."model-name"]' in error["message"]
         assert reply.header("x-should-retry") == "false"
         form = await gateway.request(
-            "POST", "/v1/audio/speech", [("Authorization", f"Bearer {secret}"), ("Content-Type", "a/b")], b"x"
+            "POST", "/v1/audio/transcriptions", [("Authorization", f"Bearer {secret}"), ("Content-Type", "a/b")], b"x"
         )
         assert form.status == 403
         assert upstream.requests == []

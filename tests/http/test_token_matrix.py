@@ -173,6 +173,7 @@ def plain(value: Any) -> Any:
 async def matrix_gateway(folder: Path) -> AsyncIterator[MatrixGateway]:
     (folder / "api_tokens.json").write_bytes(FILE)
     values = {"FREEGPT_API_KEY": KEY, "GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_LOG_LEVEL": "error"}
+    values["GATEWAY_CHANGES_PER_MINUTE"] = "100000"
     async with (
         running_gateway(folder, app_options={"clock": Clock()}, **values) as gateway,
         connected(gateway.port) as client,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.limits.store import CounterStore
+from gateway.limits.stores import open_counter_store
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from tests.support.limits import NOW, charges_for, granted, refused
@@ -98,3 +99,23 @@ async def test_a_refused_request_sets_a_time_in_the_future_right_for_the_next_pr
     await second.aclose()
     if second is not first:
         await first.aclose()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_a_jump_of_the_wall_clock_pays_no_rate_back_and_deletes_no_budget(kind: str, tmp_path: Path) -> None:
+    """Rates have a clock of their own; the wall clock is set three days ahead, and right again."""
+    rates = Clock(NOW / 1000)
+    store = open_counter_store(kind, tmp_path, Clock(NOW / 1000), rates)
+    limits = {"rpm": 2, "budget": "0.0001/day"}
+    for now in (NOW, NOW + 3 * DAY_MS):
+        charges = charges_for(limits, cost=60, now=now)
+        store.settle(granted(await store.reserve(charges, now)), [1, 60])
+    charges = charges_for(limits, cost=10)
+    exceeded = refused(await store.reserve(charges, NOW))
+    assert (exceeded.charge.limit.kind, exceeded.retry_after_ms) == ("requests", 30_000)
+    rates.now += 30
+    reservation = granted(await store.reserve(charges, NOW))
+    assert not await store.extend(reservation, 0, 1, NOW + DAY_MS)
+    rpm, budget = await store.read(charges, NOW)
+    assert (rpm.used, budget.used) == (120_000, 60)
+    await store.aclose()

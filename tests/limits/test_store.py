@@ -303,7 +303,7 @@ def test_what_fits_is_granted_with_its_amounts() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("memory", MemoryCounterStore), ("sqlite", SqliteCounterStore)])
 async def test_a_store_is_opened_by_its_name(tmp_path: Path, name: str, kind: type[CounterStore]) -> None:
-    store = open_counter_store(name, tmp_path, Clock())
+    store = open_counter_store(name, tmp_path, Clock(), Clock())
     assert type(store) is kind
     store.settle(granted(await store.reserve(charges_for({"budget": "1"}, cost=5), NOW)), [5])
     await store.aclose()

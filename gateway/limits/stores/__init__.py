@@ -9,7 +9,14 @@ from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
 
 
-def open_counter_store(name: str, folder: Path, clock: Callable[[], float]) -> CounterStore:
-    """Returns the store ``memory`` or ``sqlite``, with its file in ``folder``. ``clock`` is in seconds since the epoch."""
+def open_counter_store(
+    name: str, folder: Path, clock: Callable[[], float], rate_clock: Callable[[], float]
+) -> CounterStore:
+    """Returns the store ``memory`` or ``sqlite``, with its file in ``folder``.
+
+    Both clocks are in seconds since the epoch; rates are paid back by the second.
+    """
     path = folder / COUNTERS_FILE
-    return SqliteCounterStore(path, clock) if name == "sqlite" else MemoryCounterStore(path)
+    if name == "sqlite":
+        return SqliteCounterStore(path, clock, rate_clock=rate_clock)
+    return MemoryCounterStore(path, rate_clock)

@@ -14,8 +14,10 @@ from gateway.limits.models import Counter, TokenCounters
 from gateway.limits.store import (
     CounterStoreUnavailable,
     LimitExceeded,
+    RateClock,
     Reservation,
     find_counters,
+    rate_now_by,
     reserve,
 )
 from gateway.limits.stores import sqlite_file
@@ -36,7 +38,9 @@ class MemoryCounterStore:
     budget get CounterStoreUnavailable, because it is unknown what was spent before.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, rate_clock: RateClock | None = None) -> None:
+        """``rate_clock`` is in seconds since the epoch; without it rates are paid back by the ``now`` of each call."""
+        self._rate_now = rate_now_by(rate_clock)
         self._tokens: dict[str, TokenCounters] = {}
         self._changed: set[str] = set()
         """The ids of tokens whose counters have changed since they were written."""
@@ -45,11 +49,11 @@ class MemoryCounterStore:
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         if self._copy is not None and not self._copy.is_loaded:
             _refuse_budgets(charges)
-        return reserve(self._tokens, charges, now)
+        return reserve(self._tokens, charges, now, self._rate_now(now))
 
     async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
         limit, counter = reservation.charges[index].limit, reservation.counters[index]
-        limit.refill(counter, now)
+        limit.refill(counter, self._rate_now(now))
         if amount > limit.remaining(counter):
             return False
         limit.reserve(counter, amount)
@@ -62,7 +66,9 @@ class MemoryCounterStore:
         self._changed.update([charge.limit.token_id for charge, used in zip(charges, actual, strict=True) if used])
 
     async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:
-        return [msgspec.structs.replace(counter) for counter in find_counters(self._tokens, charges, now)]
+        return [
+            msgspec.structs.replace(counter) for counter in find_counters(self._tokens, charges, self._rate_now(now))
+        ]
 
     @property
     def is_up(self) -> bool:

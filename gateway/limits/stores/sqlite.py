@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from gateway.limits.algorithms import MAX_CLOCK_SKEW_MS, Charge, RequestsPerMinute
 from gateway.limits.models import Counter
-from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, Reservation, decide
+from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, RateClock, Reservation, decide, rate_now_by
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite_file import CounterRows, Settlement
 from gateway.limits.stores.sqlite_transactions import DatabaseBusy, SqliteTransactions, Work
@@ -37,7 +37,14 @@ class SqliteCounterStore:
     without them the store makes its own.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], transactions: SqliteTransactions | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float],
+        transactions: SqliteTransactions | None = None,
+        rate_clock: RateClock | None = None,
+    ) -> None:
+        self._rate_now = rate_now_by(rate_clock)
         self._clock = clock
         self._path = path
         self._worker = random.getrandbits(62)
@@ -67,11 +74,11 @@ class SqliteCounterStore:
 
         Raises CounterStoreUnavailable if the file cannot be used.
         """
-        charge, worker = reservation.charges[index], reservation.worker
+        charge, worker, rate_now = reservation.charges[index], reservation.worker, self._rate_now(now)
 
         def work(connection: sqlite3.Connection) -> bool:
             rows = CounterRows(connection)
-            counter = rows.counter(charge.limit, now)
+            counter = rows.counter(charge.limit, rate_now)
             if amount > charge.limit.remaining(counter):
                 return False
             sqlite_file.reserve(charge, counter, amount, worker)
@@ -102,9 +109,9 @@ class SqliteCounterStore:
     async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:
         """Reads the counters of these charges. Raises CounterStoreUnavailable if the file cannot be used."""
         try:
-            rows = CounterRows(self._transactions.loop_connection())
+            rows, rate_now = CounterRows(self._transactions.loop_connection()), self._rate_now(now)
             rows.settle(self._pending)
-            return [rows.counter(charge.limit, now) for charge in charges]
+            return [rows.counter(charge.limit, rate_now) for charge in charges]
         except (sqlite3.Error, OSError) as error:
             raise self._report_failure(error) from None
 
@@ -162,9 +169,9 @@ class SqliteCounterStore:
     ) -> Reservation | LimitExceeded:
         if not self._is_registered:
             self._heartbeat(connection)
-        rows = CounterRows(connection)
+        rows, rate_now = CounterRows(connection), self._rate_now(now)
         rows.settle(settlements)
-        counters = [rows.counter(charge.limit, now) for charge in charges]
+        counters = [rows.counter(charge.limit, rate_now) for charge in charges]
         amounts = decide(charges, counters, now)
         if isinstance(amounts, LimitExceeded):
             if settlements or rows.is_corrected:

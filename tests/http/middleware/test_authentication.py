@@ -42,9 +42,7 @@ async def test_forms(tmp_path: Path, headers: Headers, query: str, path: str) ->
     assert CANARY.replace("-", "%2D").encode() not in seen
     assert b"oken" not in seen.split(b"\r\n")[0]
     assert received.header("Authorization") == "Bearer sk-up"
-    rest = query.removeprefix("?").replace(f"token={KEY}&", "").replace(f"token={KEY}", "")
-    if "%74" not in rest:
-        assert received.target == path + (f"?{rest}" if rest else "")
+    assert received.target == path
 
 
 async def test_unheard_of_headers_stay_here(tmp_path: Path) -> None:
