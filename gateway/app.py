@@ -226,12 +226,9 @@ class App:
         return self.provider.name
 
     def _store_problem(self) -> str | None:
-        """Returns why not every request can be served or recorded."""
-        if self.disk.problem is not None:
-            return self.disk.problem
-        if not self.counters.is_up:
-            return "the counters of limits cannot be read or written"
-        return None if self.ledger.is_up else "the ledger cannot be written"
+        """Returns all the reasons why not every request can be served or recorded."""
+        ledger = None if self.ledger.is_up else "the ledger cannot be written"
+        return "; ".join(filter(None, (self.disk.problem, self.counters.problem, ledger))) or None
 
     def _metrics_page(self) -> bytes:
         self._store_monitor.update()

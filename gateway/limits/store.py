@@ -95,6 +95,10 @@ class CounterStore(Protocol):
         """Whether the last access to the file succeeded."""
 
     @property
+    def problem(self) -> str | None:
+        """What does not work while ``is_up`` is False, and who is refused meanwhile; else None."""
+
+    @property
     def pending(self) -> int:
         """The number of changes that are not written yet and would be lost if the process were killed."""
 

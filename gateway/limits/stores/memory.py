@@ -76,6 +76,14 @@ class MemoryCounterStore:
         return self._copy is None or self._copy.is_up
 
     @property
+    def problem(self) -> str | None:
+        if self._copy is None or self._copy.is_up:
+            return None
+        if not self._copy.is_loaded:
+            return "the counters of limits cannot be read; tokens with a budget are refused until then"
+        return "the counters of limits cannot be written"
+
+    @property
     def pending(self) -> int:
         """The number of tokens whose counters are not written yet; 0 without a file."""
         return 0 if self._copy is None else self._copy.pending

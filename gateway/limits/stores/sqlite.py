@@ -116,6 +116,12 @@ class SqliteCounterStore:
             raise self._report_failure(error) from None
 
     @property
+    def problem(self) -> str | None:
+        if self.is_up:
+            return None
+        return "the counters of limits cannot be read or written; tokens with limits are refused until then"
+
+    @property
     def pending(self) -> int:
         """The number of settlements that are not written yet."""
         return len(self._pending)

@@ -3,13 +3,17 @@
 import asyncio
 import os
 import re
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from gateway import __version__
 from gateway.core.clock import SteadyClock
+from gateway.limits.config import LimitSet
 from gateway.tokens.changes import TokenSpec
+from tests.support.disk import full_disk
 from tests.support.gateway import BEARER, CHAT, JSON, KEY, Running, StartGateway, running_gateway
 from tests.support.reply import Reply, check_error
 from tests.support.tokens import BY, TokenEditor
@@ -72,7 +76,7 @@ async def test_a_damaged_token_file_is_reported_until_it_is_repaired(
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("counters.sqlite", "the counters of limits cannot be read or written"),
+        ("counters.sqlite", "the counters of limits cannot be read; tokens with a budget are refused until then"),
         ("usage.sqlite", "the ledger cannot be written"),
     ],
 )
@@ -109,6 +113,54 @@ async def test_a_full_disk_is_reported_until_there_is_space(
         assert (await gateway.request("POST", "/v1/chat/completions", (BEARER, JSON), CHAT)).status == 200
     await gateway.app.disk.check()
     assert (await get(gateway, "/readyz")).status == 200
+
+
+SHARED_COUNTERS_DOWN = "the counters of limits cannot be read or written; tokens with limits are refused until then"
+
+
+@pytest.mark.parametrize(
+    ("counters", "status", "problem"),
+    [("memory", 200, "the ledger cannot be written"), ("sqlite", 503, SHARED_COUNTERS_DOWN)],
+)
+async def test_tokens_with_limits_while_nothing_can_be_written(
+    tmp_path: Path, counters: str, status: int, problem: str
+) -> None:
+    """Counters in memory go on; those that workers share are refused, and used again, by themselves, when there is space."""
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
+    limited = service.create(BY, TokenSpec(name="app", limits=LimitSet(rpm=100))).secret
+    async with running_gateway(
+        tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_COUNTERS=counters, GATEWAY_LOG_LEVEL="error"
+    ) as gateway:
+        assert await chat(gateway, limited) == 200
+        with full_disk():
+            assert await chat(gateway, limited) == status
+            assert problem in await problem_of(gateway, lambda found: problem in found)
+        assert await problem_of(gateway, lambda found: not found) == ""
+        assert await chat(gateway, limited) == 200
+
+
+async def chat(gateway: Running, secret: str) -> int:
+    return (await gateway.request("POST", "/v1/chat/completions", (("api-key", secret), JSON), CHAT)).status
+
+
+async def problem_of(gateway: Running, is_expected: Callable[[str], bool]) -> str:
+    """Asks until the problem is as expected, for ten seconds at most. Returns the problem, "" for none."""
+    async with asyncio.timeout(10):
+        while not is_expected(found := (await get(gateway, "/readyz")).json().get("problem", "")):
+            pass
+    return str(found)
+
+
+async def test_a_start_on_a_full_disk_is_reported_until_the_counters_are_read(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, FREEGPT_API_KEY=KEY):
+        pass
+    async with AsyncExitStack() as stack:
+        with full_disk():
+            started = running_gateway(tmp_path, FREEGPT_API_KEY=KEY, GATEWAY_LOG_LEVEL="error")
+            gateway = await stack.enter_async_context(started)
+            problem = (await get(gateway, "/readyz")).json()["problem"]
+            assert "tokens with a budget are refused until then" in problem
+        assert await problem_of(gateway, lambda found: not found) == ""
 
 
 async def test_damage_shows_in_the_metrics_without_anybody_asking_for_health(
