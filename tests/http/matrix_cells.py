@@ -50,7 +50,8 @@ def revokes(caller: Requester) -> Iterator[Cell]:
 
 def deletes(caller: Requester) -> Iterator[Cell]:
     for key in OBJECTS:
-        due = due_to(caller, "delete", key) or allowed({(key, "*")} | ends(below(key)))
+        gone = {(below_it, "*") for below_it in below(key)} if not caller.is_admin else ends(below(key))
+        due = due_to(caller, "delete", key) or allowed({(key, "*")} | gone)
         yield Cell(caller, "DELETE", f"/api/tokens/{key}", None, due)
 
 
@@ -177,7 +178,12 @@ def user_keys(caller: Requester) -> Iterator[Cell]:
             yield Cell(caller, "GET", f"/api/user/{path}/{email}", None, due)
         gone = allowed(ending) if is_theirs and key else refused(404)
         yield Cell(caller, "DELETE", f"/api/user/key/{email}", None, may_not or gone)
-        made = refused(403, "email") if not is_theirs else allowed({("new", "*"), *ending})
+        is_kept = key is not None and not is_dead(key) and not excess(power(TOKENS, key), caller.power)
+        rotated = (
+            {(key, field) for field in ("name", "prefix", "hash", "previous_secrets")} if is_kept and key else set()
+        )
+        changes = rotated | ends(below(key)) if is_kept and key else {("new", "*"), *ending}
+        made = refused(403, "email") if not is_theirs else allowed(changes)
         made = refused(403, "prefix") if is_theirs and not caller.power.prefix else made
         yield Cell(caller, "POST", "/api/user/key", {"email": email, "key_name": "new"}, may_not or made)
 
