@@ -10,10 +10,10 @@ from gateway.audit.hash_chain import Actor
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.auth.roles import ROLES, Action, Relation, Scope, allows
 from gateway.core.errors import Forbidden, NotFound, Unauthenticated
-from gateway.limits.config import UNLIMITED
+from gateway.limits.config import UNLIMITED, LimitSet
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import SecretMatch, Status, TokenRecord
-from gateway.tokens.rights import EVERYTHING, Rights, rights_of, rights_of_chain
+from gateway.tokens.rights import EVERYTHING, Rights, rights_of
 
 _NEEDS_EQUAL_RIGHTS = frozenset({Action.UPDATE, Action.ROTATE, Action.DELETE})
 """What a token may only do to tokens with no more rights than its own: else it could get the secret of one with more rights,
@@ -104,23 +104,20 @@ class Authorizer(NamedTuple):
             message += " The secret that was sent has been replaced: send the new one."
         raise Forbidden(message, param=exceeding[0])
 
-    def require_narrower(self, record: TokenRecord, after: TokenRecord) -> None:
-        """Checks that a change of a token gives it nothing that it did not have. Raises Forbidden.
+    def require_narrower(self, record: TokenRecord, limits: LimitSet | None) -> None:
+        """Checks that new limits of a token give it nothing that it did not have. Raises Forbidden.
 
         Whoever manages everybody's tokens, or has created this one as a descendant of its own token, may give as much as it
         has itself. For any other token the limits were set by somebody else: its owner may only narrow them, and may not
         replace a limit by one that begins to count anew.
         """
-        if self.scope(Action.UPDATE) is Scope.ALL or self._is_descendant(record):
+        if record.limits is None or self.scope(Action.UPDATE) is Scope.ALL or self._is_descendant(record):
             return
-        exceeding = rights_of_chain((after,)).fields_exceeding(rights_of_chain((record,)))
-        if record.limits is not None and not (after.limits or UNLIMITED).narrows(record.limits):
-            exceeding.append("limits")
-        if exceeding:
+        if not (limits or UNLIMITED).narrows(record.limits):
             raise Forbidden(
-                f"The owner of a token may only narrow its `{exceeding[0]}`: every limit stays, for the same models and the "
-                "same period, at most as large. Ask whoever created the token.",
-                param=exceeding[0],
+                "The owner of a token may only narrow its `limits`: every limit stays, for the same models and the same "
+                "period, at most as large. Ask whoever created the token.",
+                param="limits",
             )
 
     def _is_descendant(self, record: TokenRecord) -> bool:

@@ -90,7 +90,7 @@ class TokenManagement:
             authorizer.require_owner(values.get("owner", record.owner), record.owner)
             after = msgspec.structs.replace(record, **values)
             authorizer.require_within(rights_of_chain((after,)), values)
-            authorizer.require_narrower(record, after)
+            authorizer.require_narrower(record, after.limits)
             tx.apply(changes.update(tx.tokens, record, values))
         return tx.change_of(record).record
 

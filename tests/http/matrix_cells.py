@@ -89,6 +89,9 @@ def due_to_update(caller: Requester, key: str, field: str, value: Any) -> Due:
     wanted = own_power({**before, field: value})
     if field in excess(wanted, caller.power):
         return refused(403, field)
+    is_given = caller.is_admin or key in below(caller.key or "")
+    if field == "limits" and field in excess(wanted, own_power(before)) and not is_given:
+        return refused(403, field)
     if field in excess(wanted, power(TOKENS, before["parent_id"])):
         return refused(400, field)
     touched = {key} | (below(key) if field == "owner" else set())
