@@ -1,11 +1,14 @@
 """Counts the bodies of requests that have authenticated, until the requests end."""
 
+from multidict import istr
+
 from gateway.http.body_memory import BodyAccount, BodyMemory
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
 
-COUNTED_BYTES = 16 * 1024
-"""A body that is announced as smaller is not counted: a connection costs more."""
+COUNTED_DIGITS = 5
+"""A body whose length has fewer digits is not counted: a connection costs more."""
+_CONTENT_LENGTH = istr("Content-Length")
 
 
 class BodyLimit(Middleware):
@@ -16,8 +19,8 @@ class BodyLimit(Middleware):
 
     async def before(self, ctx: RequestContext) -> None:
         """Opens the account."""
-        size = ctx.request.connection.content_length
-        if ctx.principal is not None and (size is None or size >= COUNTED_BYTES):
+        length = ctx.request.headers.get(_CONTENT_LENGTH)
+        if ctx.principal is not None and (length is None or len(length) >= COUNTED_DIGITS):
             ctx.request.body_account = BodyAccount(self._memory, ctx.principal.rate_key)
 
     def after(self, ctx: RequestContext, status: int) -> None:
