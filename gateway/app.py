@@ -23,10 +23,9 @@ from gateway.http.middleware.base import Middleware
 from gateway.http.middleware.body_limit import BodyLimit
 from gateway.http.middleware.cors import Cors
 from gateway.http.middleware.drain import Drain
-from gateway.http.middleware.in_flight import InFlightRequests
+from gateway.http.middleware.in_flight import InFlightRequests, RevocationListener
 from gateway.http.pipeline import Pipeline
 from gateway.http.request import Request
-from gateway.http.revocation import RevocationListener
 from gateway.http.routes import Services, make_endpoints, routes
 from gateway.http.routing import Router, Routing
 from gateway.inference.admission import Admission, AdmissionRules

@@ -41,7 +41,7 @@ class Authenticator:
     def _on_tokens_changed(self, tokens: TokenHierarchy) -> None:
         """Forgets principals that the old tokens made, and ends open mode even if nobody asks meanwhile."""
         self._principals = {}
-        if self._environment_digest is not None or len(tokens) > 0:
+        if not self._is_enforcing and (self._environment_digest is not None or len(tokens) > 0):
             self._enforcement.set()
 
     @property

@@ -28,5 +28,5 @@ class Drain(Middleware):
         self.is_draining = True
         if await self._in_flight.wait_idle(seconds):
             return
-        self._in_flight.abort_where(Draining(), lambda ctx: True)
+        self._in_flight.abort_where(Draining, lambda ctx: True)
         await self._in_flight.wait_idle(ABORT_SECONDS)

@@ -5,9 +5,12 @@ import asyncio
 import select
 from collections.abc import Callable
 
-from gateway.core.errors import GatewayError
+from gateway.auth.roles import Access
+from gateway.core.errors import GatewayError, Unauthenticated
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
+from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import Status
 
 DISCONNECT_CHECK_SECONDS = 0.25
 _PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
@@ -34,11 +37,13 @@ class InFlightRequests(Middleware):
         if self._idle is not None and not self._tasks:
             self._idle.set()
 
-    def abort_where(self, error: GatewayError, is_concerned: Callable[[RequestContext], bool]) -> int:
-        """Ends every request that is concerned with ``error``. Returns how many."""
+    def abort_where(
+        self, make_error: Callable[[], GatewayError], is_concerned: Callable[[RequestContext], bool]
+    ) -> int:
+        """Ends every request that is concerned with an error of its own. Returns how many."""
         concerned = [ctx for ctx in self._tasks if ctx.abort_error is None and is_concerned(ctx)]
         for ctx in concerned:
-            ctx.abort_error = error
+            ctx.abort_error = make_error()
             self._tasks[ctx].cancel()
         return len(concerned)
 
@@ -75,3 +80,30 @@ class InFlightRequests(Middleware):
                 poll.register(descriptor, _PEER_CLOSED)
         for descriptor, _ in poll.poll(0):
             connections[descriptor].abort()
+
+
+class RevocationListener:
+    """Is told of every change of the tokens. ``clock`` is in seconds since the epoch."""
+
+    def __init__(self, in_flight: InFlightRequests, clock: Callable[[], float]) -> None:
+        self._in_flight = in_flight
+        self._clock = clock
+
+    def on_tokens_changed(self, tokens: TokenHierarchy) -> None:
+        """Aborts requests for inference whose secret is revoked or gone.
+
+        Expiry lets what has begun go on. Managing tokens is over in a moment, and a token may revoke itself.
+        """
+
+        def is_revoked(ctx: RequestContext) -> bool:
+            secret_hash = ctx.principal.secret_hash if ctx.principal else ""
+            if not secret_hash or ctx.route is None or ctx.access is not Access.INFERENCE:
+                return False
+            match = tokens.find_by_digest(secret_hash)
+            return match is None or tokens.secret_status(match, self._clock()) is Status.REVOKED
+
+        self._in_flight.abort_where(_revoked, is_revoked)
+
+
+def _revoked() -> Unauthenticated:
+    return Unauthenticated("Invalid API key provided: it has been revoked.", code="invalid_api_key")

@@ -51,8 +51,8 @@ async def test_only_those_concerned_are_aborted_and_each_once() -> None:
     tasks = [asyncio.create_task(run(in_flight, ctx, until)) for ctx in (concerned, other)]
     await asyncio.sleep(0)
     error = Draining()
-    assert in_flight.abort_where(error, lambda ctx: ctx.path == "/a") == 1
-    assert in_flight.abort_where(Draining(), lambda ctx: ctx.path == "/a") == 0
+    assert in_flight.abort_where(lambda: error, lambda ctx: ctx.path == "/a") == 1
+    assert in_flight.abort_where(Draining, lambda ctx: ctx.path == "/a") == 0
     assert concerned.abort_error is error
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
