@@ -136,7 +136,7 @@ def test_the_top_of_the_package_has_three_modules() -> None:
         (AIOHTTP_SERVER, ("server",), "another server must be able to stand beside aiohttp's: use http.request"),
         (AIOHTTP_CLIENT, ("providers.transport",), "a second client has its own time-outs and leaks credentials"),
         (re.compile(r"aiohttp(\.|$)"), ("server", "providers.transport"), "only the adapters know aiohttp"),
-        (re.compile(r"aiofiles(\.|$)"), ("storage.async_files",), "its files close in the pool of the event loop"),
+        (re.compile(r"aiofiles(\.|$)"), ("storage.files",), "its files close in the pool of the event loop"),
         (re.compile(r"gateway\.config\.settings(\.|$)"), MAY_IMPORT_SETTINGS, "pass the values that a module needs"),
     ],
     ids=["aiohttp server", "aiohttp client", "aiohttp", "aiofiles", "settings"],

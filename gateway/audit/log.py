@@ -9,9 +9,8 @@ from typing import Any
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import START, AuditEvent, ChainHead
 from gateway.core.clock import to_iso
-from gateway.core.tasks import await_uncancelled
-from gateway.core.threads import Threads
-from gateway.storage import async_files, files
+from gateway.core.threads import Threads, await_uncancelled
+from gateway.storage import files
 from gateway.storage.disk_reserve import DiskReserve, is_out_of_space
 
 AUDIT_FILE = "audit.jsonl"
@@ -69,7 +68,7 @@ class AuditLog:
 
     async def _write(self, events: Sequence[AuditEvent]) -> None:
         # Unbuffered, so that what is written is in the file and not in a buffer that is written once more when it is closed.
-        async with async_files.open_in(self._threads, self.path, "r+b", _open_for_appending, buffering=0) as file:
+        async with files.open_async(self._threads, self.path, "r+b", _open_for_appending, buffering=0) as file:
             size, head = await self._find_end(file)
             data = await self._threads.run(self._encode, events, head)
             try:

@@ -3,14 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class BackgroundTasks:
@@ -41,24 +37,6 @@ class BackgroundTasks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
-    """Waits for the end of ``work``, and returns what ``settle`` makes of it. Cancelling the caller does not shorten the wait.
-
-    For work that does not stop when its caller does, such as that of a thread: only its end tells whether it is done. Raises what
-    ``settle`` raises; CancelledError, after ``settle``, if the caller was cancelled meanwhile.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    settled = settle(work)
-    if cancelled is not None:
-        raise cancelled
-    return settled
 
 
 async def _run_forever(work: Callable[[], Awaitable[None]], name: str) -> None:

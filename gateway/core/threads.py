@@ -10,10 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from gateway.core.tasks import await_uncancelled
-
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Threads:
@@ -43,3 +42,21 @@ class Threads:
 
     def _submit(self, function: "Callable[P, T]", *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self.executor, functools.partial(function, *args, **kwargs))
+
+
+async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asyncio.Future[T]], R]") -> R:
+    """Waits for the end of ``work``, and returns what ``settle`` makes of it. Cancelling the caller does not shorten the wait.
+
+    For work that does not stop when its caller does, such as that of a thread: only its end tells whether it is done. Raises what
+    ``settle`` raises; CancelledError, after ``settle``, if the caller was cancelled meanwhile.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    settled = settle(work)
+    if cancelled is not None:
+        raise cancelled
+    return settled

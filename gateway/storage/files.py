@@ -11,14 +11,14 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import aiofiles
 from filelock import FileLock, Timeout
 
 from gateway.core.threads import Threads
-from gateway.storage import async_files
 
 if TYPE_CHECKING:
     from filelock import AsyncFileLock
@@ -121,6 +121,22 @@ def _async_lock(path: Path, seconds: float, threads: Threads) -> "AsyncFileLock"
     )
 
 
+@contextlib.asynccontextmanager
+async def open_async(
+    threads: Threads, path: Path, mode: str, opener: Callable[[str, int], int], buffering: int = -1
+) -> AsyncIterator[Any]:
+    """Opens a file in binary ``mode`` with ``opener``, and closes it at the end of the block. Raises OSError.
+
+    ``async with aiofiles.open(...)`` would close it in the pool of the event loop, and wait there behind whatever else blocks.
+    """
+    executor = threads.executor
+    file = await aiofiles.open(path, mode, buffering, opener=opener, executor=executor)  # type: ignore[call-overload]
+    try:
+        yield file
+    finally:
+        await file.close()
+
+
 async def read_regular(path: Path, limit: int, threads: Threads) -> bytes:
     """Returns the content of a regular file of at most ``limit`` bytes, which one of ``threads`` reads.
 
@@ -140,7 +156,7 @@ async def read_regular(path: Path, limit: int, threads: Threads) -> bytes:
             raise
         return descriptor
 
-    async with async_files.open_in(threads, path, "rb", open_regular) as file:
+    async with open_async(threads, path, "rb", open_regular) as file:
         return bytes(await file.read(limit + 1))
 
 
@@ -176,7 +192,7 @@ def sweep(path: Path) -> None:
 
 
 async def _write_new(path: Path, data: bytes, threads: Threads) -> None:
-    async with async_files.open_in(threads, path, "wb", _create) as file:
+    async with open_async(threads, path, "wb", _create) as file:
         await file.write(data)
         await file.flush()
         await threads.run(os.fsync, file.fileno())

@@ -9,8 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sized
 from typing import Generic, Protocol, TypeVar
 
-from gateway.core.tasks import await_uncancelled
-from gateway.core.threads import Threads
+from gateway.core.threads import Threads, await_uncancelled
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from gateway.audit import log as log_module
 from gateway.audit.hash_chain import verify
 from gateway.audit.log import AuditLog, AuditLogError
 from gateway.core.clock import to_iso
-from gateway.storage import async_files, files
+from gateway.storage import files
 from gateway.storage.files import LockTimeout
 from tests.audit.test_hash_chain import entry
 from tests.support.tokens import NOW, Clock
@@ -43,8 +43,14 @@ def full_disk(*_arguments: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+OPEN = files.open_async
+
+
 class WrappedFiles:
-    """Takes the place of ``async_files``: every write or read goes through ``call``, which gets the real one and its argument."""
+    """Opens files in the place of ``files.open_async``. Every write or read goes through ``call``.
+
+    It gets the real one and its argument.
+    """
 
     def __init__(
         self, call: Callable[[Callable[[Any], Awaitable[Any]], Any], Awaitable[Any]], name: str = "write"
@@ -53,8 +59,8 @@ class WrappedFiles:
         self._name = name
 
     @asynccontextmanager
-    async def open_in(self, *arguments: Any, **options: Any) -> Any:
-        async with async_files.open_in(*arguments, **options) as file:
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        async with OPEN(*arguments, **options) as file:
             real = getattr(file, self._name)
             setattr(file, self._name, lambda argument: self._call(real, argument))
             yield file
@@ -137,7 +143,7 @@ async def test_no_more_is_read_than_the_last_line_takes(
         return await real(size)
 
     monkeypatch.setattr(log_module, "BLOCK_BYTES", block)
-    monkeypatch.setattr(log_module, "async_files", WrappedFiles(read, "read"))
+    monkeypatch.setattr(files, "open_async", WrappedFiles(read, "read"))
     await log.append([entry(5)])
     assert sizes == [block] * blocks
 
@@ -178,7 +184,7 @@ async def test_a_write_that_fails_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(log_module, "async_files", WrappedFiles(write_half))
+        patched.setattr(files, "open_async", WrappedFiles(write_half))
         with pytest.raises(OSError, match="No space"):
             await log.append([entry(2)])
     assert path.read_bytes() == before
@@ -215,7 +221,7 @@ async def test_a_short_write_is_continued(log: AuditLog, monkeypatch: pytest.Mon
     async def write_ten_bytes(write: Callable[[bytes], Awaitable[int]], data: bytes) -> int:
         return await write(data[:10])
 
-    monkeypatch.setattr(log_module, "async_files", WrappedFiles(write_ten_bytes))
+    monkeypatch.setattr(files, "open_async", WrappedFiles(write_ten_bytes))
     await log.append([entry(1), entry(2)])
     assert count(log) == 2
 
@@ -228,7 +234,7 @@ async def test_a_cancelled_append_is_complete(log: AuditLog, monkeypatch: pytest
         await may_go_on.wait()
         return await write(data)
 
-    monkeypatch.setattr(log_module, "async_files", WrappedFiles(wait_and_write))
+    monkeypatch.setattr(files, "open_async", WrappedFiles(wait_and_write))
     appending = asyncio.create_task(log.append([entry(1)]))
     await has_begun.wait()
     appending.cancel()

@@ -24,7 +24,7 @@ from gateway.audit.log import AUDIT_FILE, AuditLog
 from gateway.core.clock import SteadyClock
 from gateway.core.threads import Threads
 from gateway.limits.config import read_limits
-from gateway.storage import async_files, files
+from gateway.storage import files
 from gateway.tokens import changes, operations, secret
 from gateway.tokens.changes import ChangeRefused, TokenSpec
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
@@ -229,14 +229,15 @@ class _FaultyLogFile:
         return await getattr(self._file, name)(*arguments)
 
 
-class _FaultyAsyncFiles:
-    """The module ``async_files``, with faults in what writes."""
+class _FaultyFiles:
+    """Opens files as ``files.open_async`` does, with faults in what writes."""
 
     def __init__(self, faults: FaultInjector) -> None:
         self._faults = faults
+        self._open = files.open_async
 
-    def open_in(self, threads: Threads, path: Path, mode: str, *rest: Any, **options: Any) -> Any:
-        opening = async_files.open_in(threads, path, mode, *rest, **options)
+    def __call__(self, threads: Threads, path: Path, mode: str, *rest: Any, **options: Any) -> Any:
+        opening = self._open(threads, path, mode, *rest, **options)
         files_by_mode = {"wb": _FaultyFile, "r+b": _FaultyLogFile}
         return files_by_mode[mode](opening, self._faults) if mode in files_by_mode else opening
 
@@ -247,7 +248,8 @@ def inject_faults(faults: FaultInjector) -> Iterator[None]:
     kept = Path.replace, Path.unlink
     files.os = _FaultyOs(faults, "files")  # type: ignore[assignment]
     log.os = _FaultyOs(faults, "log")  # type: ignore[assignment]
-    files.async_files = log.async_files = _FaultyAsyncFiles(faults)  # type: ignore[assignment]
+    real_open = files.open_async
+    files.open_async = _FaultyFiles(faults)  # type: ignore[assignment]
     Path.replace = lambda path, target: faults.call("replace", kept[0], path, target)  # type: ignore[method-assign]
     Path.unlink = lambda path, *rest: faults.call("unlink", kept[1], path, *rest)  # type: ignore[method-assign]
     try:
@@ -255,7 +257,7 @@ def inject_faults(faults: FaultInjector) -> Iterator[None]:
     finally:
         Path.replace, Path.unlink = kept  # type: ignore[method-assign]
         files.os = log.os = os
-        files.async_files = log.async_files = async_files
+        files.open_async = real_open
 
 
 class SecondProcess:

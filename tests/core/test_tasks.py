@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.core import tasks
-from gateway.core.tasks import BackgroundTasks, await_uncancelled
+from gateway.core.tasks import BackgroundTasks
 
 
 async def test_a_watcher_survives_a_bad_moment(
@@ -57,19 +57,3 @@ async def test_closing_waits_for_what_runs() -> None:
     await asyncio.sleep(0)
     await group.aclose()
     assert ended == [True]
-
-
-async def test_work_that_does_not_stop_is_settled_once_and_then_the_cancellation_goes_on() -> None:
-    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    settled: list[int] = []
-    waiting = asyncio.create_task(await_uncancelled(work, lambda done: settled.append(done.result())))
-    for _ in range(3):  # also one who is cancelled again and again
-        await asyncio.sleep(0)
-        waiting.cancel()
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    work.set_result(7)
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert settled == [7]
-    assert await await_uncancelled(work, lambda done: done.result() + 1) == 8

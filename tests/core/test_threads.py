@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway.core.threads import Threads
+from gateway.core.threads import Threads, await_uncancelled
 
 
 async def test_the_threads_have_the_name_of_what_they_are_for_and_are_as_many_as_that_needs() -> None:
@@ -59,3 +59,19 @@ def test_a_function_in_a_thread_is_waited_for_when_the_loop_ends() -> None:
     asyncio.run(main())
     assert results == ["ended"]
     assert may_end.is_set()
+
+
+async def test_work_that_does_not_stop_is_settled_once_and_then_the_cancellation_goes_on() -> None:
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    settled: list[int] = []
+    waiting = asyncio.create_task(await_uncancelled(work, lambda done: settled.append(done.result())))
+    for _ in range(3):  # also one who is cancelled again and again
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    work.set_result(7)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert settled == [7]
+    assert await await_uncancelled(work, lambda done: done.result() + 1) == 8

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from gateway.core.tasks import await_uncancelled
+from gateway.core.threads import await_uncancelled
 from gateway.storage.sqlite import is_moved
 from tests.support.blocking import BlockingCalls
 

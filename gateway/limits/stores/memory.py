@@ -7,8 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.core.tasks import await_uncancelled
-from gateway.core.threads import Threads
+from gateway.core.threads import Threads, await_uncancelled
 from gateway.limits.algorithms import BudgetWindow, Charge, settle_charges
 from gateway.limits.models import Counter, TokenCounters
 from gateway.limits.store import (

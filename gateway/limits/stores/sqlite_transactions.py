@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.core.tasks import await_uncancelled
+from gateway.core.threads import await_uncancelled
 from gateway.limits.stores import sqlite_file
 from gateway.storage import files
 from gateway.storage.sqlite import ReopeningConnection

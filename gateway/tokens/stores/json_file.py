@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import ENDINGS
-from gateway.core.tasks import await_uncancelled
-from gateway.core.threads import Threads
+from gateway.core.threads import Threads, await_uncancelled
 from gateway.storage import files
 from gateway.storage.disk_reserve import DiskReserve, is_out_of_space
 from gateway.storage.files import Signature

@@ -5,8 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from gateway.audit.hash_chain import Actor
-from gateway.core.tasks import await_uncancelled
-from gateway.core.threads import Threads
+from gateway.core.threads import Threads, await_uncancelled
 from gateway.tokens import changes
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import RecordChange, TokenRecord

@@ -11,7 +11,7 @@ import pytest
 from gateway.audit.hash_chain import Actor, read
 from gateway.audit.log import AuditLog
 from gateway.core.threads import Threads
-from gateway.storage import async_files
+from gateway.storage import files
 from gateway.tokens import operations
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.store import TokenStoreFull
@@ -51,16 +51,16 @@ class FullDisk:
 
     def __init__(self, patched: pytest.MonkeyPatch, reserves: list[Path]) -> None:
         self._reserves = reserves
-        real_open = async_files.open_in
+        real_open = files.open_async
 
-        def open_in(
+        def open_async(
             threads: Threads, path: Path, mode: str, opener: Callable[[str, int], int], buffering: int = -1
         ) -> AbstractAsyncContextManager[Any]:
             if mode != "rb":
                 self._require_space(path.parent)
             return real_open(threads, path, mode, opener, buffering)
 
-        patched.setattr(async_files, "open_in", open_in)
+        patched.setattr(files, "open_async", open_async)
 
     def _require_space(self, folder: Path) -> None:
         if any(reserve.exists() for reserve in self._reserves if reserve.parent == folder):
