@@ -6,7 +6,7 @@ twice, or two different secrets, is an error. The same secret in two different p
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from multidict import istr
 
@@ -50,20 +50,24 @@ _SUBPROTOCOLS = istr("Sec-WebSocket-Protocol")
 
 
 def split_query(raw: str) -> Query:
-    """Take every ``token=`` parameter out. Names and values are percent-decoded once; ``+`` stays a plus."""
+    """Take every ``token=`` parameter out. Names and values are percent-decoded once; in a value ``+`` stays a plus."""
     if QUERY_NAME not in raw.lower() and "%" not in raw:
         return Query(raw, _NONE)
     rest: list[str] = []
     tokens: list[str] = []
     for part in raw.split("&"):
-        # Some servers take a semicolon for an ampersand, and some do not mind capitals.
+        # Some servers take a semicolon for an ampersand, and some mind neither capitals nor blanks around a name.
         pairs = [piece.partition("=") for piece in part.split(";")]
-        found = [unquote(value, errors="replace") for name, _, value in pairs if unquote(name).lower() == QUERY_NAME]
+        found = [unquote(value, errors="replace") for name, _, value in pairs if _is_token(name)]
         if found:
             tokens += found
         else:
             rest.append(part)
     return Query("&".join(rest), tuple(tokens))
+
+
+def _is_token(name: str) -> bool:
+    return unquote_plus(name).strip().lower() == QUERY_NAME
 
 
 def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential | None:

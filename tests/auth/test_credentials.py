@@ -158,6 +158,7 @@ def test_no_request_makes_the_reader_fail_otherwise(sent: list[tuple[str, str]],
         ("a=1;token=abc&b=2", "b=2", ("abc",)),
         ("a=1;TOKEN=abc;token=abd", "", ("abc", "abd")),
         ("a b;token=abc", "", ("abc",)),
+        ("a=1&+token=abc&%20token%09=abd", "a=1", ("abc", "abd")),
     ],
 )
 def test_the_query_is_cut(raw: str, rest: str, tokens: tuple[str, ...]) -> None:
