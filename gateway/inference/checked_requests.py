@@ -90,6 +90,7 @@ def check_request(principal: Principal, request: ProviderRequest) -> None:
             _check_switch(fields, name)
         elif name == "stream_options":
             _check_stream_options(fields)
+            _check_field(principal, request.model, name, raw)
         elif name not in PLAIN_FIELDS and bytes(memoryview(raw)[:4]) != b"null":
             _check_field(principal, request.model, name, raw)
 
@@ -97,7 +98,8 @@ def check_request(principal: Principal, request: ProviderRequest) -> None:
 def _check_route(request: ProviderRequest, fields: JsonObject | None) -> None:
     why = "What this token may do depends on the model"
     if request.method in _READING and request.body is None:
-        for name, _ in parse_qsl(request.query, keep_blank_values=True):
+        # Some servers take a semicolon for an ampersand.
+        for name, _ in parse_qsl(request.query.replace(";", "&"), keep_blank_values=True):
             if name not in READ_PARAMETERS:
                 raise Forbidden(f"{why}; it may not send the query parameter `{name[:100]}`.")
     elif request.method != "POST" or request.path not in CHECKED_ENDPOINTS:
