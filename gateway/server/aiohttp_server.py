@@ -101,7 +101,8 @@ class AiohttpConnection:
 
     def buffered_body(self, limit: int) -> bytes | None:
         content = self._raw.content
-        return content.read_nowait() if content.is_eof() and content.total_bytes <= limit else None
+        is_whole = content.is_eof() and content.exception() is None
+        return content.read_nowait() if is_whole and content.total_bytes <= limit else None
 
     async def read_chunk(self) -> bytes:
         """Raises InvalidBody."""
@@ -182,7 +183,7 @@ class AiohttpServer(web.Server):
         async def handle(raw: web.BaseRequest) -> web.StreamResponse:
             connection = AiohttpConnection(raw)
             await handler(Request(raw.method, raw.raw_path, raw.headers, raw.version, connection))
-            cast(HttpProtocol, raw.protocol).request_ended()
+            cast(HttpProtocol, raw.protocol).request_ended(keeps_alive=connection.keep_alive)
             return cast(web.StreamResponse, connection)
 
         self._coarse_timeouts = CoarseTimeouts()

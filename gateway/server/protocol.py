@@ -29,8 +29,10 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_UNPARSED_BYTES = 64 * 1024
 """What is read ahead of the request that is being answered. More stays in the kernel."""
 _CHUNKED = -1
-_REQUEST_LINE = re.compile(rb"[A-Z-]+ [^ \r\n#]+ HTTP/1\.[01]\r\n")
+_REQUEST_LINE = re.compile(rb"(?!CONNECT )[A-Z-]+ [^ \r\n#]+ HTTP/1\.[01]\r\n")
+"""CONNECT is for proxies: aiohttp would take its body for the next request."""
 _METHOD_START = re.compile(rb"[A-Z-]+( |\Z)")
+_ZERO = ord("0")
 _HEAD_END = b"\n\r\n"
 _CHUNKED_BODY_END = re.compile(rb"[^\r\n]\r\n\r\n")
 
@@ -44,6 +46,7 @@ class HttpProtocol(RequestHandler):
         "_coarse_timeouts",
         "_head_deadline",
         "_is_invalid",
+        "_is_last",
         "_socket",
         "_timeouts",
         "_unparsed",
@@ -62,6 +65,8 @@ class HttpProtocol(RequestHandler):
         """How many bytes of the body aiohttp has not been given."""
         self._is_invalid = False
         """Nothing is read any more: where the next request would begin is not known."""
+        self._is_last = False
+        """No request is read any more: the response before it has closed the connection."""
         self._socket: asyncio.Transport | None = None
         self._head_deadline: HeadDeadline | None = None
         self._write_deadline: WriteDeadline | None = None
@@ -84,8 +89,9 @@ class HttpProtocol(RequestHandler):
             super().data_received(data)
         self._parse(self._unparsed + data if self._unparsed else data)
 
-    def request_ended(self) -> None:
+    def request_ended(self, *, keeps_alive: bool) -> None:
         """Goes on with what the client has sent ahead, once aiohttp has finished the current request."""
+        self._is_last = not keeps_alive
         if self._unparsed:
             self._loop.call_soon(self._parse_next)
 
@@ -100,7 +106,7 @@ class HttpProtocol(RequestHandler):
                 if self._reading_paused or self._body_left == 0:
                     break
                 at = self._parse_body(data, at)
-            elif self._request_in_progress or self._messages or self._upgraded:
+            elif self._request_in_progress or self._messages or self._upgraded or self._is_last:
                 break
             elif (head_end := self._head_end(data, at)) > 0:
                 at = self._parse_head(data, at, head_end)
@@ -126,7 +132,8 @@ class HttpProtocol(RequestHandler):
         end = data.find(_HEAD_END, start)
         has_line = end >= 0 or data.find(b"\n", start) >= 0
         begins_well = (_REQUEST_LINE if has_line else _METHOD_START).match(data, start)
-        if begins_well is None or (end < 0 and data.find(b"\n\n", start) >= 0):
+        is_refused = begins_well is None or (end < 0 and data.find(b"\n\n", start) >= 0)
+        if is_refused or (end >= 0 and _is_chunked_1_0(data, start, end)):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
             return 0
         if (end if end >= 0 else len(data)) - start > MAX_HEAD_BYTES:
@@ -156,8 +163,18 @@ class HttpProtocol(RequestHandler):
             self._body_left -= end - start
         messages_before = len(self._messages)
         super().data_received(data if end - start == len(data) else data[start:end])
-        self._is_invalid = len(self._messages) > messages_before
+        if len(self._messages) > messages_before:
+            self._end_body()
         return end
+
+    def _end_body(self) -> None:
+        """Ends a body that does not parse, and takes back the response that aiohttp would send besides its request's own."""
+        self._messages.pop()
+        self._is_invalid = True
+        if self._body.exception() is None:
+            self._body.set_exception(web.RequestPayloadError("the body is not valid"))
+        self._body.feed_eof()  # aiohttp must not read on, to find the exception once more
+        self.close()
 
     def _resume_reading_if_drained(self) -> None:
         """Does nothing: aiohttp calls it when it takes a request from its queue, and here ``request_ended`` resumes."""
@@ -210,6 +227,7 @@ class HttpProtocol(RequestHandler):
     def _write_error(
         self, error: GatewayError, request_id: str, version: tuple[int, int], has_body: bool = True
     ) -> None:
+        self._is_last = True
         log.info("invalid request", extra={"request_id": request_id, "status": error.status})
         headers = {
             "server": "gateway",
@@ -251,6 +269,12 @@ class _Sent:
 
     async def write_eof(self) -> None:
         """Does nothing."""
+
+
+def _is_chunked_1_0(data: bytes, start: int, end: int) -> bool:
+    """Returns whether a head is HTTP/1.0 with ``Transfer-Encoding``: older servers take its body for the next request."""
+    is_1_0 = data[data.index(b"\n", start) - 2] == _ZERO
+    return is_1_0 and b"\ntransfer-encoding" in data[start:end].lower()
 
 
 def _part_of_chunks(data: bytes, start: int) -> int:

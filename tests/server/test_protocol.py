@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer
 
+from gateway.core.errors import BadRequest
 from gateway.http.request import Request
 from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.deadlines import ConnectionTimeouts
@@ -103,6 +104,38 @@ async def test_what_was_sent_ahead_is_answered_in_its_order() -> None:
     assert bodies == [b"GET /1 ", b"POST /2 GET /no HTTP/1.1\r\n\r\n", b"POST / abc", b"GET /4 "]
 
 
+@pytest.mark.parametrize("behind", [b"no request\r\n\r\n", GET.replace(b"GET ", b"GET  "), GET])
+async def test_nothing_is_answered_behind_the_last_request(behind: bytes) -> None:
+    echo = Echo()
+    async with serving(echo) as client:
+        await client.send(request("GET", "/last", [("Connection", "close")]) + behind)
+        assert (await client.reply()).body == b"GET /last "
+        assert (await client.until_closed(), echo.count) == (b"", 1)
+
+
+@pytest.mark.parametrize("trailer", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"no colon"])
+async def test_a_trailer_that_is_refused_ends_the_body(trailer: bytes) -> None:
+    async def handle(received: Request) -> None:
+        with pytest.raises(BadRequest):
+            await received.read(100)
+        await received.connection.send(400, {}, b"refused", closes=True)
+
+    async with serving(handle) as client:
+        await client.send(CHUNKED + b"1\r\na\r\n0\r\n" + trailer + b"\r\n\r\n" + GET)
+        assert (await client.reply()).body == b"refused"
+        assert await client.until_closed() == b""
+
+
+async def test_a_broken_body_that_nobody_reads_gets_no_response_of_its_own() -> None:
+    async def handle(received: Request) -> None:
+        await received.connection.send(404, {}, b"none", closes=False)
+
+    async with serving(handle) as client:
+        await client.send(CHUNKED + b"1\r\nab\r\n0\r\n\r\n" + GET)
+        assert (await client.reply()).body == b"none"
+        assert await client.until_closed() == b""
+
+
 @pytest.mark.parametrize("end", [b"0\r\n\r\n", b"00;x=y\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n"])
 async def test_requests_that_arrive_byte_by_byte(end: bytes) -> None:
     echo = Echo()
@@ -156,7 +189,8 @@ async def test_large_bodies_pass_a_reader_that_is_slower() -> None:
 
 LINES = [b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET\t/ HTTP/1.1", b"GET /\tHTTP/1.1",
          b"GET / HTTP/1.1\t", b"GET / a HTTP/1.1", b"GET /", b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"GET / RTSP/1.1",
-         b"GET /#x HTTP/1.1", b"get / HTTP/1.1", b"\x16\x03\x01"]  # fmt: skip
+         b"GET /#x HTTP/1.1", b"get / HTTP/1.1", b"\x16\x03\x01", b"CONNECT x:1 HTTP/1.1",
+         b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked"]  # fmt: skip
 
 
 @pytest.mark.parametrize("before", [b"", GET, request("POST", "/", body=b"GET / HTTP/1.1\r\n"), CHUNKED + b"0\r\n\r\n"])
