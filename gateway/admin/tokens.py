@@ -8,7 +8,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -34,6 +34,8 @@ from gateway.tokens.store import (
 )
 
 log = logging.getLogger(__name__)
+
+ChangeKind = Literal["changes", "deletions", "revocations"]
 
 
 class ChangeRules(NamedTuple):
@@ -96,7 +98,7 @@ class TokenManagement:
 
     async def revoke(self, requester: Requester, token_id: str) -> TokenRecord:
         """Ends a token and its descendants, and returns its record. Raises NotFound, Forbidden."""
-        async with self.transaction(requester, is_revocation=True) as (tx, authorizer):
+        async with self.transaction(requester, kind="revocations") as (tx, authorizer):
             record = authorizer.find(Action.REVOKE, token_id)
             tx.apply(changes.revoke(tx.tokens, record, tx.now))
         return tx.change_of(record).record
@@ -107,7 +109,7 @@ class TokenManagement:
         Its descendants stay, revoked, where the requester may delete every token; else they are removed as well, because the
         requester could not see and not delete them any more, and they would count as nobody's.
         """
-        async with self.transaction(requester, is_revocation=True) as (tx, authorizer):
+        async with self.transaction(requester, kind="deletions") as (tx, authorizer):
             record = authorizer.find(Action.DELETE, token_id)
             may_delete_all = authorizer.scope(Action.DELETE) is Scope.ALL
             tx.apply(
@@ -143,27 +145,27 @@ class TokenManagement:
 
     @contextlib.asynccontextmanager
     async def transaction(
-        self, requester: Requester, *, is_revocation: bool = False
+        self, requester: Requester, *, kind: ChangeKind = "changes"
     ) -> AsyncIterator[tuple[TokenTransaction, Authorizer]]:
         """Changes tokens on behalf of a requester, whose rights are those on the newest tokens.
 
-        Revocations and deletions are counted apart, so that whoever has made too many changes can still end what it made. Raises
+        Each ``kind`` is counted apart, so that whoever has made too many changes can still end what it made. Raises
         RateLimited, Unauthenticated, StoreUnavailable; BadRequest or Conflict for a change that is refused; what the block
         raises.
         """
-        self._count_change(requester.principal, is_revocation)
+        self._count_change(requester.principal, kind)
         async with self._store_transaction(requester.actor) as tx:
             yield tx, authorizer_for(tx.tokens, requester.principal, tx.now)
 
-    def _count_change(self, principal: Principal, is_revocation: bool) -> None:
+    def _count_change(self, principal: Principal, kind: ChangeKind) -> None:
         """Counts a change, unless an admin makes it. Raises RateLimited."""
         if principal.role is Role.ADMIN:
             return
         per_minute = self._rules.changes_per_minute
-        wait = self._rules.wait(f"{'revocations' if is_revocation else 'changes'} {principal.rate_key}", per_minute)
+        wait = self._rules.wait(f"{kind} {principal.rate_key}", per_minute)
         if wait > 0:
             raise RateLimited(
-                f"Rate limit reached: {per_minute} changes of tokens a minute, those of the parents and children of this "
+                f"Rate limit reached: {per_minute} {kind} of tokens a minute, those of the parents and children of this "
                 f"token counted in. Please try again in {wait:.1f} s.",
                 wait,
             )

@@ -58,7 +58,7 @@ class UserKeys:
     async def revoke(self, requester: Requester, email: str) -> None:
         """Ends the user's key. Raises NotFound where there is none and for somebody else's, Unauthenticated,
         StoreUnavailable."""
-        async with self._management.transaction(requester, is_revocation=True) as (tx, authorizer):
+        async with self._management.transaction(requester, kind="revocations") as (tx, authorizer):
             owned = _OwnedKeys.of(authorizer, email)
             if not _is_allowed(authorizer, email, Action.REVOKE) or not owned.revocations:
                 raise _no_key()

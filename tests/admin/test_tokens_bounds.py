@@ -95,9 +95,14 @@ async def test_what_was_made_can_be_ended_while_changes_are_refused(manage: Mana
     child = (await management.create(by(MEMBER), TokenSpec(name="child"))).record
     with pytest.raises(RateLimited):
         await management.create(by(MEMBER), TokenSpec(name="one more"))
+    for _ in range(2):
+        await management.delete(by(MEMBER), child.id)
+        child = (await management.create(ADMIN, TokenSpec(name="child", parent_id=MEMBER.id))).record
+    with pytest.raises(RateLimited, match="2 deletions of tokens a minute"):
+        await management.delete(by(MEMBER), child.id)
     await keys.revoke(by(MEMBER), ANN)
-    await management.delete(by(MEMBER), child.id)
-    with pytest.raises(RateLimited):
+    await management.revoke(by(MEMBER), child.id)
+    with pytest.raises(RateLimited, match="2 revocations of tokens a minute"):
         await management.revoke(by(MEMBER), MEMBER.id)
 
 
