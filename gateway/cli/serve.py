@@ -40,9 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_lines(sys.stderr, "The configuration cannot be used:", *_indented(str(error)))
         return EXIT_CONFIGURATION
     if arguments.check:
-        print_lines(sys.stdout, "The configuration is good.")
+        print_lines(sys.stdout, "The configuration is good.", *(f"  - {warned}" for warned in loaded.warnings))
         return 0
     log.configure(loaded.log_format, loaded.log_level, loaded.secrets)
+    for warned in loaded.warnings:
+        logging.getLogger("gateway").warning("%s", warned)
     try:
         listener = worker.bind(loaded.host, loaded.port)
     except (OSError, UnicodeError) as error:

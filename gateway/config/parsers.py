@@ -19,6 +19,10 @@ Network = IPv4Network | IPv6Network
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _ON = frozenset({"on", "true", "yes", "1"})
 _ROUTE = re.compile(r"[a-z0-9_.-]*[a-z0-9_-](/[a-z0-9_.-]*[a-z0-9_-])*")
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, never bound
+_QUOTES = tuple("\"'“”‘’")
+_VARIABLE = re.compile(r"\$[A-Za-z_]\w*|\$?\{\{?\s*[A-Za-z_][\w.]*\s*\}?\}|\$\([A-Za-z_]\w*\)")
 _OFF = frozenset({"off", "false", "no", "0"})
 
 
@@ -37,8 +41,42 @@ def path(value: str) -> Path:
         raise ValueError(f"{value!r} names no folder: {error}") from None
 
 
+def host(value: str) -> str:
+    """Returns an address or a name to listen on. Raises ValueError, with the way to write it where that is plain."""
+    bare = value.removeprefix("http://").removeprefix("https://").rstrip("/")
+    name, colon, number = bare.rpartition(":")
+    if bare.startswith("[") or (colon and ":" not in name and number.isdecimal()):
+        address = name if colon and number.isdecimal() else bare
+        raise ValueError(
+            f"must be an address alone: {address.strip('[]')}, without brackets and port (that is GATEWAY_PORT)"
+        )
+    if bare != value:
+        raise ValueError(f"must be an address alone: {bare}, without http://")
+    if value == "*":
+        raise ValueError("must be an address; 0.0.0.0 stands for all of IPv4, :: for all")
+    if not value or not value.isprintable() or " " in value or "/" in value:
+        raise ValueError(f"must be an address such as 127.0.0.1, ::1 or 0.0.0.0, not {value!r}")
+    return value
+
+
+def is_own_address(url: str | None, host: str | None, port: int | None) -> bool:
+    """Returns whether a URL leads to what listens on ``host`` and ``port``: requests would go round in a circle."""
+    if not url or not host or not port:
+        return False
+    parts = urlsplit(url)
+    if (parts.port or {"http": 80, "https": 443}[parts.scheme]) != port:
+        return False
+    return parts.hostname == host or (parts.hostname in _LOOPBACK and host in _LOOPBACK | _ANY_ADDRESS)
+
+
 def key(value: str) -> str | None:
     """Returns a secret that fits into a header, None where it is empty. Raises ValueError."""
+    if value[:7].lower() == "bearer ":
+        raise ValueError("must be the key alone, without `Bearer`")
+    if value[:1] in _QUOTES or value[-1:] in _QUOTES:
+        raise ValueError("must be the key alone, without quotes around it")
+    if _VARIABLE.fullmatch(value):
+        raise ValueError("is the name of a variable, and not its value: whoever knows the name would be an admin")
     if value and not validators.is_secret_text(value):
         raise ValueError(f"must be printable ASCII without spaces, {validators.MAX_SECRET_LENGTH} characters at most")
     return value or None

@@ -10,9 +10,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gateway.config import corrections
 from gateway.config import parsers as parse
+from gateway.config.corrections import Warned
 from gateway.config.parsers import Network
-from gateway.config.sources import CONFIG, Problem, Spec, Specs, read_env_file, read_text, read_toml, refuse_unknown
+from gateway.config.sources import (
+    CONFIG,
+    Problem,
+    Spec,
+    Specs,
+    known_names,
+    read_env_file,
+    read_text,
+    read_toml,
+    refuse_unknown,
+)
 
 __all__ = ["SPECS", "ConfigurationError", "DataPaths", "Problem", "Settings", "data_paths", "load"]
 
@@ -66,6 +78,8 @@ class Settings:
     """Beginnings of paths below ``/v1/`` that tokens which are not admins may use."""
     log_format: str
     log_level: str
+    warnings: tuple[Warned, ...]
+    """What was corrected or ignored."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -82,7 +96,7 @@ SPECS: tuple[Spec, ...] = (
         True,
     ),
     Spec("OPENAI_API_KEY", "", parse.key, "the environment key, if FREEGPT_API_KEY is empty", True),
-    Spec("GATEWAY_HOST", "127.0.0.1", parse.text, "address to listen on"),
+    Spec("GATEWAY_HOST", "127.0.0.1", parse.host, "address to listen on"),
     Spec("GATEWAY_PORT", "8000", parse.port, "port to listen on; 0 takes a free one"),
     Spec("GATEWAY_WORKERS", "1", parse.workers, "processes that serve the address together"),
     Spec("GATEWAY_TOKENS_FILE", "api_tokens.json", parse.path, "the token file"),
@@ -151,6 +165,7 @@ SPECS: tuple[Spec, ...] = (
     ),
 )
 
+_UPSTREAM = "GATEWAY_UPSTREAM_URL"
 _BY_NAME: Specs = MappingProxyType({spec.name: spec for spec in SPECS})
 
 
@@ -166,18 +181,29 @@ def load(
     Raises ConfigurationError with every problem found.
     """
     problems: list[Problem] = []
-    sources = {**read_env_file(env_file, _BY_NAME, problems), **environ, **(overrides or {})}
+    warnings: list[Warned] = []
+    sources = {**_environment(environ, env_file, problems, warnings), **(overrides or {})}
     refuse_unknown(sources, _BY_NAME, problems)
     prices: Any = {}
     if config := sources.get(CONFIG):
         found, prices = read_toml(Path(config), _BY_NAME, problems)
         sources = {**found, **sources}
     texts = {spec.name: read_text(spec, sources, problems) for spec in SPECS}
+    texts[_UPSTREAM] = corrections.upstream_url(_UPSTREAM, texts[_UPSTREAM], warnings)
     values = {spec.name: _value(spec, texts[spec.name], problems) for spec in SPECS}
     _check_combinations(values, problems)
     if problems:
         raise ConfigurationError(problems)
-    return _settings(values, prices)
+    return _settings(values, prices, tuple(warnings))
+
+
+def _environment(
+    environ: Mapping[str, str], env_file: Path | None, problems: list[Problem], warnings: list[Warned]
+) -> dict[str, str]:
+    """Returns the variables of the env file and of the process, the latter first."""
+    own = corrections.without_service_links(environ, warnings)
+    sources = {**read_env_file(env_file, _BY_NAME, problems), **own}
+    return dict(corrections.without_quotes(sources, known_names(_BY_NAME), warnings))
 
 
 class DataPaths(NamedTuple):
@@ -193,7 +219,7 @@ def data_paths(environ: Mapping[str, str], env_file: Path | None = None) -> Data
     Nothing else is checked: a mistake in another setting must not keep anybody from revoking a token.
     """
     problems: list[Problem] = []
-    sources = {**read_env_file(env_file, _BY_NAME, problems), **environ}
+    sources = _environment(environ, env_file, problems, [])
     if config := sources.get(CONFIG):
         sources = {**read_toml(Path(config), _BY_NAME, problems).settings, **sources}
     specs = (_BY_NAME["GATEWAY_TOKENS_FILE"], _BY_NAME["GATEWAY_DATA_DIR"])
@@ -219,13 +245,15 @@ def _check_combinations(values: dict[str, Any], problems: list[Problem]) -> None
         values["GATEWAY_COUNTERS"] = "memory" if values["GATEWAY_WORKERS"] == 1 else "sqlite"
     elif values["GATEWAY_COUNTERS"] == "memory" and (values["GATEWAY_WORKERS"] or 1) > 1:
         problems.append(Problem("GATEWAY_COUNTERS", "memory is for one worker; several need sqlite"))
-    has_problem = any(problem.setting == "GATEWAY_UPSTREAM_URL" for problem in problems)
-    if values["GATEWAY_BACKEND"] == "openai" and not values["GATEWAY_UPSTREAM_URL"] and not has_problem:
+    has_problem = any(problem.setting == _UPSTREAM for problem in problems)
+    if values["GATEWAY_BACKEND"] == "openai" and not values[_UPSTREAM] and not has_problem:
         complaint = "is needed by the backend `openai`, for example http://127.0.0.1:11434/v1"
-        problems.append(Problem("GATEWAY_UPSTREAM_URL", complaint))
+        problems.append(Problem(_UPSTREAM, complaint))
+    if parse.is_own_address(values[_UPSTREAM], values["GATEWAY_HOST"], values["GATEWAY_PORT"]):
+        problems.append(Problem(_UPSTREAM, "is the address of this gateway itself; change GATEWAY_PORT or the URL"))
 
 
-def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
+def _settings(values: Mapping[str, Any], prices: Any, warnings: tuple[Warned, ...]) -> Settings:
     return Settings(
         environment_key=values["FREEGPT_API_KEY"] or values["OPENAI_API_KEY"],
         host=values["GATEWAY_HOST"],
@@ -262,4 +290,5 @@ def _settings(values: Mapping[str, Any], prices: Any) -> Settings:
         allowed_hosts=values["GATEWAY_ALLOWED_HOSTS"],
         log_format=values["GATEWAY_LOG_FORMAT"],
         log_level=values["GATEWAY_LOG_LEVEL"],
+        warnings=warnings,
     )

@@ -5,8 +5,9 @@ What is wrong is appended to a list of problems instead of raised, so that all p
 
 import difflib
 import io
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from dotenv.parser import parse_stream
 from gateway.config import parsers as parse
 
 CONFIG = "GATEWAY_CONFIG"
+_KEY_LIKE = re.compile(r"FREE_?GPT_(\w+_)?(API_?)?(KEYS?|TOKENS?|SECRET)(_FILE)?")
+_GENERAL_KEY = re.compile(r"GATEWAY_(API_?)?(KEYS?|TOKEN|SECRET)")
 _PRICES = "prices"
 
 
@@ -96,18 +99,34 @@ def read_toml(path: Path, specs: Specs, problems: list[Problem]) -> Toml:
     return Toml(found, prices)
 
 
+def known_names(specs: Specs) -> frozenset[str]:
+    """Returns the names of all variables that are read."""
+    return frozenset({*specs, CONFIG} | {f"{spec.name}_FILE" for spec in specs.values() if spec.secret})
+
+
 def refuse_unknown(sources: Mapping[str, str], specs: Specs, problems: list[Problem]) -> None:
     """Reports every name that looks like a setting and is not one: a misspelt setting would not have its effect."""
-    known = {*specs, CONFIG} | {f"{spec.name}_FILE" for spec in specs.values() if spec.secret}
+    known = known_names(specs)
     for name in sorted(sources):
-        is_misspelt = name.upper() not in known and difflib.get_close_matches(
-            name.upper(), ("FREEGPT_API_KEY",), cutoff=0.85
-        )
-        if name not in known and (name.upper().startswith("GATEWAY_") or is_misspelt):
+        if name not in known and _looks_like_setting(name.upper(), known):
             problems.append(Problem(name, "is not a setting" + _nearest(name, specs)))
 
 
+def _looks_like_setting(name: str, known: Collection[str]) -> bool:
+    # Without its key the gateway would start in open mode. Other variables named FREEGPT_… or OPENAI_… belong to clients.
+    is_key = _KEY_LIKE.fullmatch(name) or difflib.get_close_matches(name, ("FREEGPT_API_KEY",), cutoff=0.85)
+    return name in known or name.startswith("GATEWAY_") or bool(is_key)
+
+
 def _nearest(name: str, specs: Specs) -> str:
+    if name.upper() in known_names(specs):
+        return f"; did you mean {name.upper()}, in capitals?"
+    if _GENERAL_KEY.fullmatch(name.upper()):
+        return (
+            "; did you mean FREEGPT_API_KEY, which clients send, or GATEWAY_UPSTREAM_API_KEY, which the gateway sends?"
+        )
+    if _KEY_LIKE.fullmatch(name.upper()):
+        return "; did you mean FREEGPT_API_KEY?"
     # The common prefix would make every name similar to every other.
     ends = {known.removeprefix("GATEWAY_"): known for known in specs}
     near = difflib.get_close_matches(name.upper().removeprefix("GATEWAY_"), list(ends), n=1)

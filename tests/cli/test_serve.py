@@ -65,3 +65,16 @@ def test_prices_are_checked(
     (tmp_path / "gateway.toml").write_text('[prices."my-model"]\ninput = -1\noutput = 2\n')
     assert main(["--check", "--config", "gateway.toml"]) == 78
     assert "GATEWAY_CONFIG: prices.my-model.input: must be from 0" in capsys.readouterr().err
+
+
+def test_what_was_corrected_is_told_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_REDIS_PORT", "tcp://10.0.0.2:6379")
+    monkeypatch.setenv("GATEWAY_UPSTREAM_API_KEY", '"sk-abcdefgh"')
+    assert main(["--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "  - GATEWAY_REDIS_PORT: ignored" in printed
+    assert "  - GATEWAY_UPSTREAM_API_KEY: the quotes" in printed
+    assert "sk-abcdefgh" not in printed
