@@ -96,7 +96,9 @@ def encode(file: PriceFile) -> bytes:
 def read_model(model: genai.ModelInfo, as_of: datetime.date, skipped: Counter[str]) -> PricedModel:
     price = None
     try:
-        price = read_price(model, standard(model, as_of))
+        price = msgspec.structs.replace(
+            read_price(model, standard(model, as_of)), context_window=model.context_window or None
+        )
     except Unpriceable as why:
         skipped[str(why)] += 1
     return PricedModel(model.id, read_rule(model.match), price)

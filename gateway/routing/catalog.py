@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 from gateway.auth.principal import Principal
 from gateway.core.errors import ModelNotFound
 from gateway.providers.base import Provider
-from gateway.usage.pricing.prices import Price, PriceList
+from gateway.usage.pricing.prices import FREE, Price, PriceList
 
 _MAX_KNOWN = 1024
 """Targets that are kept. Names are whatever clients send, so neither their number nor their length may grow without bound."""
 _MAX_KNOWN_LENGTH = 256
+_ECHO = "echo"
+"""The name of the offline provider, and of its model."""
 
 
 class Target(NamedTuple):
@@ -62,11 +64,24 @@ class Catalog:
         provider = self.provider_for(principal)
         real = self._aliases.get(model, model)
         # The model's own name goes before the client's name for it.
-        price = self._prices.find(real)
+        price = self._find_price(real)
         if real == model:
             return Target(provider, model, (model,), price, principal.is_test)
         is_test = principal.is_test
-        return Target(provider, real, (model, real), price or self._prices.find(model), is_test, is_renamed=not is_test)
+        return Target(provider, real, (model, real), price or self._find_price(model), is_test, is_renamed=not is_test)
+
+    def _find_price(self, model: str) -> Price | None:
+        """Returns the price of a model; FREE for what costs nothing.
+
+        Only the operator's own table, or the offline provider, makes a model free: a client could choose a name that the packaged
+        prices have as free, and the upstream answer from whatever model it has.
+        """
+        if self._provider.name == _ECHO and model.lower() == _ECHO:
+            return FREE
+        price = self._prices.find(model)
+        if price is None or not price.is_free:
+            return price
+        return FREE if self._prices.find_set(model) is not None else None
 
     async def models(self, principal: Principal) -> list[dict[str, Any]]:
         """Returns OpenAI's objects of the models that this caller may use, aliases among them."""

@@ -29,6 +29,10 @@ class Usage(msgspec.Struct, frozen=True):
     """Of the completion."""
     audio_prompt_tokens: int = 0
     audio_completion_tokens: int = 0
+    images: int = 0
+    """How many were asked for. They are priced, not recorded."""
+    characters: int = 0
+    """Of the text that was to be spoken. They are priced, not recorded."""
 
     @property
     def total_tokens(self) -> int:

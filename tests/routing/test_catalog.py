@@ -4,8 +4,9 @@ import pytest
 
 from gateway.auth.principal import ENVIRONMENT_KEY
 from gateway.core.errors import ModelNotFound
+from gateway.providers.echo.provider import EchoProvider
 from gateway.routing.catalog import Catalog
-from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
+from gateway.usage.pricing.prices import FREE, load_prices, packaged_prices, read_price_table
 from tests.support.inference import answering, token_with
 
 PRICES = load_prices(
@@ -50,6 +51,29 @@ def test_test_tokens_go_to_the_offline_provider_and_nothing_is_renamed() -> None
     assert real is not test
     target = found.resolve(token_with(prefix="sk_test_abcdef"), "alias")
     assert (target.provider, target.is_test, target.is_renamed) == (test, True, False)
+
+
+def test_echo_is_free_at_the_offline_provider_alone() -> None:
+    """An upstream that has one model answers for any name."""
+    offline = EchoProvider()
+    found = Catalog(offline, offline, {"mirror": "echo"}, PRICES)
+    assert [found.resolve(ENVIRONMENT_KEY, name).price for name in ("echo", "ECHO", "mirror", "m")] == [
+        FREE, FREE, FREE, PRICES.find("m"),
+    ]  # fmt: skip
+    assert catalog().resolve(ENVIRONMENT_KEY, "echo").price is None
+
+
+def test_a_name_is_free_only_where_the_operator_says_so() -> None:
+    name = "deepseek/deepseek-r1:free"
+    packaged = PRICES.find(name)
+    assert packaged is not None
+    assert packaged.is_free
+    assert catalog().resolve(ENVIRONMENT_KEY, name).price is None
+    table = read_price_table(
+        {"*:free": {"input": 0, "output": 0}, "own": {"input": 0, "output": 0, "context_window": 9}}
+    )
+    believing = Catalog(answering(b"{}"), answering(b"echo"), {}, load_prices(packaged_prices(), table))
+    assert [believing.resolve(ENVIRONMENT_KEY, each).price for each in (name, "own")] == [FREE, FREE]
 
 
 async def test_the_list_has_what_the_caller_may_use_and_aliases() -> None:

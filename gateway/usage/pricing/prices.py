@@ -20,6 +20,10 @@ _CACHED_NAMES = 1024
 _MAX_CACHED_NAME = 256
 _REQUIRED = ("input", "output")
 _OPTIONAL = ("cached_input", "cache_write", "audio_input", "audio_output")
+_PER_UNIT: Mapping[str, int] = MappingProxyType({"request": 1000, "image": 1, "character": _MILLION})
+"""Prices in USD for one, and of how many units the price is kept."""
+_KEYS = (*_REQUIRED, *_OPTIONAL, *_PER_UNIT, "context_window")
+_MAX_CONTEXT_WINDOW = 10**9
 _MAX_USD = 1_000_000
 
 
@@ -34,13 +38,30 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     audio_output: int | None = None
     requests: int = 0
     """Micro-dollars for a thousand requests, in addition."""
+    image: int | None = None
+    """Micro-dollars for an image that is made, in addition."""
+    character: int | None = None
+    """Micro-dollars for a million characters that are spoken, in addition."""
+    context_window: int | None = None
+    """The most tokens that the model can read and write at once; None where that is not known."""
     tiers: tuple["Tier", ...] = ()
     """Other prices for longer prompts, the shortest first."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing that a request can use costs anything."""
+        amounts = (
+            self.input, self.output, self.cached_input, self.cache_write, self.audio_input, self.audio_output, self.requests,
+            self.image, self.character,
+        )  # fmt: skip
+        return not any(amounts) and all(tier.price.is_free for tier in self.tiers)
 
     def cost(self, usage: Usage) -> int:
         """Returns what the usage costs in micro-dollars, rounded up. Details beyond the sum of tokens cost nothing."""
         price = self._for_prompt(usage.prompt_tokens) if self.tiers else self
         sums = price._prompt(usage) + price._completion(usage) + price.requests * 1000
+        if usage.images or usage.characters:
+            sums += usage.images * (self.image or 0) * _MILLION + usage.characters * (self.character or 0)
         return -(-sums // _MILLION)
 
     def _for_prompt(self, prompt_tokens: int) -> "Price":
@@ -83,7 +104,6 @@ def _sum(tokens: int, price: int, parts: tuple[tuple[int | None, int], ...]) -> 
 
 
 FREE = Price(input=0, output=0)
-_BUILT_IN: Mapping[str, Price] = MappingProxyType({"echo": FREE})
 
 
 class PricedModel(msgspec.Struct, frozen=True):
@@ -115,10 +135,14 @@ class PriceList:
 
     def __init__(self, providers: tuple[Provider, ...], overrides: Mapping[str, Price]) -> None:
         named = {name.lower(): price for name, price in overrides.items()}
-        self._exact = {**_BUILT_IN, **{name: price for name, price in named.items() if "*" not in name}}
+        self._exact = {name: price for name, price in named.items() if "*" not in name}
         self._patterns = sorted((item for item in named.items() if "*" in item[0]), key=_specificity)
         self._providers = tuple((Matcher(model.match for model in each.models), each.models) for each in providers)
         self._find_cached = lru_cache(maxsize=_CACHED_NAMES)(self._find)
+
+    def find_set(self, model: str) -> Price | None:
+        """Returns the price that the operator has set for a model; None where there is only a packaged one, or none."""
+        return self._find_override(model.lower())
 
     def find(self, model: str) -> Price | None:
         """Returns the price of a model; None where it is not known. Among overrides, the exact name counts first, then the
@@ -164,7 +188,8 @@ def packaged_prices() -> bytes:
 
 
 def read_price_table(value: object) -> dict[str, Price]:
-    """Returns prices by model name, in which ``*`` stands for anything. The table has USD for a million model tokens.
+    """Returns prices by model name, in which ``*`` stands for anything. The table has USD for a million model tokens, and for
+    one request, image or character.
 
     Raises ValueError for anything unexpected: a wrong price is worse than none.
     """
@@ -185,21 +210,35 @@ def read_price_table(value: object) -> dict[str, Price]:
 def _read_price(name: str, table: object) -> Price:
     if not isinstance(table, dict):
         raise ValueError(f"prices.{name}: must be a table with input and output")
-    if unknown := [key for key in table if key not in (*_REQUIRED, *_OPTIONAL)]:
-        raise ValueError(f"prices.{name}.{unknown[0]}: is not one of {', '.join((*_REQUIRED, *_OPTIONAL))}")
+    if unknown := [key for key in table if key not in _KEYS]:
+        raise ValueError(f"prices.{name}.{unknown[0]}: is not one of {', '.join(_KEYS)}")
     if missing := [key for key in _REQUIRED if key not in table]:
         raise ValueError(f"prices.{name}.{missing[0]}: is missing")
-    amounts = {key: _micro_usd(f"prices.{name}.{key}", amount) for key, amount in table.items()}
+    amounts = {key: _read_amount(key, f"prices.{name}.{key}", amount) for key, amount in table.items()}
+    if "request" in amounts:
+        amounts["requests"] = amounts.pop("request")
     return msgspec.convert(amounts, type=Price)
 
 
-def _micro_usd(field: str, amount: object) -> int:
+def _read_amount(key: str, field: str, amount: object) -> int:
+    if key == "context_window":
+        if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount <= _MAX_CONTEXT_WINDOW:
+            raise ValueError(f"{field}: must be a number of tokens from 1 to {_MAX_CONTEXT_WINDOW}")
+        return amount
+    if key in _PER_UNIT:
+        return _micro_usd(field, amount, f"USD for one {key}", _PER_UNIT[key])
+    return _micro_usd(field, amount, "USD for a million model tokens", 1)
+
+
+def _micro_usd(field: str, amount: object, unit: str, count: int) -> int:
+    """Returns the price of ``count`` units in micro-dollars."""
     if isinstance(amount, bool) or not isinstance(amount, int | Decimal):
-        raise ValueError(f"{field}: must be a number of USD for a million model tokens")
+        raise ValueError(f"{field}: must be a number of {unit}")
     exact = Decimal(amount)
     if not exact.is_finite() or not 0 <= exact <= _MAX_USD:
-        raise ValueError(f"{field}: must be from 0 to {_MAX_USD} USD for a million model tokens")
+        raise ValueError(f"{field}: must be from 0 to {_MAX_USD} {unit}")
+    decimals = 6 + len(str(count)) - 1
     exponent = exact.as_tuple().exponent
-    if not isinstance(exponent, int) or exponent < -6:
-        raise ValueError(f"{field}: must not have more than 6 decimals")
-    return int(exact.scaleb(6))
+    if not isinstance(exponent, int) or exponent < -decimals:
+        raise ValueError(f"{field}: must not have more than {decimals} decimals")
+    return int((exact * count).scaleb(6))

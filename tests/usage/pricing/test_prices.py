@@ -5,6 +5,7 @@ from fractions import Fraction
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from gateway.usage.models import Usage
 from gateway.usage.pricing.matching import Matcher, Rule
 from gateway.usage.pricing.prices import (
-    FREE,
     Price,
     PricedModel,
     PriceList,
@@ -150,16 +150,16 @@ def test_of_overrides_that_say_as_much_the_first_in_the_alphabet_wins() -> None:
         ("deepseek-chat", "deepseek"),
         ("text-embedding-3-small", "openai"),
         ("openai/gpt-4o", "openrouter"),
-        ("anthropic/claude-sonnet-4", "openrouter"),
+        ("anthropic/claude-sonnet-4", "google"),
     ],
 )
 def test_a_maker_comes_before_those_who_resell_it(model: str, provider: str) -> None:
     assert load_prices(packaged_prices(), {}).find(model) == price_of(provider, model)
 
 
-def test_echo_is_free_and_an_unknown_name_has_no_price() -> None:
+def test_an_unknown_name_has_no_price() -> None:
     prices = load_prices(packaged_prices(), {})
-    assert prices.find("echo") == prices.find("ECHO") == FREE
+    assert prices.find("echo") is None
     assert prices.find("no-such-model") is None
     assert prices.find("") is None
     assert prices.find("gpt-4o" + "-" * 10**6) is None
@@ -247,7 +247,8 @@ CACHED = "prices.m.cached_input"
         ({"m": 1}, "prices.m: must be a table with input and output"),
         (
             {"m": {**GOOD, "tiers": 1}},
-            "prices.m.tiers: is not one of input, output, cached_input, cache_write, audio_input, audio_output",
+            "prices.m.tiers: is not one of input, output, cached_input, cache_write, audio_input, audio_output, request, "
+            "image, character, context_window",
         ),
         ({"m": {"input": 1}}, "prices.m.output: is missing"),
         ({"m": {"output": 1}}, "prices.m.input: is missing"),
@@ -272,3 +273,80 @@ def test_what_is_no_price_is_refused_by_name(table: object, said: str) -> None:
     with pytest.raises(ValueError, match="prices") as caught:
         read_price_table(table)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("key", "amount", "usage", "cost"),
+    [
+        ("request", Decimal("0.04"), Usage(), 40_000),
+        ("request", Decimal("0.000000001"), Usage(), 1),
+        ("image", Decimal("0.04"), Usage(images=3), 120_000),
+        ("image", 1, Usage(images=1, characters=9), 1_000_000),
+        ("character", Decimal("0.000015"), Usage(characters=4000), 60_000),
+        ("character", Decimal("0.000000000001"), Usage(characters=10**6), 1),
+    ],
+)
+def test_requests_images_and_characters_have_prices(key: str, amount: Any, usage: Usage, cost: int) -> None:
+    price = read_price_table({"m": {"input": 0, "output": 0, key: amount}})["m"]
+    assert price.cost(usage) == cost
+    assert not price.is_free
+
+
+def test_a_price_of_a_unit_is_added_to_that_of_the_tokens() -> None:
+    price = Price(1_000_000, 2_000_000, image=50, character=7_000_000)
+    assert price.cost(Usage(10, 20, images=2, characters=3)) == 10 + 40 + 100 + 21
+    assert price.cost(Usage(10, 20)) == 50
+
+
+@pytest.mark.parametrize("window", [0, -1, True, "8", Decimal("8.5"), 10**9 + 1])
+def test_a_context_window_is_a_number_of_tokens(window: Any) -> None:
+    with pytest.raises(ValueError, match=r"prices\.m\.context_window: must be a number of tokens from 1 to 1000000000"):
+        read_price_table({"m": {"input": 1, "output": 1, "context_window": window}})
+    table = read_price_table({"m": {"input": 1, "output": 1, "context_window": 8192}})
+    assert table["m"] == Price(1_000_000, 1_000_000, context_window=8192)
+
+
+@pytest.mark.parametrize(
+    ("key", "amount", "said"),
+    [
+        ("image", "1", "prices.m.image: must be a number of USD for one image"),
+        ("request", -1, "prices.m.request: must be from 0 to 1000000 USD for one request"),
+        ("image", Decimal("0.0000001"), "prices.m.image: must not have more than 6 decimals"),
+        ("request", Decimal("1E-10"), "prices.m.request: must not have more than 9 decimals"),
+        ("character", Decimal("1E-13"), "prices.m.character: must not have more than 12 decimals"),
+    ],
+)
+def test_an_invalid_price_of_a_unit_is_refused(key: str, amount: Any, said: str) -> None:
+    with pytest.raises(ValueError, match="prices") as caught:
+        read_price_table({"m": {"input": 1, "output": 1, key: amount}})
+    assert str(caught.value) == said
+
+
+def test_only_what_costs_nothing_at_all_is_free() -> None:
+    assert Price(0, 0).is_free
+    assert Price(0, 0, context_window=5, image=0).is_free
+    for details in (
+        "input",
+        "output",
+        "cached_input",
+        "cache_write",
+        "audio_input",
+        "audio_output",
+        "requests",
+        "image",
+        "character",
+    ):
+        assert not Price(**{"input": 0, "output": 0, details: 1}).is_free
+    assert not Price(0, 0, tiers=(Tier(9, Price(1, 0)),)).is_free
+
+
+def test_the_packaged_prices_know_context_windows() -> None:
+    found = load_prices(packaged_prices(), {}).find("gpt-4o")
+    assert found is not None
+    assert found.context_window == 128_000
+
+
+def test_what_the_operator_has_set_can_be_told_from_what_is_packaged() -> None:
+    prices = load_prices(packaged_prices(), {"M*": Price(1, 1)})
+    assert prices.find_set("m-1") == Price(1, 1)
+    assert prices.find_set("gpt-4o") is None
