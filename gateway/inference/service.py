@@ -22,6 +22,8 @@ from gateway.usage.ledger import Ledger
 
 _REPORTS_USAGE_ON_REQUEST = frozenset({"chat/completions", "completions"})
 """Endpoints whose streams report usage only if they are asked to."""
+_ASKING = b'{"include_usage":true}'
+_MAX_ASKING_BYTES = 64
 
 
 class UsageRules(NamedTuple):
@@ -118,14 +120,26 @@ def _is_short_count(raw: msgspec.Raw) -> bool:
 
 
 def _ask_for_usage(request: ProviderRequest) -> tuple[ProviderRequest, bool]:
-    """Returns the request so that its stream reports usage, and whether the client did not ask for that itself."""
+    """Returns the request so that its stream reports usage, and whether the client did not ask for that itself.
+
+    Whatever else the client has sent as ``stream_options``: an upstream may read it otherwise, and then report nothing.
+    """
     fields = request.fields
     if not request.stream or request.path not in _REPORTS_USAGE_ON_REQUEST or not isinstance(fields, JsonObject):
         return request, False
-    options = fields.get_short("stream_options", MAX_OPTIONS_BYTES)
-    if options is not None and not isinstance(options, dict):
-        return request, False  # the upstream says what is wrong with it
-    if options and options.get("include_usage"):
-        return request, False  # also a 1, which some upstreams take for true
-    asking = fields.copy_with("stream_options", {**(options or {}), "include_usage": True})
-    return msgspec.structs.replace(request, body=asking.body, fields=asking), True
+    raw = fields.raw_values.get("stream_options")
+    if raw is not None and bytes(memoryview(raw)[:_MAX_ASKING_BYTES]).translate(None, b" ") == _ASKING:
+        return request, False
+    options = None if raw is None else fields.get_short("stream_options", MAX_OPTIONS_BYTES)
+    kept = options if isinstance(options, dict) else {}
+    asking = fields.copy_with(
+        "stream_options",
+        {**{key: value for key, value in kept.items() if not _is_include_usage(key)}, "include_usage": True},
+    )
+    is_asked = kept.get("include_usage") is True
+    return msgspec.structs.replace(request, body=asking.body, fields=asking), not is_asked
+
+
+def _is_include_usage(key: str) -> bool:
+    """Returns whether a reader that ignores case, or an underscore, would take the key for ``include_usage``."""
+    return key.casefold().replace("_", "").replace("-", "") == "includeusage"

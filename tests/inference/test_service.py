@@ -20,6 +20,7 @@ from tests.support.inference import (
     chat,
     failing,
     make_inference,
+    post,
     streaming,
     token_with,
 )
@@ -181,12 +182,42 @@ async def test_a_client_that_asks_for_usage_gets_it() -> None:
     assert provider.requests[0].body == request.body
 
 
-@pytest.mark.parametrize("options", ["yes", 1, []])
-async def test_invalid_stream_options_are_left_to_the_upstream_to_refuse(options: Any) -> None:
-    request = chat(stream=True, stream_options=options)
-    provider = streaming(sse.DONE)
-    await make_inference(provider).respond(ENVIRONMENT_KEY, request)
-    assert provider.requests[0].body == request.body
+@pytest.mark.parametrize(
+    "options",
+    [
+        "yes",
+        "",
+        1,
+        0,
+        False,
+        [],
+        None,
+        {"include_usage": "false"},
+        {"include_usage": 1},
+        {"Include_Usage": False},
+        {"includeUsage": True},
+    ],
+)
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+async def test_no_stream_options_keep_the_usage_away(options: Any, path: str) -> None:
+    provider = streaming(WORD, REPORT, sse.DONE)
+    setup = make_inference(provider)
+    await setup.respond(
+        ENVIRONMENT_KEY, post(path, {"model": "m", "prompt": "x", "stream": True, "stream_options": options})
+    )
+    assert json.loads(provider.requests[0].body)["stream_options"] == {"include_usage": True}  # type: ignore[arg-type]
+    assert setup.received == [WORD, sse.DONE], "the client has not asked for the usage in a way that is valid"
+
+
+async def test_a_second_key_within_stream_options_does_not_keep_the_usage_away() -> None:
+    body = (
+        b'{"model":"m","messages":[],"stream":true,"stream_options":{"include_usage":false,"include_usage":true,"a":1}}'
+    )
+    provider = streaming(REPORT, sse.DONE)
+    setup = make_inference(provider)
+    await setup.respond(ENVIRONMENT_KEY, post("chat/completions", body))
+    assert b'"stream_options":{"a":1,"include_usage":true}' in provider.requests[0].body  # type: ignore[operator]
+    assert setup.received == [REPORT, sse.DONE]
 
 
 async def test_streams_are_not_asked_where_the_operator_does_not_want_it() -> None:
