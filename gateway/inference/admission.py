@@ -20,7 +20,13 @@ from gateway.limits.store import CounterStore, CounterStoreUnavailable, LimitExc
 from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest
 from gateway.routing.catalog import Target
-from gateway.usage.estimate import Estimate, estimate_usage
+from gateway.usage.estimate import (
+    COUNTING_ENDPOINTS,
+    DEFAULT_CONTEXT_WINDOW,
+    MAX_OUTPUT_TOKENS,
+    Bounds,
+    estimate_bounds,
+)
 from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import FREE, Price
 
@@ -33,12 +39,30 @@ _REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
     }
 )
 
-_FREE_ENDPOINTS = frozenset({"files", "uploads", "moderations"})
-"""What providers take no money for, although it is sent to them."""
-_PAID_AT_ONCE = frozenset({"chat", "completions", "embeddings", "responses", "rerank", "images", "audio", "messages"})
-"""Endpoints whose response says all that a request costs. Batches, runs and jobs cost something later, unseen by the gateway."""
-
-
+_FREE_ENDPOINTS = COUNTING_ENDPOINTS | {"moderations", "files", "uploads"}
+"""What providers take no money for, although it is sent to them. Paths behind ``/v1/``, compared as a whole."""
+_UNIT_ENDPOINTS = MappingProxyType({"audio/speech": "character", "images/generations": "image"})
+"""Endpoints whose responses report no usage, with what they are priced by."""
+_PAID_AT_ONCE = frozenset(
+    {"chat/completions", "completions", "embeddings", "responses", "rerank", "messages", *_UNIT_ENDPOINTS}
+)
+"""Endpoints whose response ends all that a request costs. Batches, runs and jobs cost something later, unseen by the gateway."""
+_COSTS_LATER = frozenset(
+    {
+        "assistants",
+        "batches",
+        "evals",
+        "fine_tuning",
+        "messages",
+        "realtime",
+        "responses",
+        "threads",
+        "vector_stores",
+        "videos",
+    }
+)
+"""Beginnings of other routes that cost something, which their responses do not say."""
+_READING = frozenset({"GET", "HEAD", "DELETE"})
 _MAX_SWITCH_BYTES = 32
 
 
@@ -78,19 +102,22 @@ class Admission:
         ``now`` is in milliseconds since the epoch. Raises RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
         """
         request, max_wait = asked.request, asked.max_wait
-        price = _price(request, target)
+        price = request_price(request, target)
         chain, is_free = principal.limits, price == FREE
         if not chain:
             return Admitted(price, None, None)
         limits = applicable_limits(chain, target.names, now, is_free=is_free)
         if not limits:
             return Admitted(price, None, None)
-        found, amounts = self._estimate(limits, request, price)
+        bounds, amounts = self._estimate(limits, request, price)
         longest = self._rules.queue_seconds
         wait = longest if max_wait is None else min(max_wait, longest)
         token_id = principal.secret_match.record.id if principal.secret_match is not None else ""
         capacity = CapacityRequest(token_id, chain, target.names, amounts, is_free)
-        return Admitted(price, await self._reserve(capacity, wait, principal, now), found)
+        reservation = await self._reserve(capacity, wait, principal, now)
+        if bounds is None:
+            return Admitted(price, reservation, None)
+        return Admitted(price, reservation, bounds.estimate, bounds.tokens)
 
     async def _reserve(self, capacity: CapacityRequest, wait: float, principal: Principal, now: int) -> Reservation:
         try:
@@ -105,7 +132,7 @@ class Admission:
 
     def _estimate(
         self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None
-    ) -> tuple[Estimate | None, Amounts]:
+    ) -> tuple[Bounds | None, Amounts]:
         """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
         if not any(limit.needs_estimate for limit in limits):
             return None, Amounts()
@@ -113,11 +140,13 @@ class Admission:
         has_budget = any(isinstance(limit, BudgetWindow) for limit in limits)
         if has_budget:
             self._refuse_unknown_cost(request, price, fields)
-        found, most, least = estimate_usage(request.path, fields, self._rules.completion_tokens)
+        window = None if price is None else price.context_window
+        bounds = estimate_bounds(request.path, fields, self._rules.completion_tokens, window)
+        _, used, most, least = bounds
         cost, least_cost = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
-        tokens = most.prompt_tokens + most.completion_tokens
+        tokens = used.prompt_tokens + used.completion_tokens
         least_tokens = least.prompt_tokens + least.completion_tokens
-        return found, Amounts(tokens, min(least_tokens, tokens), cost, min(cost, least_cost))
+        return bounds, Amounts(tokens, min(least_tokens, tokens), cost, min(cost, least_cost))
 
     def _refuse_unknown_cost(self, request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> None:
         """Raises QuotaExceeded where the gateway cannot know what the response costs."""
@@ -130,13 +159,13 @@ class Admission:
 
         Raises QuotaExceeded for a model without a price, StoreUnavailable.
         """
-        price, now = _price(request, target), self.limiter.now()
+        price, now = request_price(request, target), self.limiter.now()
         limits = applicable_limits(principal.limits, target.names, now)
         if any(isinstance(limit, BudgetWindow) for limit in limits) and (error := _unknown_cost(request, price, None)):
             raise error
         most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
         least = Usage(completion_tokens=1 if tokens is None else tokens)
-        costs = (price.cost(most), price.cost(least)) if price else (0, 0)
+        costs = (price.cost(_longest(price) if tokens is None else most), price.cost(least)) if price else (0, 0)
         applicable = applicable_limits(principal.limits, target.names, now, is_free=price == FREE)
         wanted = charges(applicable, Amounts(most.total_tokens, least.total_tokens, *costs))
         if not wanted:
@@ -166,16 +195,34 @@ class Admission:
             raise _store_unavailable() from None
 
 
-def _price(request: ProviderRequest, target: Target) -> Price | None:
+def check_route_cost(principal: Principal, method: str, path: str) -> None:
+    """Raises QuotaExceeded for a token with a budget on a route that costs something later. ``path`` is what follows ``/v1/``."""
+    if method != "POST" or principal.is_test or path in _FREE_ENDPOINTS or path in _PAID_AT_ONCE:
+        return
+    if path.partition("/")[0] not in _COSTS_LATER:
+        return
+    if any(own.budget is not None or any(each.budget for _, each in own.models) for _, own in principal.limits.sets):
+        raise QuotaExceeded(
+            f"This token has a budget, and what a request to /v1/{path[:100]} costs is not known when it ends. Use a token "
+            "without a budget for it.",
+            param="model",
+        )
+
+
+def request_price(request: ProviderRequest, target: Target) -> Price | None:
     """Returns the price of a request, None where nobody knows it. Test tokens cost nothing, and reading does not either."""
-    if target.is_test or request.method != "POST":
+    if target.is_test or (request.body is None and request.method in _READING):
         return FREE
-    endpoint = request.path.partition("/")[0]
-    if request.model is None:
-        return FREE if endpoint in _FREE_ENDPOINTS else None
-    if endpoint not in _PAID_AT_ONCE and endpoint not in _FREE_ENDPOINTS:
+    if request.path in _FREE_ENDPOINTS and request.method == "POST":
+        return FREE
+    if request.method != "POST" or request.path not in _PAID_AT_ONCE:
         return None
     return target.price
+
+
+def _longest(price: Price) -> Usage:
+    """Returns the usage of the longest response."""
+    return Usage(completion_tokens=min(price.context_window or DEFAULT_CONTEXT_WINDOW, MAX_OUTPUT_TOKENS))
 
 
 def _limit_error(exceeded: LimitExceeded, names: Mapping[str, str], is_queue_full: bool) -> GatewayError:
@@ -192,16 +239,30 @@ def _unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObj
             "`background`.",
             param="background",
         )
-    if price is not None:
+    if price is not None and (request.path not in _UNIT_ENDPOINTS or _has_unit_price(request.path, price)):
         return None
     named = "a request without a model" if request.model is None else f"the model {request.model[:100]!r}"
-    if request.model is not None and request.path.partition("/")[0] not in _PAID_AT_ONCE:
+    example = "input = 0.15 and output = 0.60 (USD for a million tokens)"
+    if request.path in _UNIT_ENDPOINTS:
+        named = f"a request to /v1/{request.path} for {named}"
+        example = f"input = 0, output = 0, and {_UNIT_ENDPOINTS[request.path]} or request (USD for one)"
+    elif request.path not in _PAID_AT_ONCE:
         named = f"a request to /v1/{request.path[:100]}"
+    return _no_price(named, example)
+
+
+def _no_price(named: str, example: str) -> QuotaExceeded:
     return QuotaExceeded(
         f"This token has a budget, and nobody knows what {named} costs. Whoever runs the gateway can say so in the file that "
-        'GATEWAY_CONFIG names: [prices."model-name"], then input = 0.15 and output = 0.60 (USD for a million tokens).',
+        f'GATEWAY_CONFIG names: [prices."model-name"], then {example}.',
         param="model",
     )
+
+
+def _has_unit_price(path: str, price: Price) -> bool:
+    """Returns whether the price of an endpoint that reports no usage is known: by its unit, or by the request."""
+    unit = price.character if path == "audio/speech" else price.image
+    return price.is_free or unit is not None or price.requests > 0
 
 
 def _store_unavailable() -> StoreUnavailable:

@@ -35,6 +35,8 @@ class Admitted(NamedTuple):
     """None where no limit applies."""
     estimate: Estimate | None
     """None where no limit depends on it."""
+    expected: Usage | None = None
+    """What rates have reserved for it; None where no limit depends on that."""
 
 
 class TrackedUsage(Protocol):

@@ -7,11 +7,12 @@ from gateway.limits.algorithms import BudgetWindow, Limit
 from gateway.limits.limiter import Limiter
 from gateway.limits.store import CounterStoreUnavailable, Reservation
 from gateway.usage.estimate import Estimate
+from gateway.usage.extraction import count_so_far
 from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import Price
 
-CHECK_EVERY_PIECES = 32
-"""How many chunks of text may pass between two checks."""
+CHECK_EVERY_TOKENS = 32
+"""How many tokens may pass between two checks."""
 
 
 class StreamBudget:
@@ -23,17 +24,17 @@ class StreamBudget:
         self._price = price
         self._estimate = estimate
         self.next_check = 1
-        """The number of chunks of text at which ``check`` is due."""
+        """The number of completion tokens, counted by their text, at which ``check`` is due."""
 
-    async def check(self, reported: Usage | None, pieces: int) -> None:
-        """Reserves money for the chunks until the next check, after ``pieces`` of them.
+    async def check(self, reported: Usage | None, tokens: int) -> None:
+        """Reserves money for the tokens until the next check, after ``tokens`` of them.
 
-        Where there is no more money, what is reserved is used up chunk by chunk. Raises QuotaExceeded when nothing of it is
+        Where there is no more money, what is reserved is used up event by event. Raises QuotaExceeded when nothing of it is
         left, StoreUnavailable.
         """
-        so_far = reported or Usage(self._estimate.min_prompt, pieces)
-        ahead = Usage(max(self._estimate.prompt, so_far.prompt_tokens), so_far.completion_tokens + CHECK_EVERY_PIECES)
-        wait = CHECK_EVERY_PIECES
+        so_far = count_so_far(reported, self._estimate.min_prompt, tokens)
+        ahead = Usage(max(self._estimate.prompt, so_far.prompt_tokens), so_far.completion_tokens + CHECK_EVERY_TOKENS)
+        wait = CHECK_EVERY_TOKENS
         for index, charge in enumerate(self._reservation.charges):
             if not isinstance(charge.limit, BudgetWindow):
                 continue
@@ -43,7 +44,7 @@ class StreamBudget:
             if self._price.cost(so_far) > self._reservation.amounts[index]:
                 raise _used_up(charge.limit)
             wait = 1
-        self.next_check = pieces + wait
+        self.next_check = tokens + wait
 
     async def _extend(self, index: int, amount: int) -> bool:
         try:

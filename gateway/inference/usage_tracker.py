@@ -1,19 +1,21 @@
 """Tracks what one admitted request uses, from its reservation to its entry in the ledger.
 
-The tracker is a state machine. Its table says, for each state in which a request can end, and each way in which it can end
-there, what the request is charged.
+The tracker is a state machine. The table in ``charges.py`` says what a request is charged, by the state in which it ends and the
+way in which it does.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from enum import Enum
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import lru_cache
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from gateway.core.errors import GatewayError, UpstreamTimeout
 from gateway.core.json_body import JsonObject
+from gateway.inference.charges import CHARGES, Charged, Outcome, State
 from gateway.inference.models import Admitted, RequestIdentity
 from gateway.inference.stream_budget import StreamBudget
 from gateway.limits import presentation
@@ -21,68 +23,13 @@ from gateway.limits.algorithms import actual_charges
 from gateway.limits.limiter import Limiter
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 from gateway.usage import extraction
-from gateway.usage.estimate import BYTES_PER_TOKEN, Estimate, estimate
+from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate
+from gateway.usage.generated_text import BYTES_PER_TOKEN, MAX_READ_BYTES, count_response_tokens
 from gateway.usage.models import NOTHING_USED, LedgerEntry, Usage
 
 CLIENT_GONE = 499
-MAX_READ_BYTES = 4 * 1024 * 1024
-"""A body that passes in chunks is not kept beyond this size to read its usage."""
+_UNIT_ENDPOINTS = frozenset({"audio/speech", "images/generations"})
 _WITH_TWO_PARTS = frozenset({"chat", "audio", "images", "fine_tuning"})
-
-
-class State(Enum):
-    """How far a request has come."""
-
-    ADMITTED = "admitted"
-    """Capacity is reserved, nothing has been sent."""
-    SENT = "sent"
-    """The provider may be at work. No byte of the body has come."""
-    STREAMING_EVENTS = "streaming events"
-    """An event stream has begun. Its usage and its chunks of text are counted."""
-    STREAMING_BYTES = "streaming bytes"
-    """Another body passes in chunks."""
-    SETTLED = "settled"
-    """What was used is known, and the reservation is settled."""
-
-
-class Outcome(Enum):
-    """How a request ends."""
-
-    COMPLETED = "completed"
-    """The response came to its end."""
-    CLIENT_GONE = "client gone"
-    """The client left, or the gateway ended the request early."""
-    UPSTREAM_TIMEOUT = "upstream timeout"
-    FAILED = "failed"
-    """Anything else, also a response that was not read to its end."""
-
-
-class Charged(Enum):
-    """What a request is charged."""
-
-    NOTHING = "nothing"
-    PROMPT = "the estimated prompt"
-    """The provider was at work and did not say how far it got: it has read the prompt at least."""
-    SO_FAR = "what was reported or counted so far"
-    ALL = "what was reported, or else an estimate"
-
-
-_NOTHING = dict.fromkeys(Outcome, Charged.NOTHING)
-
-CHARGES: Mapping[State, Mapping[Outcome, Charged]] = MappingProxyType(
-    {
-        State.ADMITTED: _NOTHING,
-        State.SENT: {
-            **_NOTHING,
-            Outcome.COMPLETED: Charged.ALL,
-            Outcome.CLIENT_GONE: Charged.PROMPT,
-            Outcome.UPSTREAM_TIMEOUT: Charged.PROMPT,
-        },
-        State.STREAMING_EVENTS: {**dict.fromkeys(Outcome, Charged.SO_FAR), Outcome.COMPLETED: Charged.ALL},
-        State.STREAMING_BYTES: {**dict.fromkeys(Outcome, Charged.PROMPT), Outcome.COMPLETED: Charged.ALL},
-    }
-)
-"""By the state in which a request ends, and the way in which it does. What is charged PROMPT or SO_FAR is recorded as partial."""
 
 
 class UsageTracker:
@@ -101,7 +48,7 @@ class UsageTracker:
     ) -> None:
         self._identity = identity
         self._request = request
-        self._price, self._reservation, self._known_estimate = admitted
+        self._price, self._reservation, self._known_estimate, self._expected = admitted
         self._limiter = limiter
         self._record = record
         self._began = time.perf_counter()
@@ -121,7 +68,7 @@ class UsageTracker:
 
     def mark_sent(self) -> None:
         """Notes that the provider may be at work from now on."""
-        self.state = State.SENT
+        self.state = State.SENT_FOR_STREAM if self._request.stream else State.SENT
 
     def track(self, response: ProviderResponse, drops_usage: bool) -> ProviderResponse:
         """Returns the response, with a body that is counted while it passes. A whole one is settled at once.
@@ -132,7 +79,8 @@ class UsageTracker:
         body = response.body
         if isinstance(body, bytes):
             self.first_byte_seconds = time.perf_counter() - self._began
-            self._settle(Outcome.COMPLETED, extraction.usage_of_response(body), -(-len(body) // BYTES_PER_TOKEN))
+            reported = extraction.usage_of_response(body)
+            self._settle(Outcome.COMPLETED, reported, 0 if reported else count_response_tokens(body))
         elif response.content_type.startswith(EVENT_STREAM):
             self.state = State.STREAMING_EVENTS
             self._stream = extraction.StreamUsageReader(drops_usage)
@@ -151,10 +99,9 @@ class UsageTracker:
             self._status = error.status if isinstance(error, GatewayError) else _status_of(error)
         try:
             if self.state is not State.SETTLED:
-                reported, pieces = (
-                    (self._stream.usage, self._stream.text_chunks) if self._stream is not None else (None, 0)
-                )
-                self._settle(_outcome_of(error), reported, pieces)
+                stream = self._stream
+                reported, tokens = (stream.usage, stream.text_tokens) if stream is not None else (None, 0)
+                self._settle(_outcome_of(error), reported, tokens)
         finally:
             if self.state is not State.SETTLED:
                 self._close(NOTHING_USED, is_estimated=False)
@@ -168,11 +115,11 @@ class UsageTracker:
             async for block in blocks:
                 self._mark_first_byte()
                 passed = stream.feed(block)
-                if budget is not None and stream.text_chunks >= budget.next_check:
-                    await budget.check(stream.usage, stream.text_chunks)
+                if budget is not None and (tokens := stream.text_tokens) >= budget.next_check:
+                    await budget.check(stream.usage, tokens)
                 if passed:
                     yield passed
-            self._settle(Outcome.COMPLETED, stream.usage, stream.text_chunks)
+            self._settle(Outcome.COMPLETED, stream.usage, stream.text_tokens)
         finally:
             if isinstance(blocks, AsyncGenerator):
                 await blocks.aclose()
@@ -188,8 +135,10 @@ class UsageTracker:
                 if is_json and size <= MAX_READ_BYTES:
                     kept.append(chunk)
                 yield chunk
-            usage = extraction.usage_of_response(b"".join(kept)) if size <= MAX_READ_BYTES else None
-            self._settle(Outcome.COMPLETED, usage, 0)
+            body = b"".join(kept) if size <= MAX_READ_BYTES else b""
+            usage = extraction.usage_of_response(body) if body else None
+            tokens = count_response_tokens(body) if body else -(-size // BYTES_PER_TOKEN)
+            self._settle(Outcome.COMPLETED, usage, tokens)
         finally:
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
@@ -204,23 +153,49 @@ class UsageTracker:
             return None
         return StreamBudget(self._limiter, reservation, price, self._estimate())
 
-    def _settle(self, outcome: Outcome, reported: Usage | None, pieces: int) -> None:
-        """Settles by the table. ``pieces`` is the number of chunks of text, about as many as there are tokens."""
+    def _settle(self, outcome: Outcome, reported: Usage | None, tokens: int) -> None:
+        """Settles by the table. ``tokens`` is the number of completion tokens, counted by their text."""
         charged = CHARGES[self.state][outcome]
-        self.is_partial = charged in (Charged.PROMPT, Charged.SO_FAR)
-        if charged is Charged.NOTHING:
+        self.is_partial = charged in (Charged.PROMPT, Charged.RESERVED, Charged.SO_FAR)
+        # Only a request that makes something uses something: what is read again was counted when it was made.
+        is_counted = self._request.method == "POST" or self._request.body is not None
+        if charged is Charged.NOTHING or not is_counted:
+            self._close(NOTHING_USED, is_estimated=False)
+        elif charged is Charged.RESERVED:
+            self._close_as_reserved()
+        elif reported is not None:
+            if charged is Charged.SO_FAR:
+                reported = extraction.count_so_far(reported, 0, tokens)
+            self._close(self._with_units(reported), is_estimated=False)
+        else:
+            self._close_as_estimated(tokens)
+
+    def _close_as_estimated(self, tokens: int) -> None:
+        """Closes with the estimated prompt and the counted completion, where the provider does not say what was used."""
+        if self._request.fields is None or (found := self._estimate()) is NOTHING_ESTIMATED:
             self._close(NOTHING_USED, is_estimated=False)
             return
-        # Only a request that makes something uses something: what is read again was counted when it was made.
-        is_counted = self._request.method == "POST"
-        is_estimated = reported is None and is_counted and self._request.fields is not None
-        used = self._guess(pieces) if is_estimated else reported if is_counted else None
-        self._close(used or NOTHING_USED, is_estimated)
+        usage = Usage(found.prompt, tokens if found.has_completion else 0)
+        self._close(self._with_units(usage), is_estimated=True)
 
-    def _guess(self, pieces: int) -> Usage:
-        """Returns what was used, where the provider does not say."""
+    def _close_as_reserved(self) -> None:
+        """Closes with the longest response that the request allows, and with no more money than was reserved."""
+        if self._request.fields is None or (found := self._estimate()) is NOTHING_ESTIMATED:
+            self._close(NOTHING_USED, is_estimated=False)
+            return
+        usage = self._expected or Usage(found.prompt, found.completion_or(0))
+        reservation, price = self._reservation, self._price
+        cost = None
+        if price is not None and reservation is not None and reservation.has_budget:
+            cost = min(price.cost(found.expected(price.context_window)), reservation.reserved_money)
+        self._close(self._with_units(usage), is_estimated=True, cost=cost)
+
+    def _with_units(self, usage: Usage) -> Usage:
+        """Returns the usage with the units besides tokens by which some endpoints are priced."""
+        if self._request.path not in _UNIT_ENDPOINTS:
+            return usage
         found = self._estimate()
-        return Usage(found.prompt, pieces if found.has_completion else 0)
+        return msgspec.structs.replace(usage, images=found.images, characters=found.characters)
 
     def _estimate(self) -> Estimate:
         """Returns the estimate that the admission was based on. Without one it is made now: it reads the whole prompt."""
@@ -229,11 +204,13 @@ class UsageTracker:
             self._known_estimate = estimate(self._request.path, fields if isinstance(fields, JsonObject) else None)
         return self._known_estimate
 
-    def _close(self, usage: Usage, is_estimated: bool) -> None:
+    def _close(self, usage: Usage, is_estimated: bool, cost: int | None = None) -> None:
         self.state = State.SETTLED
         self.usage = usage
         self.is_estimated = is_estimated
-        self.cost = 0 if self._price is None or usage is NOTHING_USED else self._price.cost(usage)
+        if cost is None:
+            cost = 0 if self._price is None or usage is NOTHING_USED else self._price.cost(usage)
+        self.cost = cost
         if self._reservation is not None:
             charges = self._reservation.charges
             tokens = usage.prompt_tokens + usage.completion_tokens

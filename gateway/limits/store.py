@@ -39,6 +39,12 @@ class Reservation:
         """Whether money is reserved, too."""
         return any(isinstance(charge.limit, BudgetWindow) for charge in self.charges)
 
+    @property
+    def reserved_money(self) -> int:
+        """The most micro-dollars that are reserved under one budget; 0 without any."""
+        pairs = zip(self.charges, self.amounts, strict=True)
+        return max((amount for charge, amount in pairs if isinstance(charge.limit, BudgetWindow)), default=0)
+
 
 class LimitExceeded(NamedTuple):
     """Tells why a request was not granted: the charge that does not fit, and the state of all limits of the request."""

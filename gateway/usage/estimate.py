@@ -1,7 +1,7 @@
 """Estimates how many tokens a request may use, before it is sent. Pure. It raises nothing: the provider refuses invalid requests.
 
-A prompt is estimated by its size: with today's tokenizers, text has about four bytes to a token. Images and audio are sent as
-base64, which has many more bytes to a token.
+A prompt is estimated by its size: with today's tokenizers, text has about four bytes to a token, and never less than one. Images
+and audio are sent as base64, which has many more bytes to a token. Whatever is not known to be a setting counts as prompt.
 """
 
 import re
@@ -18,15 +18,67 @@ RawValues: TypeAlias = Mapping[str, msgspec.Raw]
 BYTES_PER_TOKEN = 4
 BYTES_PER_ATTACHED_TOKEN = 256
 TOKENS_PER_ATTACHMENT = 1000
-_ATTACHMENT = re.compile(rb'(?:base64,|"data"\s*:\s*")[A-Za-z0-9+/=]{1024,}')
-_PROMPTS = frozenset(
-    {"messages", "input", "prompt", "instructions", "system", "tools", "functions", "query", "documents"}
-)
-_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+MAX_TOKENS_PER_ATTACHMENT = 50_000
+"""What the smallest picture is billed as, at most: it is billed by its width and height, not by its bytes."""
+DEFAULT_CONTEXT_WINDOW = 1_000_000
+"""The longest prompt of a model whose context window is not known."""
+MAX_OUTPUT_TOKENS = 128 * 1024
+"""The longest response of the models that are known today, whatever their context window is."""
+MAX_SETTING_BYTES = 256
+"""A longer setting counts as prompt."""
+_LARGEST = 10**9
+_ATTACHMENT = re.compile(rb'(?:base64,|"data"\s*:\s*")[A-Za-z0-9+/=]{32,}')
+_MIN_BYTES_WITH_ATTACHMENT = 64
+_COMPLETION_LIMITS: Mapping[str, tuple[str, ...]] = {
+    "chat/completions": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
+"""By endpoint, the fields that limit the completion. A field of another endpoint limits nothing where upstreams ignore it."""
+_ANY_LIMIT = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _FIRST_OF_LIST = re.compile(rb'\[\s*(["\[])')
 _MAX_NUMBER_BYTES = 32
-_WITHOUT_COMPLETION = frozenset({"embeddings", "moderations", "rerank"})
-_LARGEST = 10**9
+_WITHOUT_COMPLETION = frozenset({"embeddings", "moderations", "rerank", "audio/speech", "images/generations"})
+COUNTING_ENDPOINTS = frozenset({"messages/count_tokens", "responses/input_tokens"})
+"""Endpoints that only count tokens. They use none."""
+
+_SETTINGS = frozenset(
+    {
+        "model", "stream", "stream_options", "n", "best_of", "max_tokens", "max_completion_tokens", "max_output_tokens",
+        "temperature", "top_p", "top_k", "min_p", "seed", "user", "stop", "stop_sequences", "presence_penalty",
+        "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "parallel_tool_calls", "reasoning_effort", "reasoning",
+        "thinking", "verbosity", "modalities", "audio", "voice", "speed", "size", "quality", "style", "format", "output_format",
+        "encoding_format", "dimensions", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+        "prompt_cache_retention", "include", "truncation", "background", "max_tool_calls", "top_n", "return_documents",
+        "input_type", "truncate", "embedding_types", "cache_control", "stream_format", "moderation", "tool_choice",
+        "function_call",
+    }
+)  # fmt: skip
+"""Fields that are no part of the prompt, as long as they are short."""
+_TEXTS = frozenset(
+    {
+        "messages", "input", "prompt", "instructions", "system", "tools", "functions", "query", "documents", "suffix",
+        "prediction", "response_format", "text", "contents", "chat_template_kwargs", "guided_json", "guided_regex",
+        "guided_grammar", "structured_outputs", "output_config",
+    }
+)  # fmt: skip
+"""Fields whose tokens are all in the body, but for what ``_refers_elsewhere`` finds in them."""
+_PROVIDER_TOOLS = frozenset({"web_search_options", "plugins", "mcp_servers"})
+"""Fields that let the provider call tools by itself. What they return is part of the prompt, again and again."""
+_FUNCTION_TOOLS = frozenset({b'"function"', b'"custom"'})
+"""Types of tools that the client runs."""
+_MAX_TOOLS_BYTES = 1024 * 1024
+_MAX_SEARCHED_BYTES = 16 * 1024 * 1024
+"""A longer field is more than most models read, whatever is in it."""
+_REFERENCE = re.compile(
+    rb'"(?:[a-z_]*ur[il]|file_?ids?|vector_store_ids?|cached_?content)"\s*:\s*(?!"data:)["\[]|"item_reference"'
+    rb'|"audio"\s*:\s*\{[^{}]*"id"'
+)
+"""In lower case: a key whose value is an address or an id. A quotation mark within a text has a backslash before it."""
+_REFERENCE_ENDINGS = (b'url"', b'uri"', b'id"', b'ids"', b'content"', b'item_reference"')
+_ITEM_ID = re.compile(rb'"id"\s*:\s*"')
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 
 
 class Estimate(NamedTuple):
@@ -40,10 +92,32 @@ class Estimate(NamedTuple):
     completion: int | None
     choices: int = 1
     has_completion: bool = True
+    max_prompt: int | None = 0
+    """The most tokens that the prompt can have; None where parts of it are not in the body."""
+    has_provider_tools: bool = False
+    """Whether the provider may call tools by itself, so that no context window bounds all that it reads."""
+    images: int = 0
+    characters: int = 0
+    """Of the text to be spoken."""
 
     def completion_or(self, default: int) -> int:
         """Returns the limit of the completion; without one, ``default`` tokens for each choice."""
         return min(default * self.choices, _LARGEST) if self.completion is None else self.completion
+
+    def most(self, context_window: int | None) -> Usage:
+        """Returns the most that the request can use of a model; ``context_window`` None where that is not known."""
+        window = context_window or DEFAULT_CONTEXT_WINDOW
+        return self._usage(window, window if self.max_prompt is None else min(self.max_prompt, window))
+
+    def expected(self, context_window: int | None) -> Usage:
+        """Returns what the request uses if its response has the greatest length."""
+        window = context_window or DEFAULT_CONTEXT_WINDOW
+        return self._usage(window, window if self.max_prompt is None else self.prompt)
+
+    def _usage(self, window: int, prompt: int) -> Usage:
+        completion = self.completion_or(min(window, MAX_OUTPUT_TOKENS))
+        prompt = _LARGEST if self.has_provider_tools else prompt
+        return Usage(prompt, completion, images=self.images, characters=self.characters)
 
     @property
     def min_prompt(self) -> int:
@@ -59,29 +133,103 @@ class Estimate(NamedTuple):
 NOTHING_ESTIMATED = Estimate(0, 0, has_completion=False)
 
 
+class Bounds(NamedTuple):
+    """What a request may use: ``tokens`` for rates, where an estimate is enough, ``money`` for budgets, where it is the most.
+    ``least`` must be affordable."""
+
+    estimate: Estimate
+    tokens: Usage
+    money: Usage
+    least: Usage
+
+
 def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
     """Returns the estimate for a request to ``endpoint``, such as ``chat/completions``. Without a JSON body it is 0."""
-    if fields is None:
+    if fields is None or endpoint in COUNTING_ENDPOINTS:
         return NOTHING_ESTIMATED
     values = fields.raw_values
-    prompt = sum([_estimate_tokens(bytes(raw)) for name, raw in values.items() if name in _PROMPTS])
+    prompt = max_prompt = 0
+    is_whole = True
+    for name, raw in values.items():
+        if name in _SETTINGS and memoryview(raw).nbytes <= MAX_SETTING_BYTES:
+            continue
+        value = bytes(raw)
+        attached, attachments = _count_attached(value)
+        prompt += -(-len(value) // BYTES_PER_TOKEN) + attached
+        max_prompt += len(value) + attachments * MAX_TOKENS_PER_ATTACHMENT
+        is_whole = is_whole and not _refers_elsewhere(endpoint, name, value)
+    largest = max_prompt if is_whole else None
+    has_tools = _has_provider_tools(values)
     if endpoint in _WITHOUT_COMPLETION:
-        return Estimate(prompt, 0, has_completion=False)
+        images = _count(values, "n") if endpoint == "images/generations" else 0
+        characters = _length(values["input"]) if endpoint == "audio/speech" and "input" in values else 0
+        return Estimate(prompt, 0, 1, False, largest, has_tools, images, characters)
     choices = max(_count(values, "n"), _count(values, "best_of")) * _prompt_count(endpoint, values)
-    # The largest limit counts, because it is not known which one the provider applies.
-    bounds = [bound for name in _BOUNDS if name in values and (bound := _whole(_decode(values[name]))) is not None]
+    limits = _COMPLETION_LIMITS.get(endpoint, _ANY_LIMIT)
+    # The largest limit counts, because it is not known which one the provider applies. Some take 0 for no limit.
+    bounds = [bound for name in limits if name in values and (bound := _whole(_decode(values[name])))]
     completion = min(max(bounds) * choices, _LARGEST) if bounds else None
-    return Estimate(prompt, completion, min(choices, _LARGEST))
+    return Estimate(prompt, completion, min(choices, _LARGEST), True, largest, has_tools)
 
 
-def estimate_usage(endpoint: str, fields: JsonObject | None, default_completion: int) -> tuple[Estimate, Usage, Usage]:
-    """Returns the estimate, what the request may use, and the least that must be affordable.
+def estimate_bounds(
+    endpoint: str, fields: JsonObject | None, default_completion: int, context_window: int | None
+) -> Bounds:
+    """Returns what a request may use. ``default_completion`` is the number of tokens of a choice without a limit, for rates.
 
-    ``default_completion`` is the number of tokens of a choice without a limit.
+    ``context_window`` is that of the model, None where it is not known.
     """
     found = estimate(endpoint, fields)
-    most = Usage(found.prompt, found.completion_or(default_completion))
-    return found, most, Usage(found.min_prompt, found.min_completion)
+    money = found.most(context_window)
+    prompt = money.prompt_tokens if found.max_prompt is None or found.has_provider_tools else found.prompt
+    tokens = Usage(prompt, found.completion_or(default_completion))
+    least = Usage(found.min_prompt, found.min_completion, images=found.images, characters=found.characters)
+    return Bounds(found, tokens, money, least)
+
+
+def _refers_elsewhere(endpoint: str, name: str, value: bytes) -> bool:
+    """Returns whether a field may add more to the prompt than what it has in it: by an id, an address, or an unknown way."""
+    first = value[:1]
+    if name not in _TEXTS:
+        return first in (b'"', b"[", b"{")
+    if first == b'"' or name == "tools":
+        return False
+    if (name == "prompt" and first == b"{") or len(
+        value
+    ) > _MAX_SEARCHED_BYTES:  # a template of the provider, or too much
+        return True
+    lower = value.lower()
+    if b"\\u00" in lower and _ESCAPED_LETTER.search(lower):  # keys can be hidden by escapes
+        return True
+    if any(ending in lower for ending in _REFERENCE_ENDINGS) and _REFERENCE.search(lower):
+        return True
+    return endpoint == "responses" and b'"id"' in lower and _ITEM_ID.search(lower) is not None
+
+
+class _Tool(msgspec.Struct):
+    type: msgspec.Raw | None = None
+    input_schema: msgspec.Raw | None = None
+
+
+_decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
+
+
+def _has_provider_tools(values: RawValues) -> bool:
+    """Returns whether any tool is not run by the client."""
+    if any(name in values and bytes(values[name]) != b"null" for name in _PROVIDER_TOOLS):
+        return True
+    raw = values.get("tools")
+    if raw is None:
+        return False
+    if memoryview(raw).nbytes > _MAX_TOOLS_BYTES:
+        return True
+    try:
+        tools = _decode_tools(raw) or ()
+    except (msgspec.DecodeError, RecursionError):
+        return True
+    return not all(
+        tool.input_schema is not None if tool.type is None else bytes(tool.type) in _FUNCTION_TOOLS for tool in tools
+    )
 
 
 def _prompt_count(endpoint: str, values: RawValues) -> int:
@@ -100,13 +248,23 @@ def _count_prompts(raw: bytes) -> int:
     return max(1, brackets + raw.count(b'"') // 2)
 
 
-def _estimate_tokens(raw: bytes) -> int:
-    attached = 0
-    if len(raw) > 4096:
+def _count_attached(raw: bytes) -> tuple[int, int]:
+    """Returns the tokens that attachments have more than text of their size, or fewer, and the number of attachments."""
+    attached = count = 0
+    if len(raw) > _MIN_BYTES_WITH_ATTACHMENT and (b"base64," in raw or b'"data"' in raw):
         for found in _ATTACHMENT.finditer(raw):
             size = found.end() - found.start()
             attached += max(TOKENS_PER_ATTACHMENT, size // BYTES_PER_ATTACHED_TOKEN) - size // BYTES_PER_TOKEN
-    return -(-len(raw) // BYTES_PER_TOKEN) + attached
+            count += 1
+    return attached, count
+
+
+def _length(raw: msgspec.Raw) -> int:
+    """Returns the number of characters of a string; of anything else, and where it is invalid, the number of bytes."""
+    try:
+        return len(msgspec.json.decode(raw, type=str))
+    except msgspec.DecodeError:
+        return memoryview(raw).nbytes
 
 
 def _count(values: RawValues, name: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.core import sse
+from gateway.usage import generated_text
 from gateway.usage.models import Usage
 
 MAX_REPORTED_TOKENS = 10**8
@@ -81,14 +82,18 @@ class StreamUsageReader:
     def __init__(self, drops_usage: bool) -> None:
         """With ``drops_usage``, an event that only reports usage is removed: the client did not ask for it."""
         self._drops_usage = drops_usage
+        self._text = generated_text.StreamTextCounter()
         self.usage: Usage | None = None
         """What has been reported so far."""
-        self.text_chunks = 0
-        """How many chunks of text have passed: about the number of tokens, where the provider reports none."""
+
+    @property
+    def text_tokens(self) -> int:
+        """How many tokens the text has that has passed, where the provider reports none."""
+        return self._text.tokens
 
     def feed(self, block: bytes) -> bytes:
         """Reads a block of complete events, and returns those to pass on."""
-        self.text_chunks += _count_text_chunks(block)
+        self._text.feed(block)
         if _USAGE not in block or block.count(_USAGE) == sum(map(block.count, _NULLS)):
             return block
         return b"".join(
@@ -107,12 +112,13 @@ class StreamUsageReader:
         return content.usage is not None and isinstance(content.choices, list) and all(map(_is_empty, content.choices))
 
 
-def _count_text_chunks(block: bytes) -> int:
-    """Returns the number of chunks with text, without those that only begin or end the response."""
-    deltas = block.count(b'"delta"')
-    if deltas:
-        return max(0, deltas - block.count(b'"delta":{}') - block.count(b'"content":""'))
-    return block.count(b'"text"') - block.count(b'"text":""')
+def count_so_far(reported: Usage | None, prompt: int, tokens: int) -> Usage:
+    """Returns what a stream has used: what was reported, but not less than the ``tokens`` that were counted since then."""
+    if reported is None:
+        return Usage(prompt, tokens)
+    if reported.completion_tokens >= tokens:
+        return reported
+    return msgspec.structs.replace(reported, completion_tokens=tokens)
 
 
 def _usage_of(content: _Content) -> Usage | None:

@@ -118,7 +118,7 @@ async def test_35524_what_cannot_be_priced_does_not_pass_a_budget(tmp_path: Path
         form = await gateway.request(
             "POST", "/v1/audio/transcriptions", [("Authorization", f"Bearer {secret}"), ("Content-Type", "a/b")], b"x"
         )
-        assert form.status == 403
+        assert form.status in (400, 403)
         assert upstream.requests == []
 
 

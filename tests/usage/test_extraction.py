@@ -124,7 +124,7 @@ def test_a_stream_is_read_however_it_is_cut(cuts: list[int], drops: bool) -> Non
         passed += reader.feed(b"".join(events[at : at + cut]))
         at += cut
     assert reader.usage == Usage(5, 3)
-    assert reader.text_chunks == 3
+    assert reader.text_tokens == 3
     assert passed == b"".join(each for each in events if not (drops and b"prompt_tokens" in each))
 
 
@@ -179,7 +179,7 @@ def test_a_responses_stream_is_read() -> None:
         b'"response":{"usage":{"input_tokens":4,"output_tokens":2}}}\n\n',
     ]
     assert [reader.feed(block) for block in blocks] == blocks
-    assert (reader.usage, reader.text_chunks) == (Usage(4, 2), 1)
+    assert (reader.usage, reader.text_tokens) == (Usage(4, 2), 1)
 
 
 def test_zeros_on_every_chunk_are_no_report() -> None:
@@ -187,7 +187,7 @@ def test_zeros_on_every_chunk_are_no_report() -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     block = sse.encode_event(json.dumps({"choices": [{"text": "Hi"}], "usage": zeros}).encode())
     assert reader.feed(block) == block
-    assert (reader.usage, reader.text_chunks) == (None, 1)
+    assert (reader.usage, reader.text_tokens) == (None, 1)
 
 
 def test_an_invalid_response_object_does_not_hide_the_usage() -> None:

@@ -11,6 +11,7 @@ from gateway.http.context import RequestContext
 from gateway.http.path_validation import problem_with_passed
 from gateway.http.request import Upload
 from gateway.http.response import Response
+from gateway.inference.admission import check_route_cost
 from gateway.inference.checked_requests import CHECKED_ENDPOINTS
 from gateway.providers.base import JSON, ProviderRequest
 from gateway.providers.request_headers import forwarded_headers
@@ -40,13 +41,14 @@ class PassThroughEndpoints:
 
         Raises BadRequest for a WebSocket, NotFound for a path that an upstream may read otherwise, Forbidden for what the caller
         may not use, and for a body whose model cannot be checked where it has to be. NotFound, too, for objects that are not the
-        caller's.
+        caller's, and QuotaExceeded for what costs an unknown amount where the caller has a budget.
         """
         if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
             raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
         if (problem := problem_with_passed(ctx.path)) is not None:
             raise NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
         path = ctx.path.removeprefix("/v1/")
+        check_route_cost(ctx.caller, ctx.method, path)
         check_upstream_access(ctx.caller, ctx.method, path, self._opened)
         await self._objects.check_path(ctx.caller, ctx.method, path, ctx.query)
         if not ctx.request.connection.has_body:
