@@ -18,7 +18,7 @@ from gateway.providers.base import ProviderRequest
 CHECKED_ENDPOINTS = frozenset(
     {
         "chat/completions", "completions", "embeddings", "responses", "moderations", "rerank", "images/generations",
-        "audio/speech", "messages", "messages/count_tokens",
+        "responses/input_tokens", "audio/speech", "messages", "messages/count_tokens",
     }
 )  # fmt: skip
 """Paths behind ``/v1/``, compared as a whole. No other path takes a body of a token whose model is checked."""

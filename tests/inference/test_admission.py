@@ -169,7 +169,7 @@ async def test_what_reports_no_usage_needs_a_price_of_its_own(
     assert (await setup.counters(principal))["budget"] == (cost, 0)
 
 
-@pytest.mark.parametrize("path", ["messages/count_tokens", "moderations"])
+@pytest.mark.parametrize("path", ["messages/count_tokens", "responses/input_tokens", "moderations"])
 async def test_counting_tokens_is_free_whatever_the_model_costs(path: str) -> None:
     setup, principal = (
         make_inference(answering(b'{"input_tokens":2095}'), prices=PRICES),
