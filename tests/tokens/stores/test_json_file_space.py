@@ -46,6 +46,18 @@ async def test_what_could_not_be_read_again_is_not_written_and_revocations_have_
     await operations.create(store, BY, TokenSpec(name="there is space again"))
 
 
+async def test_a_token_that_has_not_ended_can_be_deleted_from_a_full_file(tmp_path: Path) -> None:
+    path, audit = tmp_path / "api_tokens.json", MemoryAuditLog()
+    store = JsonTokenStore(JsonTokenFile(path, max_bytes=MAX_BYTES), audit, Clock())
+    parent = (await operations.create(store, BY, TokenSpec(name="parent"))).record
+    with pytest.raises(TokenStoreFull):
+        for number in range(100):
+            await operations.create(store, BY, TokenSpec(name=f"child {number}", parent_id=parent.id))
+    children = len((await store.read()).records) - 1
+    await operations.delete(store, BY, parent.id)
+    assert [record.revoked_at is not None for record in (await store.read()).records] == [True] * children
+
+
 class FullDisk:
     """A disk on which nothing but the reserve is left: a write succeeds once the reserve of its file is gone."""
 
