@@ -206,9 +206,12 @@ def _refers_elsewhere(endpoint: str, name: str, value: bytes) -> bool:
     return endpoint == "responses" and b'"id"' in lower and _ITEM_ID.search(lower) is not None
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Tool(msgspec.Struct):
-    type: msgspec.Raw | None = None
-    input_schema: msgspec.Raw | None = None
+    type: msgspec.Raw = _ABSENT
+    input_schema: msgspec.Raw = _ABSENT
 
 
 _decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
@@ -228,7 +231,7 @@ def _has_provider_tools(values: RawValues) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return True
     return not all(
-        tool.input_schema is not None if tool.type is None else bytes(tool.type) in _FUNCTION_TOOLS for tool in tools
+        bytes(tool.type) in _FUNCTION_TOOLS or (not bytes(tool.type) and bytes(tool.input_schema)) for tool in tools
     )
 
 

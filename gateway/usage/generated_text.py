@@ -15,7 +15,7 @@ BYTES_PER_TOKEN = 4
 BYTES_PER_SOUND_TOKEN = 256
 MAX_READ_BYTES = 4 * 1024 * 1024
 """A longer response is counted by its size."""
-_SHORT_TEXT = 8
+_SHORT_TEXT = 16
 """Text of so many bytes is a piece that is not worth being decoded."""
 _NO_TEXT = frozenset(
     {

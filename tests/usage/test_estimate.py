@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.json_body import parse_object
-from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate
+from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate, estimate_bounds
+from gateway.usage.models import Usage
 
 
 def guess(endpoint: str = "chat/completions", **fields: Any) -> Estimate:
@@ -117,3 +118,132 @@ def test_a_text_without_spaces_is_no_attachment() -> None:
 def test_numbers_that_no_machine_can_hold_are_no_bounds(number: str) -> None:
     body = f'{{"model":"m","messages":[],"max_tokens":{number},"n":{number}}}'.encode()
     assert estimate("chat/completions", parse_object(body)).choices == 1
+
+
+TEXT = [{"role": "user", "content": 'see "file_id": "x" and "url": "https://example.com"'}]
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 32}}
+SCHEMA = {"type": "object", "properties": {"url": {"type": "string"}, "file_id": {"type": "string"}}}
+WHOLE: list[tuple[str, dict[str, Any]]] = [
+    ("chat/completions", {"messages": TEXT, "temperature": 1, "anything": 5, "whatever": None}),
+    ("chat/completions", {"messages": [{"role": "user", "content": [PICTURE]}]}),
+    ("chat/completions", {"messages": [{"role": "tool", "tool_call_id": "call_1", "content": "x"}]}),
+    ("chat/completions", {"messages": [], "tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]}),
+    ("messages", {"messages": TEXT, "tools": [{"name": "f", "input_schema": SCHEMA}]}),
+    ("responses", {"input": "https://example.com", "tools": [{"type": "custom", "name": "f"}]}),
+    ("completions", {"prompt": ["a", "b"]}),
+]  # fmt: skip
+ELSEWHERE: list[tuple[str, dict[str, Any]]] = [
+    ("responses", {"previous_response_id": "resp_1"}),
+    ("responses", {"conversation": {"id": "conv_1"}}),
+    ("responses", {"prompt": {"id": "pmpt_1"}}),
+    ("responses", {"input": [{"id": "msg_1"}]}),
+    ("responses", {"input": [{"type": "item_reference"}]}),
+    ("responses", {"input": [{"content": [{"type": "input_image", "image_url": "https://example.com/a.png"}]}]}),
+    ("responses", {"input": [{"content": [{"type": "input_file", "FILE_ID": "file-1"}]}]}),
+    ("chat/completions", {"messages": [{"content": [{"image_url": {"url" : "HTTPS://example.com/a.png"}}]}]}),
+    ("chat/completions", {"messages": [{"content": [{"file": {"file_id": "file-1"}}]}]}),
+    ("chat/completions", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}),
+    ("chat/completions", {"contents": [{"parts": [{"fileData": {"fileUri": "gs://a/b"}}]}]}),
+    ("messages", {"messages": [{"content": [{"source": {"type": "url", "url": "https://example.com/a.pdf"}}]}]}),
+    ("chat/completions", {"unknown": "by a name"}),
+    ("chat/completions", {"unknown": [1]}),
+    ("chat/completions", {"unknown": {"a": 1}}),
+]  # fmt: skip
+PROVIDER_TOOLS: list[dict[str, Any]] = [
+    {"tools": [{"type": "web_search"}]},
+    {"tools": [{"type": "function"}, {"type": "mcp", "server_url": "https://example.com"}]},
+    {"tools": [{"google_search": {}}]},
+    {"tools": [{"type": 5, "input_schema": {}}]},
+    {"tools": "web_search"},
+    {"tools": [{"type": "function", "description": "x" * 2**20}]},
+    {"web_search_options": {}},
+    {"mcp_servers": []},
+    {"plugins": [{"id": "web"}]},
+]
+
+
+@pytest.mark.parametrize(("endpoint", "fields"), WHOLE)
+def test_a_prompt_that_is_in_the_body_is_bounded_by_its_bytes(endpoint: str, fields: dict[str, Any]) -> None:
+    found = guess(endpoint, **fields)
+    assert found.max_prompt is not None
+    assert found.prompt <= found.max_prompt
+    assert not found.has_provider_tools
+
+
+@pytest.mark.parametrize(("endpoint", "fields"), ELSEWHERE)
+def test_a_prompt_that_is_elsewhere_has_the_length_of_the_context_window(endpoint: str, fields: dict[str, Any]) -> None:
+    found = guess(endpoint, **fields, max_tokens=5, max_output_tokens=5)
+    assert found.max_prompt is None
+    assert found.most(7000) == found.expected(7000) == Usage(7000, 5)
+    assert found.most(None) == Usage(1_000_000, 5)
+
+
+def test_a_key_that_is_written_with_escapes_is_not_missed() -> None:
+    body = b'{"model":"m","messages":[{"content":[{"file\\u005fid":"file-1"}]}]}'
+    assert estimate("chat/completions", parse_object(body)).max_prompt is None
+
+
+@pytest.mark.parametrize("fields", PROVIDER_TOOLS)
+def test_tools_of_the_provider_have_no_bound(fields: dict[str, Any]) -> None:
+    found = guess("responses", input="x", max_output_tokens=5, **fields)
+    assert found.most(7000) == Usage(10**9, 5)
+
+
+@pytest.mark.parametrize("fields", [{"tools": None}, {"tools": []}, {"web_search_options": None}])
+def test_no_tools_are_no_tools(fields: dict[str, Any]) -> None:
+    assert not guess(**fields).has_provider_tools
+
+
+@pytest.mark.parametrize(
+    "name", ["prediction", "response_format", "suffix", "contents", "anything", "temperature", "user"]
+)
+def test_every_byte_counts_that_is_no_short_setting(name: str) -> None:
+    found = guess(**{name: "x" * 398})
+    assert found.prompt == 100
+    assert found.max_prompt in (400, None)
+
+
+def test_a_setting_is_no_prompt_up_to_256_bytes() -> None:
+    assert guess(user="x" * 254).prompt == 0
+    assert guess(user="x" * 255).prompt == 65
+
+
+def test_the_most_is_what_the_window_holds() -> None:
+    found = guess(messages="x" * 398, n=2)
+    assert (found.prompt, found.max_prompt, found.completion) == (100, 400, None)
+    assert found.most(None) == Usage(400, 2 * 128 * 1024)
+    assert found.most(1000) == Usage(400, 2000)
+    assert found.most(300) == Usage(300, 600)
+    assert found.expected(300) == Usage(100, 600)
+    assert guess(messages="x" * 398, max_tokens=9).most(300) == Usage(300, 9)
+
+
+def test_the_smallest_picture_may_be_billed_as_much_as_a_large_one() -> None:
+    text = json.dumps([PICTURE, PICTURE])
+    found = guess(messages=[PICTURE, PICTURE])
+    assert found.max_prompt == len(text) + 2 * 50_000
+    assert found.prompt == -(-len(text) // 4) + 2 * (1000 - (len("base64,") + 32) // 4)
+
+
+@pytest.mark.parametrize("endpoint", ["messages/count_tokens", "responses/input_tokens"])
+def test_counting_tokens_uses_none(endpoint: str) -> None:
+    assert guess(endpoint, messages="x" * 400) == NOTHING_ESTIMATED
+
+
+def test_speech_and_images_are_counted_by_their_units() -> None:
+    assert guess("audio/speech", input="h\u00e9llo").characters == 5
+    assert guess("audio/speech", input=["x"]).characters == len('["x"]')
+    assert guess("audio/speech").characters == 0
+    assert guess("images/generations", prompt="x", n=3).images == 3
+    assert guess("images/generations", prompt="x").most(None) == Usage(3, 0, images=1)
+
+
+def test_rates_take_an_estimate_and_budgets_the_most() -> None:
+    bounds = estimate_bounds(
+        "chat/completions", parse_object(b'{"model":"m","messages":"%s"}' % (b"x" * 398)), 1000, 8000
+    )
+    assert bounds.tokens == Usage(100, 1000)
+    assert bounds.money == Usage(400, 8000)
+    assert bounds.least == Usage(13, 1)
+    unknown = estimate_bounds("responses", parse_object(b'{"model":"m","previous_response_id":"r"}'), 1000, 8000)
+    assert unknown.tokens == Usage(8000, 1000)
