@@ -40,3 +40,15 @@ async def test_counters_that_cannot_be_reached_end_the_stream(monkeypatch: pytes
     monkeypatch.setattr(setup.admission.limiter, "extend", extend)
     with pytest.raises(StoreUnavailable):
         await setup.respond(token_with({"budget": "1"}), chat(stream=True, max_tokens=1))
+
+
+async def test_a_stream_of_few_long_chunks_is_cut_by_their_text() -> None:
+    """Each chunk has 100 tokens, which cost 1000 micro-dollars. There is money for two."""
+    chunk = sse.encode_event(
+        b'{"choices":[{"index":0,"delta":{"content":"","reasoning_content":"%s"}}]}' % (b"x" * 400)
+    )
+    setup = make_inference(streaming(*[chunk] * 50, sse.DONE), prices=PRICES)
+    with pytest.raises(QuotaExceeded, match="ran out while it was answered"):
+        await setup.respond(token_with({"budget": "0.0025"}), chat(stream=True))
+    assert setup.received == [chunk, chunk]
+    assert setup.ledger.entries[0].usage.completion_tokens == 300
