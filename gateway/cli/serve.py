@@ -15,7 +15,7 @@ from gateway import __version__
 from gateway.app import App, WorkerShared
 from gateway.auth.principal import Mode
 from gateway.cli.console import ArgumentParser, print_lines
-from gateway.config import settings
+from gateway.config import paths, settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
 from gateway.observability import logging as log
 from gateway.providers import registry
@@ -82,7 +82,7 @@ def _load_settings(arguments: argparse.Namespace) -> Settings:
     except ConfigurationError as error:
         problems += error.problems
         with contextlib.suppress(ConfigurationError):  # its problems are among those already
-            problems += _token_file_problems(settings.data_paths(os.environ, arguments.env_file).tokens_file)
+            problems += _token_file_problems(paths.data_paths(os.environ, arguments.env_file).tokens_file)
         raise ConfigurationError(problems) from None
     problems += _token_file_problems(loaded.tokens_file)
     try:

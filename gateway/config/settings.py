@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway.config import corrections
 from gateway.config import parsers as parse
@@ -26,7 +26,7 @@ from gateway.config.sources import (
     refuse_unknown,
 )
 
-__all__ = ["SPECS", "ConfigurationError", "DataPaths", "Problem", "Settings", "data_paths", "load"]
+__all__ = ["SPECS", "ConfigurationError", "Problem", "Settings", "load", "load_some"]
 
 
 class ConfigurationError(Exception):
@@ -206,27 +206,14 @@ def _environment(
     return dict(corrections.without_quotes(sources, known_names(_BY_NAME), warnings))
 
 
-class DataPaths(NamedTuple):
-    """Holds where the gateway's files are."""
-
-    tokens_file: Path
-    data_dir: Path
-
-
-def data_paths(environ: Mapping[str, str], env_file: Path | None = None) -> DataPaths:
-    """Returns the paths alone. Raises ConfigurationError for problems with these two settings.
-
-    Nothing else is checked: a mistake in another setting must not keep anybody from revoking a token.
-    """
-    problems: list[Problem] = []
+def load_some(
+    environ: Mapping[str, str], env_file: Path | None, names: Iterable[str], problems: list[Problem]
+) -> dict[str, Any]:
+    """Returns the values of a few settings. Nothing else is checked."""
     sources = _environment(environ, env_file, problems, [])
     if config := sources.get(CONFIG):
         sources = {**read_toml(Path(config), _BY_NAME, problems).settings, **sources}
-    specs = (_BY_NAME["GATEWAY_TOKENS_FILE"], _BY_NAME["GATEWAY_DATA_DIR"])
-    found = [_value(spec, sources.get(spec.name, "").strip(), problems) for spec in specs]
-    if problems:
-        raise ConfigurationError(problems)
-    return DataPaths(*found)
+    return {name: _value(_BY_NAME[name], sources.get(name, "").strip(), problems) for name in names}
 
 
 def _value(spec: Spec, text: str, problems: list[Problem]) -> Any:

@@ -21,6 +21,22 @@ def span(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def past(text: str, now: float) -> int:
+    """Returns the beginning of a span that ends now, or a date or time, in seconds since the epoch, 0 at least.
+
+    A date without a time means its first second, UTC. Raises ValueError.
+    """
+    if text == "0" or _SPAN.fullmatch(text):
+        return max(int(now) - span(text), 0)
+    try:
+        at = from_iso(text)
+    except (ValueError, OverflowError):
+        at = -1
+    if not 0 <= at <= LATEST:
+        raise ValueError(f"{text!r} is no time span such as 12h, 7d or 2w, and no date or time such as 2027-01-31")
+    return at
+
+
 def expiry_in(text: str, now: float) -> int | None:
     """Returns the end of a span that begins now, in seconds since the epoch; None for ``never``. Raises ValueError."""
     return None if text == "never" else _require_future(text, int(now) + span(text), now)

@@ -3,7 +3,8 @@
 Each function is one transaction. ``gateway.admin`` does the same on behalf of callers, and asks what they may do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gateway.audit.hash_chain import Actor
 from gateway.tokens import changes, lookup
@@ -33,6 +34,19 @@ async def create(store: TokenStore, actor: Actor, spec: TokenSpec) -> CreatedTok
         created = changes.new_token(spec, defaults, owner, tx.now)
         tx.apply(changes.create(tx.tokens, created.record, tx.now))
     return created
+
+
+async def update(
+    store: TokenStore, actor: Actor, reference: str, changed_fields: Callable[[TokenRecord], Mapping[str, Any]]
+) -> RecordChange:
+    """Sets fields of a token. ``changed_fields`` returns them for the newest record. Returns what became of it.
+
+    Raises NoSuchToken, AmbiguousToken, ChangeRefused, TokensDamaged, OSError.
+    """
+    async with store.transaction(actor) as tx:
+        record = lookup.find(tx.tokens.records, reference)
+        tx.apply(changes.update(tx.tokens, record, changed_fields(record)))
+    return tx.change_of(record)
 
 
 async def revoke(store: TokenStore, actor: Actor, reference: str) -> RecordChange:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import settings
-from gateway.config.settings import SPECS, ConfigurationError
+from gateway.config.settings import SPECS
 from tests.support.settings import SECRETS, problems
 
 
@@ -174,16 +174,6 @@ def test_the_first_key_that_is_not_empty_counts() -> None:
     assert settings.load({"FREEGPT_API_KEY": " ", "OPENAI_API_KEY": "two"}).environment_key == "two"
     assert settings.load({"FREEGPT_API_KEY": "one", "OPENAI_API_KEY": "two"}).environment_key == "one"
     assert settings.load({"FREEGPT_API_KEY": "one", "GATEWAY_UPSTREAM_API_KEY": "up"}).secrets == ("one", "up")
-
-
-def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: Path) -> None:
-    assert settings.data_paths({"GATEWAY_PORT": "x"}).tokens_file == Path("api_tokens.json")
-    (tmp_path / "gateway.toml").write_text('tokens_file = "from-toml.json"\n')
-    (tmp_path / ".env").write_text("GATEWAY_CONFIG=gateway.toml\n")
-    assert settings.data_paths({}).tokens_file == Path("from-toml.json")
-    assert settings.data_paths({"GATEWAY_TOKENS_FILE": " /x.json "}).tokens_file == Path("/x.json")
-    with pytest.raises(ConfigurationError):
-        settings.data_paths({"GATEWAY_CONFIG": "absent.toml"})
 
 
 @pytest.mark.parametrize("name", ["GATEWAY_TOKENS_FILE", "GATEWAY_DATA_DIR"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tokens.expiry import expiry, span
+from gateway.tokens.expiry import expiry, past, span
 from tests.support.tokens import NOW
 
 DAY = 86_400
@@ -71,3 +71,23 @@ def test_a_span_of_nothing_and_what_is_no_span() -> None:
     assert span("0") == 0
     with pytest.raises(ValueError, match=r"^'soon' is no time span such as 90s, 30m \(minutes\), 24h, 30d, 2w or 1y$"):
         span("soon")
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("7d", NOW - 7 * DAY),
+        ("0", NOW),
+        ("9999y", 0),
+        ("2026-01-31", 1_769_817_600),
+        ("2026-01-31T12:00:00+02:00", 1_769_853_600),
+    ],
+)
+def test_a_beginning_is_a_span_before_now_or_a_date(text: str, at: int) -> None:
+    assert past(text, NOW) == at
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "7", "1900-01-01", "2026-13-01"])
+def test_what_is_no_beginning_is_named_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="no date or time such as 2027-01-31"):
+        past(text, NOW)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AUDIT_FILE, AuditLog
-from gateway.cli.console import print_lines
+from gateway.cli.console import WrongUsage, discard_output, print_lines
 from gateway.cli.tokens import arguments, commands, output
 from gateway.cli.tokens.commands import CommandContext
-from gateway.config import settings
+from gateway.config import paths
 from gateway.config.settings import ConfigurationError
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import ChangeRefused
@@ -32,7 +32,11 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong arguments, 78 invalid configuration or token file."""
-    parsed = arguments.parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    try:
+        parsed, wrong_usage = arguments.parser().parse_args(given), None
+    except WrongUsage as error:
+        parsed, wrong_usage = argparse.Namespace(json=arguments.wants_json(given), command=None), error
     if sys.stdout is None or sys.stderr is None:
         return EXIT_FAILED  # started without a standard stream: a secret could be shown to nobody
     for stream in (sys.stdout, sys.stderr):
@@ -40,24 +44,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The check marks must not fail where the locale is C.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    printer = output.create_printer(sys.stdout, sys.stderr, as_json=parsed.json, in_colour=in_colour)
+    url = paths.client_url(os.environ)
+    printer = output.create_printer(sys.stdout, sys.stderr, as_json=parsed.json, in_colour=in_colour, client_url=url)
     try:
-        code = _run(parsed, printer)
+        code = _run(parsed, printer) if wrong_usage is None else _refuse(wrong_usage, printer)
         printer.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except OSError as error:
-        # The reader has gone, as in `list | head`: Python's own flush at the end must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+        if isinstance(error, BrokenPipeError) and parsed.command not in arguments.SHOW_A_SECRET:
+            return 0  # the reader has seen enough, as in `list | head`
         print_lines(sys.stderr, f"token_manager.py: {error}")
         return EXIT_FAILED
     return code
 
 
+def _refuse(error: WrongUsage, printer: output.Printer) -> int:
+    printer.print_wrong_usage(error)
+    return EXIT_USAGE
+
+
 def _run(parsed: argparse.Namespace, printer: output.Printer) -> int:
     clock = SteadyClock()
     try:
-        data_paths = settings.data_paths(os.environ)
+        data_paths = paths.data_paths(os.environ)
     except ConfigurationError as error:
         printer.print_error("; ".join(map(str, error.problems)))
         return EXIT_CONFIGURATION

@@ -7,18 +7,16 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec import UNSET
-
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
+from gateway.cli.tokens import fields, selection
 from gateway.cli.tokens.arguments import completion_script
+from gateway.cli.tokens.confirmation import NoAnswer, is_confirmed
 from gateway.cli.tokens.output import Printer
-from gateway.limits.config import read_limits
-from gateway.tokens import expiry, lookup, operations, secret, validation
-from gateway.tokens.changes import TokenSpec
+from gateway.tokens import expiry, lookup, operations, secret
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import Role, Status, TokenRecord
+from gateway.tokens.models import Status, TokenRecord
 from gateway.tokens.store import TokenStore
 from gateway.tokens.stores import json_format
 
@@ -62,7 +60,12 @@ def run(arguments: argparse.Namespace, context: CommandContext) -> int:
 
 
 def _create(arguments: argparse.Namespace, context: CommandContext) -> None:
-    created = context.run(operations.create(context.store, context.actor, _spec(arguments, context)))
+    parent_id = None if arguments.parent is None else context.find(arguments.parent).id
+    try:
+        spec = fields.new_token(arguments, parent_id, context.clock())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    created = context.run(operations.create(context.store, context.actor, spec))
     try:
         context.printer.print_created(context.tokens(), created, context.clock())
         context.printer.flush()
@@ -72,39 +75,28 @@ def _create(arguments: argparse.Namespace, context: CommandContext) -> None:
         raise
 
 
-def _spec(arguments: argparse.Namespace, context: CommandContext) -> TokenSpec:
-    limits = {
-        name: value
-        for name in ("rpm", "tpm", "max_parallel", "budget")
-        if (value := getattr(arguments, name)) is not None
-    }
-    try:
-        return TokenSpec(
-            name=validation.name(arguments.name),
-            owner=UNSET if arguments.owner is None else validation.owner(arguments.owner),
-            role=UNSET if arguments.role is None else Role(arguments.role),
-            parent_id=None if arguments.parent is None else context.find(arguments.parent).id,
-            expires_at=UNSET if arguments.expires is None else expiry.expiry(arguments.expires, context.clock()),
-            models=UNSET
-            if arguments.models is None
-            else validation.models([part.strip() for part in arguments.models.split(",")]),
-            limits=read_limits(limits) if limits else UNSET,
-            prefix=UNSET if arguments.prefix is None else arguments.prefix,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+def _update(arguments: argparse.Namespace, context: CommandContext) -> None:
+    now = context.clock()
+
+    def changed(record: TokenRecord) -> dict[str, Any]:
+        try:
+            return fields.changed_fields(arguments, record, now)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    if not changed(context.find(arguments.token)):
+        raise UsageError("nothing to change: name what shall be different, such as --expires 90d (see update --help)")
+    change = context.run(operations.update(context.store, context.actor, arguments.token, changed))
+    context.printer.print_updated(context.tokens(), change, now)
 
 
 def _list(arguments: argparse.Namespace, context: CommandContext) -> None:
     tokens, now = context.tokens(), context.clock()
-    status = Status(arguments.status) if arguments.status else None
-    found = [
-        record
-        for record in tokens.records
-        if arguments.owner in (None, record.owner) and (status is None or tokens.status(record, now) is status)
-    ]
+    found = selection.select(tokens, arguments, now)
     if arguments.tree:
         context.printer.print_tree(tokens, found, now)
+    elif arguments.table:
+        context.printer.print_table(tokens, found, now)
     else:
         context.printer.print_list(tokens, found, now)
 
@@ -113,17 +105,29 @@ def _show(arguments: argparse.Namespace, context: CommandContext) -> None:
     context.printer.print_token(context.tokens(), context.find(arguments.token), context.clock())
 
 
-def _revoke(arguments: argparse.Namespace, context: CommandContext) -> None:
+def _revoke(arguments: argparse.Namespace, context: CommandContext) -> int:
+    tokens = context.tokens()
+    match = lookup.find_secret(tokens.records, arguments.token)
+    if match.previous is None:
+        below = sum(1 for _ in tokens.descendants(match.record))
+        children = f", and the {below} below it," if below else ""
+        question = f"Revoke {match.record.name!r} ({match.record.prefix}...){children} for ever?"
+    else:
+        question = f"End the replaced secret {match.previous.prefix}... of {match.record.name!r}?"
+    if not _may_end(arguments, context, question):
+        context.printer.print_error("nothing was revoked")
+        return 1
     change = context.run(operations.revoke(context.store, context.actor, arguments.token))
     context.printer.print_revoked(context.tokens(), change, context.clock())
+    return 0
 
 
 def _delete(arguments: argparse.Namespace, context: CommandContext) -> int:
     tokens = context.tokens()
     found = context.find(arguments.token)
     below = sum(1 for _ in tokens.descendants(found))
-    # In a pipe there is nobody to ask.
-    if not arguments.yes and sys.stdin.isatty() and not context.printer.confirm(_question(found, below)):
+    children = f" Its {below} child token(s) will be revoked." if below else ""
+    if not _may_end(arguments, context, f"Delete {found.name!r} ({found.prefix}...)?{children}"):
         context.printer.print_error("nothing was deleted")
         return 1
     context.run(operations.delete(context.store, context.actor, found.id))
@@ -131,9 +135,12 @@ def _delete(arguments: argparse.Namespace, context: CommandContext) -> int:
     return 0
 
 
-def _question(found: TokenRecord, below: int) -> str:
-    children = f" Its {below} child token(s) will be revoked." if below else ""
-    return f"Delete {found.name!r} ({found.prefix}...)?{children}"
+def _may_end(arguments: argparse.Namespace, context: CommandContext, question: str) -> bool:
+    """Returns whether a token may be ended. Raises UsageError where standard input is no answer."""
+    try:
+        return bool(arguments.yes) or is_confirmed(context.printer, question)
+    except NoAnswer as error:
+        raise UsageError(f"nothing was changed: {error}") from None
 
 
 def _rotate(arguments: argparse.Namespace, context: CommandContext) -> None:
@@ -152,7 +159,7 @@ def _usage(arguments: argparse.Namespace, context: CommandContext) -> None:
         raise UsageError("--json and --csv: one of them")
     tokens, now = context.tokens(), context.clock()
     try:
-        since = None if arguments.since is None else max(int(now) - expiry.span(arguments.since), 0)
+        since = None if arguments.since is None else expiry.past(arguments.since, now)
     except ValueError as error:
         raise UsageError(str(error)) from None
     token = None if arguments.token is None else context.find(arguments.token)
@@ -208,6 +215,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, CommandContext], int | None]]
     "create": _create,
     "list": _list,
     "show": _show,
+    "update": _update,
     "revoke": _revoke,
     "delete": _delete,
     "rotate": _rotate,

@@ -1,13 +1,12 @@
 """Prints what commands return: ``TextPrinter`` as sentences and tables for people, ``JsonPrinter`` as one JSON document."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import msgspec
 
 from gateway.audit.hash_chain import Verdict
-from gateway.cli.console import print_lines
+from gateway.cli.console import WrongUsage, print_lines
 from gateway.cli.tokens import text
 from gateway.core.escaping import for_json
 from gateway.tokens import serializers
@@ -35,8 +34,14 @@ class Printer(Protocol):
     def print_tree(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
         """Prints tokens, each below its nearest ancestor among them."""
 
+    def print_table(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        """Prints tokens, one line each."""
+
     def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
         """Prints all that may be known of one token."""
+
+    def print_updated(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
+        """Prints a token after a change of its fields."""
 
     def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
         """Prints what a revocation has ended."""
@@ -71,16 +76,19 @@ class Printer(Protocol):
     def print_error(self, message: str) -> None:
         """Prints why a command failed."""
 
-    def confirm(self, question: str) -> bool:
-        """Asks on standard error and returns whether standard input says yes."""
+    def print_wrong_usage(self, error: WrongUsage) -> None:
+        """Prints why the arguments cannot be parsed."""
+
+    def ask(self, question: str) -> None:
+        """Prints a question, on standard error."""
 
     def flush(self) -> None:
         """Flushes standard output. Raises OSError where it cannot be written."""
 
 
-def create_printer(out: TextIO, err: TextIO, as_json: bool, in_colour: bool) -> Printer:
-    """Returns the printer that ``--json`` asks for, or the one for people."""
-    return JsonPrinter(out, err) if as_json else TextPrinter(out, err, in_colour)
+def create_printer(out: TextIO, err: TextIO, *, as_json: bool, in_colour: bool, client_url: str) -> Printer:
+    """Returns the printer that ``--json`` asks for, or the one for people. ``client_url`` is in what it tells to try."""
+    return JsonPrinter(out, err) if as_json else TextPrinter(out, err, in_colour, client_url)
 
 
 class _Streams:
@@ -93,9 +101,8 @@ class _Streams:
     def print_raw(self, content: str) -> None:
         self._out.write(content)
 
-    def confirm(self, question: str) -> bool:
+    def ask(self, question: str) -> None:
         print_lines(self._err, f"{question} [y/N] ", end="")
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def flush(self) -> None:
         self._out.flush()
@@ -124,8 +131,14 @@ class JsonPrinter(_Streams, Printer):
         roots = [with_children(record) for record in children.get(None, ())]
         self._print({"tokens": roots, "pagination": _single_page(len(tokens))})
 
+    def print_table(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        self.print_list(view, tokens, now)
+
     def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
         self._print(serializers.to_public_json(view, record, now))
+
+    def print_updated(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
+        self.print_token(view, change.record, now)
 
     def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
         self._print(serializers.to_public_json(view, change.record, now))
@@ -160,6 +173,9 @@ class JsonPrinter(_Streams, Printer):
     def print_error(self, message: str) -> None:
         self._print({"error": {"message": _encodable(message)}})
 
+    def print_wrong_usage(self, error: WrongUsage) -> None:
+        self.print_error(str(error))
+
     def _print(self, document: dict[str, Any]) -> None:
         shown = for_json(msgspec.json.format(msgspec.json.encode(document), indent=2))
         self._out.write(shown.decode() + "\n")
@@ -168,18 +184,19 @@ class JsonPrinter(_Streams, Printer):
 class TextPrinter(_Streams, Printer):
     """Prints sentences and tables to ``out``, errors to ``err``."""
 
-    def __init__(self, out: TextIO, err: TextIO, in_colour: bool) -> None:
+    def __init__(self, out: TextIO, err: TextIO, in_colour: bool, client_url: str) -> None:
         super().__init__(out, err)
+        self._client_url = client_url
         self._style: Callable[[str], str] = text.colour_status if in_colour else str
 
     def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
-        self._print(f"Created token {created.record.name!r}:", *text.secret_lines(created.secret))
+        self._print(f"Created token {created.record.name!r}:", *text.secret_lines(created.secret, self._client_url))
 
     def print_rotated(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
         replaced = created.record.previous_secrets[-1]
         self._print(
             f"The new secret of token {created.record.name!r}:",
-            *text.secret_lines(created.secret),
+            *text.secret_lines(created.secret, self._client_url),
             "",
             text.replaced_secret_line(replaced, now),
         )
@@ -198,9 +215,18 @@ class TextPrinter(_Streams, Printer):
             lines += text.tree_lines(root, children, lambda record: text.MARKS[view.status(record, now)])
         self._print(*lines)
 
+    def print_table(self, view: TokenHierarchy, tokens: Sequence[TokenRecord], now: float) -> None:
+        text.write_table(self._out, text.LIST_HEADINGS, [text.list_row(view, record, now) for record in tokens])
+
     def print_token(self, view: TokenHierarchy, record: TokenRecord, now: float) -> None:
         described = [*text.token_lines(view, record, now), *text.detail_lines(view, record, now)]
         self._print(f"{record.prefix}...", *(f"   {line}" for line in described))
+
+    def print_updated(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
+        record = change.record
+        verb = "Updated" if change.action else "Nothing to change in"
+        lines = (f"   {line}" for line in text.token_lines(view, record, now))
+        self._print(f"{verb} token {record.name!r} ({record.prefix}...):", *lines)
 
     def print_revoked(self, view: TokenHierarchy, change: RecordChange, now: float) -> None:
         self._print(text.revocation_line(view, change))
@@ -236,6 +262,9 @@ class TextPrinter(_Streams, Printer):
 
     def print_error(self, message: str) -> None:
         print_lines(self._err, f"token_manager.py: {message}")
+
+    def print_wrong_usage(self, error: WrongUsage) -> None:
+        print_lines(self._err, *error.usage.rstrip().split("\n"), str(error))
 
     def _print(self, *lines: str) -> None:
         print_lines(self._out, *lines, style=self._style)

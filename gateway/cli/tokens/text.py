@@ -21,6 +21,7 @@ MARKS: Mapping[Status, str] = MappingProxyType(
 _STATUS_AT_END = re.compile(rf"( *Status: |[ │├└─]*\S+\.\.\.  .*  )({'|'.join(MARKS.values())})")
 """A line of a list or of a tree that ends with a status."""
 USAGE_HEADINGS = ("TOKEN", "NAME", "STATUS", "USES", "LAST USED", "OLD SECRETS")
+LIST_HEADINGS = ("ID", "TOKEN", "NAME", "STATUS", "OWNER", "CREATED", "LAST USED", "EXPIRES")
 AUDIT_HEADINGS = ("TIME", "WHO", "FROM", "ACTION", "TOKEN", "NAME", "CHANGES")
 _HAVE_OWN_COLUMN = ("id", "name", "prefix")
 
@@ -38,8 +39,8 @@ def count_line(count: int) -> str:
     return f"Found {count} token(s)" + (":" if count else ".")
 
 
-def secret_lines(secret: str) -> list[str]:
-    """Returns the lines that show a new secret, with two to try next."""
+def secret_lines(secret: str, client_url: str) -> list[str]:
+    """Returns the lines that show a new secret, with two to try next. ``client_url`` is the gateway's address."""
     return [
         "",
         f"  {secret}",
@@ -48,7 +49,7 @@ def secret_lines(secret: str) -> list[str]:
         "",
         "Try it:",
         f"  OPENAI_API_KEY={secret}    # in the .env of the program that calls the gateway",
-        f"  curl http://127.0.0.1:8000/v1/models -H 'Authorization: Bearer {secret}'",
+        f"  curl {client_url}/v1/models -H 'Authorization: Bearer {secret}'",
     ]
 
 
@@ -164,6 +165,12 @@ def usage_row(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[st
     old = ", ".join(f"{one.prefix}... {one.usage_count} use(s), last {_time(one.last_used)}" for one in alive)
     status = view.status(record, now).value
     return f"{record.prefix}...", record.name, status, str(record.usage_count), _time(record.last_used), old
+
+
+def list_row(view: TokenHierarchy, record: TokenRecord, now: float) -> tuple[str, ...]:
+    """Returns the cells below ``LIST_HEADINGS``."""
+    times = to_local_iso(record.created_at), _time(record.last_used), _time(record.expires_at)
+    return record.id, f"{record.prefix}...", record.name, view.status(record, now).value, record.owner or "-", *times
 
 
 def audit_row(entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def test_a_stream_that_is_no_file_is_written_to_as_it_is(path: Path, monkeypatch
 
 def test_a_printer_for_machines_writes_to_one_stream() -> None:
     out, err = io.StringIO(), io.StringIO()
-    create_printer(out, err, as_json=True, in_colour=False).print_error("no")
+    create_printer(out, err, as_json=True, in_colour=False, client_url="").print_error("no")
     assert out.getvalue().startswith("{")
     assert err.getvalue() == ""
 

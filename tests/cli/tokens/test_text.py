@@ -33,10 +33,12 @@ def test_a_list_begins_with_its_length(count: int, line: str) -> None:
 
 
 def test_a_new_secret_is_shown_with_what_to_do_next() -> None:
-    lines = text.secret_lines("sk-made-up")
+    lines = text.secret_lines("sk-made-up", "http://gw.test:9000")
     assert lines[1] == "  sk-made-up"
     assert any(line.startswith("  OPENAI_API_KEY=sk-made-up") for line in lines)
-    assert any("Bearer sk-made-up" in line for line in lines)
+    assert any(
+        line.startswith("  curl http://gw.test:9000/v1/models") and "Bearer sk-made-up" in line for line in lines
+    )
 
 
 def test_an_audit_entry_shows_changes_and_leaves_out_what_has_a_column_of_its_own() -> None:
