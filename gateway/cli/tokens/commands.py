@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from gateway.audit import hash_chain as chain
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AuditLog
-from gateway.cli.tokens import fields, selection
+from gateway.cli.tokens import options, selection
 from gateway.cli.tokens.arguments import completion_script
 from gateway.cli.tokens.confirmation import NoAnswer, is_confirmed
 from gateway.cli.tokens.output import Printer
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, context: CommandContext) -> int:
 def _create(arguments: argparse.Namespace, context: CommandContext) -> None:
     parent_id = None if arguments.parent is None else context.find(arguments.parent).id
     try:
-        spec = fields.new_token(arguments, parent_id, context.clock())
+        spec = options.new_token(arguments, parent_id, context.clock())
     except ValueError as error:
         raise UsageError(str(error)) from None
     created = context.run(operations.create(context.store, context.actor, spec))
@@ -80,7 +80,7 @@ def _update(arguments: argparse.Namespace, context: CommandContext) -> None:
 
     def changed(record: TokenRecord) -> dict[str, Any]:
         try:
-            return fields.changed_fields(arguments, record, now)
+            return options.changed_fields(arguments, record, now)
         except ValueError as error:
             raise UsageError(str(error)) from None
 
