@@ -6,6 +6,7 @@ common file system; without the first fsync a rename may leave an empty file.
 
 import asyncio
 import contextlib
+import fcntl
 import glob
 import logging
 import os
@@ -19,6 +20,7 @@ import aiofiles
 from filelock import FileLock, Timeout
 
 from gateway.core.threads import Threads
+from gateway.storage import in_place
 
 if TYPE_CHECKING:
     from filelock import AsyncFileLock
@@ -157,11 +159,18 @@ async def read_regular(path: Path, limit: int, threads: Threads) -> bytes:
         return descriptor
 
     async with open_async(threads, path, "rb", open_regular) as file:
-        return bytes(await file.read(limit + 1))
+        return await threads.run(_read_locked, file.fileno())
+
+
+def _read_locked(descriptor: int) -> bytes:
+    with in_place.locked(descriptor, fcntl.LOCK_SH):
+        return in_place.content(in_place.read_all(descriptor))
 
 
 async def replace(path: Path, data: bytes, threads: Threads) -> None:
     """Replaces the content of a file, which then has mode 0600. The caller holds the lock, and is not cancelled meanwhile.
+
+    A file that is a mount point is written in place (``storage/in_place.py``), and keeps its mode.
 
     Raises OSError; then nothing has changed. Once the file is renamed, the change is made: a folder that cannot be synced is
     logged, because only a power cut could still undo the change.
@@ -173,7 +182,7 @@ async def replace(path: Path, data: bytes, threads: Threads) -> None:
         with contextlib.suppress(
             asyncio.CancelledError
         ):  # too late: the file is replaced, and that must not be called a failure
-            await threads.run_to_end(_move, temporary, path)
+            await threads.run_to_end(_move, temporary, path, data)
     except BaseException:
         with contextlib.suppress(OSError):
             await threads.run(temporary.unlink)
@@ -210,9 +219,15 @@ def _create(name: str, _flags: int) -> int:
     return descriptor
 
 
-def _move(temporary: Path, path: Path) -> None:
+def _move(temporary: Path, path: Path, data: bytes) -> None:
     _hand_over(temporary, path if path.exists() else path.parent)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        if not in_place.is_needed(error):
+            raise
+        in_place.write(path, data)
+        temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:
