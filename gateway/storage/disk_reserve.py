@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.core.threads import Threads
-from gateway.storage import files
+from gateway.storage import files, write_check
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,14 @@ class DiskReserve:
         is_kept = self.keep()
         try:
             part = os.statvfs(self.path.parent)
-        except OSError:
-            return None  # it does not exist yet
+        except FileNotFoundError:
+            return write_check.access_problem(self.path.parent)
+        except OSError as error:
+            return f"the disk of {self.path.parent} cannot be read: {error.strerror}"
         if part.f_flag & os.ST_RDONLY:
             return f"the disk of {self.path.parent} is read-only"
+        if (problem := write_check.access_problem(self.path.parent)) is not None:
+            return problem
         is_full = not is_kept or part.f_bavail * part.f_frsize < LEAST_FREE_BYTES
         return f"the disk of {self.path.parent} is full" if is_full else None
 

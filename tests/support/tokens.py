@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from gateway.audit.hash_chain import Actor, AuditEvent
@@ -126,6 +127,15 @@ def freegpt(text: str = "sk-old-secret-that-freegpt-made", **fields: Any) -> dic
 def names(path: Path) -> list[str]:
     """The names in the token file, read anew."""
     return [token.name for token in json_format.decode(path.read_bytes()).tokens]
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A folder that every user can reach, which those of pytest are not, and none but root can write."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o555)
+        yield Path(name)
+        Path(name).chmod(0o755)
 
 
 @contextmanager
