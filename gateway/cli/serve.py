@@ -1,7 +1,5 @@
 """The command ``gateway``: loads and checks the settings, prints a banner and serves."""
 
-import argparse
-import asyncio
 import contextlib
 import gc
 import logging
@@ -14,17 +12,13 @@ from pathlib import Path
 from gateway import __version__
 from gateway.app import App, WorkerShared
 from gateway.auth.principal import Mode
+from gateway.cli import start
 from gateway.cli.console import ArgumentParser, print_lines
-from gateway.config import paths, settings
-from gateway.config.settings import ConfigurationError, Problem, Settings
+from gateway.config.settings import ConfigurationError, Settings
 from gateway.observability import logging as log
-from gateway.providers import registry
 from gateway.server import worker
 from gateway.server.aiohttp_server import ParserMissing, require_c_parser
 from gateway.server.supervisor import Supervisor
-from gateway.tokens.store import TokensDamaged
-from gateway.tokens.stores.json_file import JsonTokenFile
-from gateway.usage.pricing.prices import read_price_table
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 78
@@ -35,10 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         require_c_parser()
-        loaded = _load_settings(arguments)
+        loaded = start.load_settings(arguments)
     except (ConfigurationError, ParserMissing) as error:
-        print_lines(sys.stderr, "The configuration cannot be used:", *_indented(str(error)))
-        return EXIT_CONFIGURATION
+        return _refuse(error)
     if arguments.check:
         print_lines(sys.stdout, "The configuration is good.", *(f"  - {warned}" for warned in loaded.warnings))
         return 0
@@ -51,7 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = getattr(error, "strerror", None) or error
         print_lines(sys.stderr, f"Cannot listen on {loaded.host}:{loaded.port}: {reason}")
         return EXIT_FAILED
-    return _serve(loaded, listener)
+    try:
+        lock = start.lock_data_folder(loaded)
+    except ConfigurationError as error:
+        return _refuse(error)
+    start.warn_of_mounted_token_file(loaded.tokens_file)
+    with contextlib.closing(lock):
+        return _serve(loaded, listener)
+
+
+def _refuse(error: Exception) -> int:
+    print_lines(sys.stderr, "The configuration cannot be used:", *_indented(str(error)))
+    return EXIT_CONFIGURATION
 
 
 def _parser() -> ArgumentParser:
@@ -64,52 +68,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--check", action="store_true", help="validate the settings and exit")
     parser.add_argument("--version", action="version", version=f"gateway {__version__}")
     return parser
-
-
-def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
-    named = ("host", "port", "workers", "config")
-    return {f"GATEWAY_{name.upper()}": value for name in named if (value := getattr(arguments, name)) is not None}
-
-
-def _load_settings(arguments: argparse.Namespace) -> Settings:
-    """Returns the settings after a check of the files and names in them. Raises ConfigurationError with all problems.
-
-    A mistake there must end the start, not the first request.
-    """
-    problems: list[Problem] = []
-    try:
-        loaded = settings.load(os.environ, env_file=arguments.env_file, overrides=_overrides(arguments))
-    except ConfigurationError as error:
-        problems += error.problems
-        with contextlib.suppress(ConfigurationError):  # its problems are among those already
-            problems += _token_file_problems(paths.data_paths(os.environ, arguments.env_file).tokens_file)
-        raise ConfigurationError(problems) from None
-    problems += _token_file_problems(loaded.tokens_file)
-    try:
-        read_price_table(loaded.prices)
-    except ValueError as error:
-        problems.append(Problem("GATEWAY_CONFIG", str(error)))
-    try:
-        registry.find(loaded.backend)
-    except registry.UnknownProvider as error:
-        problems.append(Problem("GATEWAY_BACKEND", str(error)))
-    if problems:
-        raise ConfigurationError(problems)
-    return loaded
-
-
-def _token_file_problems(path: Path) -> list[Problem]:
-    if path.is_symlink() and not path.exists():
-        # Perhaps a volume is not mounted yet. Without the file the gateway would serve in open mode.
-        return [Problem("GATEWAY_TOKENS_FILE", f"{path} is a link that leads nowhere")]
-    try:
-        with contextlib.closing(JsonTokenFile(path)) as file:
-            asyncio.run(file.read())
-    except TokensDamaged as error:
-        return [Problem("GATEWAY_TOKENS_FILE", str(error))]
-    except OSError as error:
-        return [Problem("GATEWAY_TOKENS_FILE", f"{path}: {error.strerror or error}")]
-    return []
 
 
 def _serve(loaded: Settings, listener: socket.socket) -> int:
