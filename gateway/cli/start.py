@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.config import paths, settings
-from gateway.config.paths import DataPaths
+from gateway.cli import paths
+from gateway.cli.paths import DataPaths
+from gateway.config import settings
 from gateway.config.settings import ConfigurationError, Problem, Settings
 from gateway.providers import registry
 from gateway.storage import write_check

@@ -1,12 +1,11 @@
 """The sources of settings: the environment, the env file, the TOML file and the files of secrets."""
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from gateway.config import paths, settings
+from gateway.config import settings
 from gateway.config.settings import ConfigurationError
 from tests.support.settings import SECRETS, problems
 
@@ -67,11 +66,10 @@ def test_a_named_env_file_replaces_the_usual_one(tmp_path: Path) -> None:
         settings.load({}, env_file=tmp_path / "absent")
 
 
-@pytest.mark.parametrize("load", [settings.load, paths.data_paths])
-def test_an_env_file_that_is_not_utf_8_is_a_problem(tmp_path: Path, load: Callable[[dict[str, str]], object]) -> None:
+def test_an_env_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
     with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):
-        load({})
+        settings.load({})
 
 
 def test_toml_values_have_types_of_their_own(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from gateway.audit.hash_chain import Actor
 from gateway.audit.log import AUDIT_FILE, AuditLog
+from gateway.cli import paths
 from gateway.cli.console import WrongUsage, discard_output, print_lines
 from gateway.cli.tokens import arguments, commands, output
 from gateway.cli.tokens.commands import CommandContext
-from gateway.config import paths
 from gateway.config.settings import ConfigurationError
 from gateway.core.clock import SteadyClock
 from gateway.tokens.changes import ChangeRefused

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import paths
+from gateway.cli import paths
 from gateway.config.settings import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: Path) -> None:
@@ -14,8 +19,15 @@ def test_the_command_line_finds_the_token_file_whatever_else_is_wrong(tmp_path: 
     (tmp_path / ".env").write_text("GATEWAY_CONFIG=gateway.toml\n")
     assert paths.data_paths({}).tokens_file == Path("from-toml.json")
     assert paths.data_paths({"GATEWAY_TOKENS_FILE": " /x.json "}).tokens_file == Path("/x.json")
+    assert paths.data_paths({"GATEWAY_TOKENS_FILE": "'/x.json'"}).tokens_file == Path("/x.json")
     with pytest.raises(ConfigurationError):
         paths.data_paths({"GATEWAY_CONFIG": "absent.toml"})
+
+
+def test_an_env_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"GATEWAY_HOST=\xff\n")
+    with pytest.raises(ConfigurationError, match=r"\.env: cannot be read"):
+        paths.data_paths({})
 
 
 @pytest.mark.parametrize(
