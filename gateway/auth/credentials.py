@@ -1,7 +1,7 @@
 """From a request's headers and query to the one credential it carries. Pure.
 
 Exactly one is accepted, because "the first one wins" lets two servers in a row see two different callers: the same header
-twice, or two different secrets, is an error. The same secret in two different places passes.
+twice, or two different secrets, is an error. The same secret in two different places passes, and an empty one is none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -83,6 +83,8 @@ def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential
     if values := headers.getall(_SUBPROTOCOLS, _NONE):
         found.extend(_subprotocol_keys(values))
     found.extend(query_tokens)
+    if "" in found:  # an empty one says nothing, and clients send it beside the one that counts
+        found = [secret for secret in found if secret != ""]
     if not found:
         return None
     if any(other != found[0] for other in found):
@@ -114,9 +116,7 @@ def _subprotocol_keys(values: Sequence[str]) -> list[str]:
     return keys
 
 
-def _checked(secret: str | None) -> Credential | None:
-    if secret == "":
-        return None
+def _checked(secret: str | None) -> Credential:
     if secret is None or SECRET_TEXT.fullmatch(secret) is None:
         return Credential(None)
     return Credential(secret)

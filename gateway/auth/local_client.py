@@ -72,11 +72,15 @@ class LocalClients(NamedTuple):
     def _page_refusal(self, headers: MultiMapping[str]) -> str | None:
         """Returns why a web page is refused. A page sends its Origin or, with an image or a link, only Sec-Fetch-Site."""
         origins = headers.getall("Origin", ())
-        if len(origins) > 1 or not all(one.lower() in self.origins or is_local_origin(one) for one in origins):
+        if len(origins) > 1 or not all(self._is_own_page(one.lower()) for one in origins):
             return "it comes from a web page of another origin (name the origin in GATEWAY_CORS_ORIGINS)"
         if not origins and not all(site.strip().lower() in _OWN_SITE for site in headers.getall("Sec-Fetch-Site", ())):
             return "it comes from a web page of another site"
         return None
+
+    def _is_own_page(self, origin: str) -> bool:
+        """``null`` is the origin of any page that a stranger puts into a sandbox, so it is never local, listed or not."""
+        return origin != "null" and (origin in self.origins or is_local_origin(origin))
 
 
 def is_loopback_host(host: str) -> bool:

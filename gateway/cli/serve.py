@@ -91,7 +91,7 @@ def _serve(loaded: Settings, listener: socket.socket) -> int:
 
 
 def _serving(loaded: Settings, shared: WorkerShared, on_ready: Callable[[App], None]) -> worker.Serving[App]:
-    return worker.Serving(lambda: App(loaded, shared=shared), loaded.drain_seconds, on_ready)
+    return worker.Serving(lambda: App(loaded, shared=shared), loaded.drain_seconds, on_ready, loaded.max_header_bytes)
 
 
 def _tune_garbage_collector() -> None:

@@ -16,6 +16,7 @@ from gateway.core import upstream_routes, validators
 
 Network = IPv4Network | IPv6Network
 
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _ON = frozenset({"on", "true", "yes", "1"})
 _ROUTE = re.compile(r"[a-z0-9_.-]*[a-z0-9_-](/[a-z0-9_.-]*[a-z0-9_-])*")
@@ -98,6 +99,11 @@ def port(value: str) -> int:
 def workers(value: str) -> int:
     """Returns a number of processes. Raises ValueError."""
     return whole_number(value, 1, 256)
+
+
+def header_kb(value: str) -> int:
+    """Returns a size in KiB. Raises ValueError."""
+    return whole_number(value, 1, 1024)
 
 
 def days(value: str) -> int:
@@ -228,11 +234,14 @@ def networks(value: str) -> tuple[Network, ...]:
 
 
 def origins(value: str) -> frozenset[str]:
-    """Returns origins in lower case, from ``https://host[:port]`` with commas between them. Raises ValueError."""
+    """Returns origins in lower case, with commas between them: ``https://host[:port]``, another scheme's, or ``null``.
+
+    Extensions, and programs with a browser inside, have schemes of their own: ``chrome-extension://…``, ``app://obsidian.md``.
+    Raises ValueError.
+    """
     found = [part.strip().rstrip("/") for part in value.split(",") if part.strip()]
     for origin in found:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or "*" in origin:
+        if origin.lower() != "null" and not _ORIGIN.fullmatch(origin):
             raise ValueError(f"must be exact origins such as https://app.example.com; {origin!r} is not")
     return frozenset(origin.lower() for origin in found)
 

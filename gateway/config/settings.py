@@ -67,6 +67,7 @@ class Settings:
     query_token: bool
     max_body_bytes: int
     max_bodies_bytes: int
+    max_header_bytes: int
     connect_timeout: float
     first_byte_timeout: float
     chunk_timeout: float
@@ -143,6 +144,7 @@ SPECS: tuple[Spec, ...] = (
     Spec(
         "GATEWAY_MAX_BODIES_MB", "512", parse.positive, "memory for request bodies in a worker; a token has a quarter"
     ),
+    Spec("GATEWAY_MAX_HEADER_KB", "64", parse.header_kb, "larger request lines and headers together get 431"),
     Spec("GATEWAY_CONNECT_TIMEOUT", "5", parse.positive, "seconds to reach the upstream"),
     Spec("GATEWAY_FIRST_BYTE_TIMEOUT", "600", parse.positive, "seconds until the upstream begins to answer"),
     Spec("GATEWAY_CHUNK_TIMEOUT", "120", parse.positive, "seconds between two pieces of an answer"),
@@ -267,6 +269,7 @@ def _settings(values: Mapping[str, Any], prices: Any, warnings: tuple[Warned, ..
         query_token=values["GATEWAY_QUERY_TOKEN"],
         max_body_bytes=int(values["GATEWAY_MAX_BODY_MB"] * 1024 * 1024),
         max_bodies_bytes=int(values["GATEWAY_MAX_BODIES_MB"] * 1024 * 1024),
+        max_header_bytes=values["GATEWAY_MAX_HEADER_KB"] * 1024,
         connect_timeout=values["GATEWAY_CONNECT_TIMEOUT"],
         first_byte_timeout=values["GATEWAY_FIRST_BYTE_TIMEOUT"],
         chunk_timeout=values["GATEWAY_CHUNK_TIMEOUT"],

@@ -10,16 +10,18 @@ because clients branch on them::
     ├── NotFound 404            ├── InternalError 500        │   ├── UpstreamTimeout 504
     ├── ModelNotFound 404       ├── RateLimited 429          └── UpstreamRefused (the upstream's own status)
     ├── MethodNotAllowed 405    │   └── TokensLimited        (and UpstreamReported: told in the stream already)
-    └── Conflict 409            ├── QuotaExceeded 429
-                                └── Unavailable 503
-                                    ├── StoreUnavailable
-                                ├── TooManyReads
-                                ├── ReportTimeout
+    ├── Conflict 409            ├── QuotaExceeded 429
+    ├── UpgradeRequired 426     └── Unavailable 503
+    └── HeaderTooLarge 431          ├── StoreUnavailable
+                                    ├── TooManyReads
+                                    ├── ReportTimeout
+                                    ├── BodyMemoryExceeded
                                     └── Draining
 """
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -47,6 +49,10 @@ class GatewayError(Exception):
         self.headers: Mapping[str, str] = headers or {}
 
 
+_DO_NOT_RETRY: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
+"""Tells OpenAI's and Anthropic's clients that the same request gets the same answer; some retry a 401 for minutes."""
+
+
 class BadRequest(GatewayError):
     status = 400
     kind = "invalid_request_error"
@@ -57,7 +63,7 @@ class Unauthenticated(GatewayError):
     kind = "invalid_request_error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
-        super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer"})
+        super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer", **_DO_NOT_RETRY})
 
 
 class UnknownCredential(Unauthenticated):
@@ -69,7 +75,7 @@ class Forbidden(GatewayError):
     kind = "permission_error"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message, code="insufficient_permissions", param=param)
+        super().__init__(message, code="insufficient_permissions", param=param, headers=_DO_NOT_RETRY)
 
 
 class NotFound(GatewayError):
@@ -95,6 +101,33 @@ class MethodNotAllowed(GatewayError):
             code="method_not_supported",
             headers={"Allow": ", ".join(allowed)},
         )
+
+
+class UpgradeRequired(GatewayError):
+    """A WebSocket was asked for. Of all refusals it is 426 that lets clients turn to plain HTTP at once."""
+
+    status = 426
+    kind = "invalid_request_error"
+
+    def __init__(self) -> None:
+        message = "This gateway does not relay WebSockets. Send the request over plain HTTP."
+        super().__init__(message, code="unsupported_upgrade", headers={"Upgrade": "websocket", **_DO_NOT_RETRY})
+
+
+class HeaderTooLarge(GatewayError):
+    """``limit_bytes`` is for all headers together; ``limit_count`` is given where there are too many of them."""
+
+    status = 431
+    kind = "invalid_request_error"
+
+    def __init__(self, limit_bytes: int, limit_count: int | None = None) -> None:
+        message = (
+            f"The request line and the headers have more than the {limit_bytes} bytes that this gateway accepts. Whoever runs it "
+            "can allow more: GATEWAY_MAX_HEADER_KB."
+        )
+        if limit_count is not None:
+            message = f"The request has more than the {limit_count} headers that this gateway accepts."
+        super().__init__(message, code="header_too_large", headers={"Connection": "close"})
 
 
 class Conflict(GatewayError):
@@ -157,18 +190,18 @@ class QuotaExceeded(GatewayError):
         super().__init__(message, code="insufficient_quota", param=param, headers=headers)
 
 
-_LONGEST_WAIT_THAT_CLIENTS_KEEP = 60.0
-"""In seconds. Most versions of OpenAI's clients ignore a longer wait and retry at once."""
+_LONGEST_WAIT = 60.0
+"""In seconds. Most versions of OpenAI's clients ignore a longer wait and retry at once; urllib3 sleeps as long as it is told,
+for hours. The message has the true time."""
 
 
 def _when_to_retry(wait_seconds: float | None) -> dict[str, str]:
+    """Returns the headers that tell when to try again; None where waiting does not help."""
     if wait_seconds is None:
-        return {"x-should-retry": "false"}
-    milliseconds = max(1, math.ceil(wait_seconds * 1000))
+        return dict(_DO_NOT_RETRY)
+    milliseconds = max(1, math.ceil(min(wait_seconds, _LONGEST_WAIT) * 1000))
     headers = {"Retry-After": str(math.ceil(milliseconds / 1000)), "retry-after-ms": str(milliseconds)}
-    if wait_seconds > _LONGEST_WAIT_THAT_CLIENTS_KEEP:
-        headers["x-should-retry"] = "false"
-    return headers
+    return {**headers, **_DO_NOT_RETRY} if wait_seconds > _LONGEST_WAIT else headers
 
 
 class InternalError(GatewayError):

@@ -31,31 +31,42 @@ class RouteMatch(NamedTuple):
 
 
 class Router:
-    """Finds rows. The first pattern that fits wins; rows of one pattern differ in their methods."""
+    """Finds rows. The first pattern that fits wins; rows of one pattern differ in their methods.
+
+    A pattern that ends in ``{rest...}`` also takes the methods that the patterns before it do not have: what the gateway itself
+    does not serve goes to the upstream.
+    """
 
     def __init__(self, routes: Sequence[Route]) -> None:
         rows: dict[str, tuple[Route, ...]] = {}
         for route in routes:
             rows[route.pattern] = (*rows.get(route.pattern, ()), route)
+        self._by_path = {pattern: found for pattern, found in rows.items() if "{" not in pattern}
         self._by_path_and_method = {
             (pattern, method): RouteMatch(_with_method(found, method), found, {})
-            for pattern, found in rows.items()
-            if "{" not in pattern
+            for pattern, found in self._by_path.items()
             for method in _methods(found)
         }
-        self._by_path = {pattern: RouteMatch(None, found, {}) for pattern, found in rows.items() if "{" not in pattern}
-        self._patterns = [(_compile(pattern), found) for pattern, found in rows.items() if "{" in pattern]
+        self._patterns = [
+            (_compile(pattern), found, pattern.endswith("{rest...}"))
+            for pattern, found in rows.items()
+            if "{" in pattern
+        ]
 
     def find(self, path: str, method: str) -> RouteMatch | None:
         """Returns None where no pattern fits the path."""
-        match = self._by_path_and_method.get((path, method)) or self._by_path.get(path)
-        if match is not None:
-            return match
-        for pattern, rows in self._patterns:
-            if found := pattern.fullmatch(path):
-                params = {name: unquote(value) for name, value in found.groupdict().items()}
-                return RouteMatch(_with_method(rows, method), rows, params)
-        return None
+        return self._by_path_and_method.get((path, method)) or self._find_pattern(path, method)
+
+    def _find_pattern(self, path: str, method: str) -> RouteMatch | None:
+        rows, params = self._by_path.get(path, ()), None
+        for pattern, more, takes_rest in self._patterns:
+            if (rows and not takes_rest) or (found := pattern.fullmatch(path)) is None:
+                continue
+            rows += more
+            params = {name: unquote(value) for name, value in found.groupdict().items()}
+            if (route := _with_method(more, method)) is not None:
+                return RouteMatch(route, rows, params)
+        return RouteMatch(None, rows, params or {}) if rows else None
 
 
 class Routing(Middleware):

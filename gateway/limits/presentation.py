@@ -31,7 +31,10 @@ def limit_error(exceeded: LimitExceeded, names: Mapping[str, str], is_queue_full
     limit = exceeded.charge.limit
     retry_after = None if exceeded.retry_after_ms is None else exceeded.retry_after_ms / 1000
     if limit.kind is LimitKind.BUDGET:
-        return QuotaExceeded(_budget_message(exceeded, names), retry_after)
+        refusal = QuotaExceeded(_budget_message(exceeded, names), retry_after)
+        if exceeded.retry_after_ms is not None:
+            refusal.headers = {**refusal.headers, "x-ratelimit-reset-budget": format_duration(exceeded.retry_after_ms)}
+        return refusal
     error = TokensLimited if limit.kind is LimitKind.TOKENS else RateLimited
     return error(_rate_message(exceeded, names, is_queue_full), retry_after)
 

@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.core.timeouts import CoarseTimeouts
 from gateway.http.request import HTTP_1_1, InvalidBody, Request
 from gateway.server.deadlines import ConnectionTimeouts
+from gateway.server.head_limits import MAX_HEAD_BYTES
 from gateway.server.protocol import HttpProtocol
 from gateway.server.response_head import WITHOUT_BODY, encode_head
 
@@ -179,7 +180,9 @@ class AiohttpConnection:
 class AiohttpServer(web.Server):
     """The factory of connections, for ``loop.create_server``."""
 
-    def __init__(self, handler: Handler, timeouts: ConnectionTimeouts = _TIMEOUTS) -> None:
+    def __init__(
+        self, handler: Handler, timeouts: ConnectionTimeouts = _TIMEOUTS, max_head_bytes: int = MAX_HEAD_BYTES
+    ) -> None:
         async def handle(raw: web.BaseRequest) -> web.StreamResponse:
             connection = AiohttpConnection(raw)
             await handler(Request(raw.method, raw.raw_path, raw.headers, raw.version, connection))
@@ -196,6 +199,7 @@ class AiohttpServer(web.Server):
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             lingering_time=LINGERING_SECONDS,
             read_bufsize=READ_BUFFER_BYTES,
+            max_head_bytes=max_head_bytes,
             auto_decompress=False,  # compressed bodies are refused, so nothing may unpack them first
         )
 

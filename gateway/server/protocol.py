@@ -14,18 +14,17 @@ from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.core.errors import BadRequest, GatewayError, InternalError, RequestTimeout
+from gateway.core.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError, RequestTimeout
 from gateway.core.timeouts import CoarseTimeouts
 from gateway.http.context import new_request_id
 from gateway.http.error_formats import openai_error
 from gateway.http.request import HTTP_1_1
 from gateway.server.deadlines import ConnectionTimeouts, HeadDeadline, WriteDeadline
+from gateway.server.head_limits import MAX_HEAD_BYTES, MAX_HEADERS, parser_error
 from gateway.server.response_head import encode_head
 
 log = logging.getLogger(__name__)
 
-MAX_HEAD_BYTES = 64 * 1024
-"""The request line and all headers of a request together."""
 MAX_UNPARSED_BYTES = 64 * 1024
 """What is read ahead of the request that is being answered. More stays in the kernel."""
 _CHUNKED = -1
@@ -47,6 +46,8 @@ class HttpProtocol(RequestHandler):
         "_head_deadline",
         "_is_invalid",
         "_is_last",
+        "_max_head_bytes",
+        "_max_unparsed",
         "_socket",
         "_timeouts",
         "_unparsed",
@@ -54,9 +55,19 @@ class HttpProtocol(RequestHandler):
     )  # fmt: skip
 
     def __init__(
-        self, server: web.Server, coarse_timeouts: CoarseTimeouts, timeouts: ConnectionTimeouts, **options: Any
+        self,
+        server: web.Server,
+        coarse_timeouts: CoarseTimeouts,
+        timeouts: ConnectionTimeouts,
+        *,
+        max_head_bytes: int = MAX_HEAD_BYTES,
+        **options: Any,
     ) -> None:
+        # One header may have all of it: aiohttp's own limits are those of a line.
+        options.update(max_line_size=max_head_bytes, max_field_size=max_head_bytes, max_headers=MAX_HEADERS)
         super().__init__(server, **options)
+        self._max_head_bytes = max_head_bytes
+        self._max_unparsed = max(MAX_UNPARSED_BYTES, max_head_bytes)
         self._coarse_timeouts = coarse_timeouts
         self._timeouts = timeouts
         self._unparsed = b""
@@ -117,7 +128,7 @@ class HttpProtocol(RequestHandler):
 
     def _hold(self, data: bytes) -> None:
         self._unparsed = data
-        if self._buffer_paused != (len(data) > MAX_UNPARSED_BYTES):
+        if self._buffer_paused != (len(data) > self._max_unparsed):
             if self._buffer_paused:
                 self._resume_reading_for_buffer()
             else:
@@ -136,8 +147,8 @@ class HttpProtocol(RequestHandler):
         if is_refused or (end >= 0 and _is_chunked_1_0(data, start, end)):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
             return 0
-        if (end if end >= 0 else len(data)) - start > MAX_HEAD_BYTES:
-            self._refuse(BadRequest(f"The request's head is larger than {MAX_HEAD_BYTES} bytes.", code="invalid_http"))
+        if (end if end >= 0 else len(data)) - start > self._max_head_bytes:
+            self._refuse(HeaderTooLarge(self._max_head_bytes))
             return 0
         if end < 0:
             self._start_head_deadline()
@@ -251,7 +262,7 @@ class HttpProtocol(RequestHandler):
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("the client has gone")
         request_id = new_request_id()
-        error: GatewayError = BadRequest("The request is not valid HTTP.", code="invalid_http")
+        error = parser_error(message or "", self._max_head_bytes)
         if status != 400:
             log.error("unhandled exception", exc_info=exc, extra={"request_id": request_id})
             error = InternalError(request_id)

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.http.request import Request
 from gateway.server.aiohttp_server import AiohttpServer
+from gateway.server.head_limits import MAX_HEAD_BYTES
 from gateway.server.supervisor import END_NOW
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,13 @@ A = TypeVar("A", bound=Application)
 
 
 class Serving(NamedTuple, Generic[A]):
-    """What a worker is given: a function that makes the application inside the event loop, how long it may drain, and a
-    function that is told when requests are served."""
+    """What a worker is given: a function that makes the application inside the event loop, how long it may drain, a function
+    that is told when requests are served, and how large the head of a request may be."""
 
     make: Callable[[], A]
     drain_seconds: float
     on_ready: Callable[[A], None]
+    max_head_bytes: int = MAX_HEAD_BYTES
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,7 +93,7 @@ class Worker(Generic[A]):
         loop = asyncio.get_running_loop()
         app = self._serving.make()
         await app.start()
-        http = AiohttpServer(app.handle)
+        http = AiohttpServer(app.handle, max_head_bytes=self._serving.max_head_bytes)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
         self._listen_to_signals(loop, app)
         self._serving.on_ready(app)

@@ -113,6 +113,23 @@ def test_an_empty_header_is_no_credential(headers: list[tuple[str, str]]) -> Non
     assert extract(of(*headers)) is None
 
 
+EMPTY = [("Authorization", "Bearer"), ("Authorization", ""), *((name, " ") for name in KEY_HEADERS)]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+@pytest.mark.parametrize("good", FORMS)
+def test_an_empty_one_beside_a_good_one_says_nothing(empty: tuple[str, str], good: tuple[str, str]) -> None:
+    """Clients that are given two ways of authentication send the unused one empty."""
+    if empty[0].lower() != good[0].lower():
+        assert extract(of(empty, good)) == Credential(KEY)
+    assert extract(of(empty), [KEY]) == extract(of(good), [""]) == Credential(KEY)
+
+
+def test_another_scheme_is_not_empty() -> None:
+    with pytest.raises(BadRequest):
+        extract(of(("Authorization", "Basic eDp5"), ("X-API-Key", KEY)))
+
+
 @given(st.lists(st.tuples(st.sampled_from(["Authorization", *KEY_HEADERS]), SECRETS), min_size=1, max_size=4))
 def test_what_is_accepted_is_the_only_secret_there_is(sent: list[tuple[str, str]]) -> None:
     """Never both accepted and ambiguous."""

@@ -99,3 +99,12 @@ def test_pages_from_here_and_named_ones_are_served() -> None:
 def test_an_image_on_a_foreign_page_is_refused(site: str, is_served: bool) -> None:
     """It has no Origin; the browser says where it comes from all the same."""
     assert (refusal(("Sec-Fetch-Site", site)) is None) is is_served
+
+
+def test_null_is_never_local() -> None:
+    """Any page in a sandbox has it. It may be listed for browsers that send a key."""
+    listed = LocalClients(frozenset(), frozenset({"null", "app://obsidian.md"}))
+    for origin, is_local in (("null", False), ("app://obsidian.md", True)):
+        headers = CIMultiDict([HOST, ("Origin", origin)])
+        arrival = Arrival("127.0.0.1", "127.0.0.1", (1, 1), "/v1/models", headers)
+        assert (listed.refusal(arrival) is None) is is_local

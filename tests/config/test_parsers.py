@@ -35,6 +35,14 @@ PARSED: list[tuple[Callable[[str], Any], str, Any]] = [
     (parsers.aliases, "a=b,c=d=e", {"a": "b", "c": "d=e"}),
     (parsers.networks, "10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
     (parsers.origins, "https://A.example/", {"https://a.example"}),
+    (parsers.origins, "http://[::1]:5173, http://localhost:5173", {"http://[::1]:5173", "http://localhost:5173"}),
+    (parsers.origins, "null,app://obsidian.md", {"null", "app://obsidian.md"}),
+    (
+        parsers.origins,
+        "chrome-extension://abcdefghij, tauri://localhost",
+        {"chrome-extension://abcdefghij", "tauri://localhost"},
+    ),
+    (parsers.origins, "capacitor://localhost,vscode-webview://x", {"capacitor://localhost", "vscode-webview://x"}),
 ]
 
 
@@ -51,6 +59,7 @@ REFUSED: list[tuple[Callable[[str], Any], str, str]] = [
     (parsers.port, "65536", "must be a whole number from 0 to 65535, not '65536'"),
     (parsers.port, "", "must be a whole number from 0 to 65535, not ''"),
     (parsers.workers, "257", "must be a whole number from 1 to 256, not '257'"),
+    (parsers.header_kb, "1025", "must be a whole number from 1 to 1024, not '1025'"),
     (parsers.days, "36501", "from 0 to 36500"),
     (parsers.queue_size, "1000001", "from 0 to 1000000"),
     (parsers.tokens, "0", "from 1 to 1000000"),
@@ -71,6 +80,11 @@ REFUSED: list[tuple[Callable[[str], Any], str, str]] = [
     (parsers.networks, "10.0.0.1/8", "must be CIDRs"),
     (parsers.origins, "a.example", "must be exact origins"),
     (parsers.origins, "https://a.example?x", "must be exact origins"),
+    (parsers.origins, "https://*.example", "must be exact origins"),
+    (parsers.origins, "*", "must be exact origins"),
+    (parsers.origins, "https://user@a.example", "must be exact origins"),
+    (parsers.origins, "https://a.example/path", "must be exact origins"),
+    (parsers.origins, "app://", "must be exact origins"),
 ]
 
 

@@ -18,6 +18,8 @@ ALL = [
     (errors.RequestTimeout("x"), 408, "invalid_request_error", "request_timeout"),
     (errors.Conflict("x"), 409, "invalid_request_error", None),
     (errors.RequestTooLarge(1), 413, "invalid_request_error", "request_too_large"),
+    (errors.UpgradeRequired(), 426, "invalid_request_error", "unsupported_upgrade"),
+    (errors.HeaderTooLarge(5), 431, "invalid_request_error", "header_too_large"),
     (errors.UnsupportedEncoding("gzip"), 415, "invalid_request_error", "unsupported_encoding"),
     (errors.RateLimited("x", 1), 429, "requests", "rate_limit_exceeded"),
     (errors.TokensLimited("x", 1), 429, "tokens", "rate_limit_exceeded"),
@@ -57,7 +59,8 @@ def test_no_error_is_forgotten() -> None:
         (0.0101, {"Retry-After": "1", "retry-after-ms": "11"}),
         (1.001, {"Retry-After": "2", "retry-after-ms": "1001"}),
         (60.0, {"Retry-After": "60", "retry-after-ms": "60000"}),
-        (60.001, {"Retry-After": "61", "retry-after-ms": "60001", "x-should-retry": "false"}),
+        (60.001, {"Retry-After": "60", "retry-after-ms": "60000", "x-should-retry": "false"}),
+        (22 * 3600.0, {"Retry-After": "60", "retry-after-ms": "60000", "x-should-retry": "false"}),
     ],
 )
 def test_when_to_come_back(wait: float | None, headers: dict[str, str]) -> None:
@@ -68,7 +71,11 @@ def test_when_to_come_back(wait: float | None, headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("error", "headers"),
     [
-        (errors.Unauthenticated("x"), {"WWW-Authenticate": "Bearer"}),
+        (errors.Unauthenticated("x"), {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}),
+        (errors.UnknownCredential("x"), {"WWW-Authenticate": "Bearer", "x-should-retry": "false"}),
+        (errors.Forbidden("x"), {"x-should-retry": "false"}),
+        (errors.UpgradeRequired(), {"Upgrade": "websocket", "x-should-retry": "false"}),
+        (errors.HeaderTooLarge(5), {"Connection": "close"}),
         (errors.MethodNotAllowed("PUT", "/", ("GET", "HEAD")), {"Allow": "GET, HEAD"}),
         (errors.StoreUnavailable("x"), {"Retry-After": "2"}),
         (errors.TooManyReads(1), {"Retry-After": "1", "retry-after-ms": "1000"}),

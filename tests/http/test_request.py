@@ -246,7 +246,7 @@ async def test_websockets_are_refused_politely(start_gateway: StartGateway) -> N
     upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Key", "x"), BEARER]
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
     reply = await gateway.request("GET", "/v1/realtime?model=m", upgrade)
-    check_error(reply, 400, INVALID, "unsupported_upgrade")
+    check_error(reply, 426, INVALID, "unsupported_upgrade")
     reply = await gateway.request("GET", "/v1/realtime?model=m", upgrade[:-1])
     check_error(reply, 401, INVALID, None)
 

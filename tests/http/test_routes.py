@@ -7,7 +7,7 @@ import pytest
 from tests.http.test_error_shape import INVALID, ROUTES
 from tests.support.gateway import BEARER, CHAT, KEY, StartGateway
 from tests.support.reply import Reply, check_error
-from tests.support.upstream import always, answer
+from tests.support.upstream import StartUpstream, always, answer
 from tests.support.wire import gateway_before, request, talk
 
 PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/api/tokens/validate", "/api/tokens/revoke"}
@@ -61,8 +61,8 @@ async def test_unknown_paths_take_a_key_before_they_are_unknown(start_gateway: S
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/v1/chat/completions", "POST"),
-        ("/v1/models", "GET, HEAD"),
+        ("/v1/chat/completions", "POST, GET, HEAD, PUT, PATCH, DELETE"),
+        ("/v1/models", "GET, HEAD, POST, PUT, PATCH, DELETE"),
         ("/healthz", "GET, HEAD"),
         ("/engines/m/completions", "POST"),
     ],
@@ -75,6 +75,19 @@ async def test_wrong_methods(start_gateway: StartGateway, path: str, allowed: st
         assert reply.header("Allow") == allowed
         if path != "/healthz":
             check_error(await gateway.request(method, path), 401, INVALID, None)
+
+
+@pytest.mark.parametrize(("method", "target"), [
+    ("DELETE", "/v1/models/ft:gpt-4o:acme::x"), ("GET", "/v1/chat/completions?limit=2"), ("GET", "/v1/responses"),
+    ("DELETE", "/v1/responses"), ("PATCH", "/v1/embeddings"), ("GET", "/v1/engines/a/completions"),
+])  # fmt: skip
+async def test_what_the_gateway_does_not_serve_goes_upstream(
+    start_gateway: StartGateway, start_upstream: StartUpstream, method: str, target: str
+) -> None:
+    upstream = await start_upstream(b'{"object":"list","data":[]}')
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    assert (await gateway.request(method, target, [BEARER])).status == 200
+    assert [(one.method, one.target) for one in upstream.requests] == [(method, target)]
 
 
 async def test_connect_and_head(start_gateway: StartGateway) -> None:

@@ -56,6 +56,32 @@ def test_a_known_path_with_another_method_knows_its_methods(path: str, methods: 
     assert (match.route, match.methods) == (None, methods)
 
 
+PASSING = Router(
+    (row("GET", "/v1/models"), row("GET", "/v1/models/{id}"), *(row(m, "/v1/{rest...}") for m in ("GET", "PUT")))
+)
+
+
+@pytest.mark.parametrize(("method", "path", "rest"), [
+    ("PUT", "/v1/models", "models"), ("PUT", "/v1/models/a", "models/a"), ("GET", "/v1/models/a/b", "models/a/b"),
+])  # fmt: skip
+def test_the_rest_takes_methods_that_others_do_not_have(method: str, path: str, rest: str) -> None:
+    match = PASSING.find(path, method)
+    assert match is not None
+    assert match.route is not None
+    assert (match.route.pattern, match.params) == ("/v1/{rest...}", {"rest": rest})
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/a"])
+def test_a_method_that_not_even_the_rest_has(path: str) -> None:
+    match = PASSING.find(path, "OPTIONS")
+    assert match is not None
+    assert (match.route, match.methods) == (None, ("GET", "PUT"))
+    found = PASSING.find(path, "GET")
+    assert found is not None
+    assert found.route is not None
+    assert found.route.pattern != "/v1/{rest...}"
+
+
 async def test_the_context_learns_its_route() -> None:
     ctx = make_context(raw_path="/a/7")
     await Routing(ROUTER).before(ctx)

@@ -13,7 +13,7 @@ from gateway.core.errors import BadRequest
 from gateway.http.request import Request
 from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.deadlines import ConnectionTimeouts
-from gateway.server.protocol import MAX_HEAD_BYTES
+from gateway.server.head_limits import MAX_HEAD_BYTES
 from tests.support.reply import check_error
 from tests.support.wire import Client, request
 
@@ -222,7 +222,29 @@ async def test_a_line_that_cannot_be_a_request_is_refused_before_the_head_ends()
 async def test_a_head_has_a_largest_size() -> None:
     async with serving(Echo()) as client:
         await client.send(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * (MAX_HEAD_BYTES // 6))
-        check_error(await client.reply(), 400, INVALID, "invalid_http")
+        check_error(await client.reply(), 431, INVALID, "header_too_large")
+
+
+@pytest.mark.parametrize("header", [b"Cookie: a=" + b"b" * 9_000, b"X: " + b"y" * 60_000, b"X: y\r\n" * 400 + b"Y: z"])
+async def test_large_headers_pass(header: bytes) -> None:
+    async with serving(Echo()) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n")
+        assert (await client.reply()).status == 200
+
+
+async def test_headers_have_a_largest_number() -> None:
+    async with serving(Echo()) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 600 + b"\r\n")
+        error = check_error(await client.reply(), 431, INVALID, "header_too_large")
+    assert "512 headers" in error["message"]
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "Content-Type"])
+async def test_a_header_that_may_not_appear_twice_is_named(name: str) -> None:
+    async with serving(Echo()) as client:
+        await client.send(f"GET / HTTP/1.1\r\nHost: x\r\n{name}: a\r\n{name}: b\r\n\r\n".encode())
+        error = check_error(await client.reply(), 400, INVALID, "invalid_http")
+    assert name in error["message"]
 
 
 async def test_a_head_that_is_not_complete_in_time_is_answered_and_closed() -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from gateway.auth.upstream_access import check_upstream_access
-from gateway.core.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
+from gateway.core.errors import Forbidden, NotFound, UpgradeRequired, UpstreamFailed
 from gateway.core.json_body import JsonObject, parse_object, read_model
 from gateway.core.upstream_routes import takes_uploads
 from gateway.http.context import RequestContext
@@ -39,12 +39,12 @@ class PassThroughEndpoints:
     async def pass_through(self, ctx: RequestContext) -> Response:
         """Serves whatever else the upstream has: JSON is checked like any other, other bodies pass in chunks.
 
-        Raises BadRequest for a WebSocket, NotFound for a path that an upstream may read otherwise, Forbidden for what the caller
-        may not use, and for a body whose model cannot be checked where it has to be. NotFound, too, for objects that are not the
-        caller's, and QuotaExceeded for what costs an unknown amount where the caller has a budget.
+        Raises UpgradeRequired for a WebSocket, NotFound for a path that an upstream may read otherwise and for objects that are
+        not the caller's, Forbidden for what the caller may not use, and for a body whose model cannot be checked where it has
+        to be; QuotaExceeded for what costs an unknown amount where the caller has a budget.
         """
-        if ctx.request.headers.get("Upgrade", "").strip().lower() == "websocket":
-            raise BadRequest("This gateway does not relay WebSockets.", code="unsupported_upgrade")
+        if ctx.method == "GET" and _asks_for_websocket(ctx):
+            raise UpgradeRequired
         if (problem := problem_with_passed(ctx.path)) is not None:
             raise NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
         path = ctx.path.removeprefix("/v1/")
@@ -81,6 +81,12 @@ def is_json(media_type: str) -> bool:
     return media_type in (JSON, "text/json") or media_type.endswith("+json")
 
 
+def _asks_for_websocket(ctx: RequestContext) -> bool:
+    """The header may hold a list of protocols."""
+    protocols = ctx.request.headers.get("Upgrade", "").lower().split(",")
+    return any(protocol.strip() == "websocket" for protocol in protocols)
+
+
 def _passed_request(
     ctx: RequestContext,
     body: bytes | AsyncIterator[bytes] | None = None,
@@ -89,11 +95,12 @@ def _passed_request(
 ) -> ProviderRequest:
     """Returns what goes upstream: for a body that was read as JSON it says so, whatever the client said."""
     path = ctx.path.removeprefix("/v1/")
+    is_checked = path in CHECKED_ENDPOINTS and ctx.method not in ("GET", "HEAD")
     content_type = ctx.request.headers.get("Content-Type") if body is not None else None
     return ProviderRequest(
         method=ctx.method,
         path=path,
-        query=forwarded_query(ctx.query) if path in CHECKED_ENDPOINTS else ctx.query,
+        query=forwarded_query(ctx.query) if is_checked else ctx.query,
         headers=forwarded_headers(ctx.request.headers, content_type if fields is None else JSON),
         body=body,
         fields=fields,

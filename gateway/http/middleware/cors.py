@@ -10,9 +10,15 @@ _ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-API-Token, API-Token, api-key, x-goog-api-key, OpenAI-Beta, "
     "OpenAI-Organization, OpenAI-Project, X-Client-Request-Id, X-Stainless-Arch, X-Stainless-Lang, X-Stainless-OS, "
     "X-Stainless-Package-Version, X-Stainless-Retry-Count, X-Stainless-Runtime, X-Stainless-Runtime-Version, "
-    "X-Stainless-Timeout"
+    "X-Stainless-Timeout, X-Stainless-Read-Timeout, X-Stainless-Helper-Method, X-Stainless-Helper, X-Stainless-Poll-Helper, "
+    "X-Stainless-Custom-Poll-Interval, X-Stainless-Async, X-Stainless-Raw-Response, Idempotency-Key, anthropic-version, "
+    "anthropic-beta, anthropic-dangerous-direct-browser-access, traceparent, tracestate"
 )
-_EXPOSED_HEADERS = "x-request-id, openai-processing-ms, retry-after, retry-after-ms, x-should-retry, server-timing"
+_EXPOSED_HEADERS = (
+    "x-request-id, openai-processing-ms, openai-version, retry-after, retry-after-ms, x-should-retry, server-timing, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+    "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-ratelimit-reset-budget, content-disposition"
+)
 
 
 class Cors(Middleware):

@@ -32,9 +32,9 @@ class EchoProvider:
     name = "echo"
 
     async def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Returns the echo. Raises BadRequest for invalid fields, NotFound for any other endpoint."""
+        """Returns the echo. Raises BadRequest for invalid fields, NotFound for any other endpoint or method."""
         fields = dict(request.fields or {})
-        match request.path:
+        match request.path if request.method == "POST" else "":
             case "chat/completions":
                 return _completion_response(request, fields, _Chat(fields))
             case "completions":

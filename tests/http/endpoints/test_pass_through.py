@@ -21,10 +21,22 @@ CLOSED = [
 ]  # fmt: skip
 
 
-async def test_a_websocket_is_refused(start_gateway: StartGateway) -> None:
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/responses", "/v1/chat/completions"])
+@pytest.mark.parametrize("protocols", ["WebSocket", "h2c, websocket"])
+async def test_a_websocket_is_refused_with_426(start_gateway: StartGateway, path: str, protocols: str) -> None:
+    """Codex turns to plain HTTP at once; after any other status it tries again for seconds."""
     gateway = await start_gateway(FREEGPT_API_KEY=KEY)
-    headers = [BEARER, ("Connection", "Upgrade"), ("Upgrade", "WebSocket")]
-    check_error(await gateway.request("GET", "/v1/realtime", headers), 400, INVALID, "unsupported_upgrade")
+    headers = [BEARER, ("Connection", "Upgrade"), ("Upgrade", protocols)]
+    reply = await gateway.request("GET", path, headers)
+    check_error(reply, 426, INVALID, "unsupported_upgrade")
+    assert (reply.header("Upgrade"), reply.header("x-should-retry")) == ("websocket", "false")
+
+
+async def test_other_upgrades_are_ignored(start_gateway: StartGateway) -> None:
+    """Java's client offers HTTP/2 in this way, with any request."""
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    headers = [BEARER, ("Content-Type", "application/json"), ("Connection", "Upgrade"), ("Upgrade", "h2c")]
+    assert (await gateway.request("POST", "/v1/chat/completions", headers, CHAT)).status == 200
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])

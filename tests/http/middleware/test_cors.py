@@ -19,7 +19,20 @@ async def test_preflight_takes_no_key(tmp_path: Path) -> None:
     assert (reply.status, reply.body) == (204, b"")
     assert reply.header("Access-Control-Allow-Origin") == ORIGIN
     assert "POST" in (reply.header("Access-Control-Allow-Methods") or "")
-    for name in ("Authorization", "Content-Type", "X-Stainless-Lang", "api-key"):
+    names = [
+        "Authorization",
+        "Content-Type",
+        "X-Stainless-Lang",
+        "api-key",
+        "anthropic-dangerous-direct-browser-access",
+    ]
+    names += [
+        "X-Stainless-Helper-Method",
+        "X-Stainless-Poll-Helper",
+        "X-Stainless-Custom-Poll-Interval",
+        "Idempotency-Key",
+    ]
+    for name in names:
         assert name in (reply.header("Access-Control-Allow-Headers") or "")
     assert reply.header("Vary") == "Origin"
     assert reply.header("Access-Control-Allow-Credentials") is None
@@ -38,6 +51,17 @@ async def test_other_origins_get_nothing(start_gateway: StartGateway, origin: st
         assert reply.header("Access-Control-Allow-Origin") is None
         assert reply.header("Vary") == "Origin"
         assert reply.status == (401 if data.startswith(b"OPTIONS") else 200)
+
+
+@pytest.mark.parametrize("origin", ["chrome-extension://abcdef", "app://obsidian.md", "tauri://localhost", "null"])
+async def test_programs_with_a_browser_inside_may_be_listed(tmp_path: Path, origin: str) -> None:
+    settings = {"FREEGPT_API_KEY": KEY, "GATEWAY_CORS_ORIGINS": f"{ORIGIN},{origin}"}
+    async with running_gateway(tmp_path, **settings) as gateway:
+        reply = await gateway.request("OPTIONS", "/v1/chat/completions", [("Origin", origin), ASKS])
+        assert (reply.status, reply.header("Access-Control-Allow-Origin")) == (204, origin)
+        reply = await gateway.request("GET", "/v1/models", [("Origin", origin), BEARER])
+        assert (reply.status, reply.header("Access-Control-Allow-Origin")) == (200, origin)
+        assert "x-ratelimit-reset-budget" in (reply.header("Access-Control-Expose-Headers") or "")
 
 
 async def test_answers_and_errors_carry_it(start_gateway: StartGateway) -> None:
