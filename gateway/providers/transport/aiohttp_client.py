@@ -54,6 +54,7 @@ class AiohttpTransport:
         return await self._send_once(self._resend_session, request)
 
     async def _send_once(self, session: aiohttp.ClientSession, request: TransportRequest) -> "AiohttpTransportResponse":
+        content_due_at = time.monotonic() + self._timeouts.first_byte
         try:
             with self._coarse_timeouts.within(self._timeouts.first_byte):
                 response = await session.request(
@@ -65,7 +66,7 @@ class AiohttpTransport:
                 )
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise _translate(error) from error
-        return AiohttpTransportResponse(response, self._coarse_timeouts, self._timeouts.chunk)
+        return AiohttpTransportResponse(response, self._coarse_timeouts, self._timeouts.chunk, content_due_at)
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -77,13 +78,23 @@ class AiohttpTransport:
 class AiohttpTransportResponse:
     """Holds a response whose head has arrived."""
 
-    def __init__(self, response: aiohttp.ClientResponse, coarse_timeouts: CoarseTimeouts, chunk_timeout: float) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        coarse_timeouts: CoarseTimeouts,
+        chunk_timeout: float,
+        content_due_at: float,
+    ) -> None:
+        """``content_due_at`` is a time of the monotonic clock."""
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         """Case-insensitive."""
         self._response = response
         self._coarse_timeouts = coarse_timeouts
         self._chunk_timeout = chunk_timeout
+        self._content_due_at: float | None = content_due_at
+        """None once content has come."""
+        self._begins_with_any_byte = True
         self._connection_closed = _connection_closed(response)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -102,18 +113,35 @@ class AiohttpTransportResponse:
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def expect_content(self) -> None:
+        """Says that whoever reads calls ``begin_content``."""
+        self._begins_with_any_byte = False
+
+    def begin_content(self) -> None:
+        """Says that content has come."""
+        self._content_due_at = None
+
+    def limit_pause(self, seconds: float) -> None:
+        """Limits the time between two chunks."""
+        self._chunk_timeout = min(self._chunk_timeout, seconds)
+
     async def _next_chunk(self) -> bytes:
         """Returns the next chunk, ``b""`` at the end. A chunk that is there already needs no time limit."""
         content = self._response.content
         try:
             if not (chunk := content.read_nowait()) and not content.at_eof():
-                with self._coarse_timeouts.within(self._chunk_timeout):
+                with self._coarse_timeouts.within(self._time_left()):
                     chunk = await content.readany()
+            if self._content_due_at is not None and self._begins_with_any_byte and chunk and not chunk.isspace():
+                self._content_due_at = None
             if not chunk and self._connection_closed is not None and self._connection_closed.done():
                 self._connection_closed.result()
             return chunk
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _translate(error) from error
+
+    def _time_left(self) -> float:
+        return self._chunk_timeout if self._content_due_at is None else self._content_due_at - time.monotonic()
 
     def close(self) -> None:
         """Gives the connection back if the body was read to its end, else closes it."""
@@ -153,15 +181,30 @@ def _url(text: str) -> URL:
 
 
 def _translate(error: Exception) -> UpstreamFailed:
-    """Returns our error for one of the library. Its text is not passed on, because it may quote the upstream's bytes."""
+    """Returns our error for one of the library. It names the kind alone: the library's text may quote the upstream's bytes."""
     match error:
+        case aiohttp.ConnectionTimeoutError():
+            return UpstreamTimeout("The upstream took too long to answer: no connection could be made in time.")
         case TimeoutError():
             return UpstreamTimeout("The upstream took too long to answer.")
+        case aiohttp.ClientConnectorDNSError():
+            return UpstreamUnreachable("The upstream cannot be reached: its name was not found.")
+        case aiohttp.ClientConnectorCertificateError():
+            return UpstreamUnreachable("The upstream cannot be reached: its certificate is not accepted.")
+        case aiohttp.ClientSSLError():
+            return UpstreamUnreachable("The upstream cannot be reached: the TLS handshake failed.")
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return UpstreamUnreachable("The upstream cannot be reached: it refuses connections.")
         case aiohttp.ClientConnectorError():
-            return UpstreamUnreachable("The upstream cannot be reached.")
+            return UpstreamUnreachable("The upstream cannot be reached: the network reports an error.")
         case ConnectionClosed() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
             return UpstreamUnreachable("The upstream closed the connection before it had answered.")
         case aiohttp.ClientPayloadError():
             return UpstreamInvalid("The upstream's answer broke off.")
+        case aiohttp.ClientResponseError(message=text) if "content-encoding" in text.lower():
+            encoding = "zstd" if "zstd" in text else "br" if "(br)" in text or "brotli" in text else "another one"
+            return UpstreamInvalid(
+                f"The upstream's answer has a content encoding that was not asked for and cannot be read: {encoding}."
+            )
         case _:
             return UpstreamInvalid("The upstream's answer is not valid HTTP.")

@@ -7,9 +7,10 @@ import msgspec
 
 
 class Timeouts(NamedTuple):
-    """Holds limits in seconds: to connect, until a response begins, between two of its chunks.
+    """Holds limits in seconds: to connect, from the request to the first content, between two chunks after that.
 
-    There is none for the whole: a long response is not a slow one.
+    There is none for the whole: a long response is not a slow one. The head of a response is no content: some servers send it
+    before they have read the prompt.
     """
 
     connect: float
@@ -39,6 +40,15 @@ class TransportResponse(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yields the body as it arrives, decompressed. Raises UpstreamFailed where it breaks off or takes too long."""
+
+    def expect_content(self) -> None:
+        """Says that whoever reads calls ``begin_content``. Otherwise the content begins with the first byte that is no blank."""
+
+    def begin_content(self) -> None:
+        """Says that content has come: from now on the limit between two chunks counts."""
+
+    def limit_pause(self, seconds: float) -> None:
+        """Limits the time between two chunks to ``seconds``, where the limit is longer."""
 
     async def read(self, limit: int) -> bytes:
         """Returns the whole body. Raises UpstreamFailed as ``chunks`` does, and for a body of more than ``limit`` bytes."""
