@@ -125,6 +125,12 @@ def read_model(fields: JsonObject) -> str:
     return model
 
 
+def names_model(fields: JsonObject) -> bool:
+    """Returns whether ``model`` is there. Clients that leave it out may send null instead."""
+    raw = fields.raw_values.get("model")
+    return raw is not None and bytes(memoryview(raw)[:5]) != b"null"
+
+
 def is_model_name(name: str) -> bool:
     """Returns whether a string can be the name of one model. Some upstreams take ``a,b`` for two models and ask both."""
     return "," not in name and name.isprintable() and name.strip() == name

@@ -15,6 +15,7 @@ from gateway.config.parsers import Network
 from gateway.core import sse
 from gateway.core.errors import GatewayError, UpstreamReported
 from gateway.http.error_formats import ErrorFormat, openai_error
+from gateway.http.path_validation import origin_form
 from gateway.http.request import Request
 from gateway.http.response import Response
 from gateway.inference.models import InferenceRequest
@@ -52,7 +53,7 @@ class RequestContext:
     """A request, its id, and who and what it turned out to be."""
 
     __slots__ = (
-        "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "extra_headers", "id", "inference",
+        "_target", "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "extra_headers", "id", "inference",
         "method", "params", "path", "principal", "query", "request", "route", "routing_error", "started_response",
     )  # fmt: skip
 
@@ -64,7 +65,11 @@ class RequestContext:
         """In seconds of the performance counter."""
         self.id = new_request_id()
         self.method = request.method
-        self.path, _, self.query = request.raw_path.partition("?")
+        target = request.raw_path
+        if not target.startswith("/"):
+            target = origin_form(target, request.headers.get("Host", ""))
+        self._target = target
+        self.path, _, self.query = target.partition("?")
         """``query`` has no credential in it any more once the request is authenticated."""
         self.route: Route | None = None
         self.access = Access.ANY
@@ -103,7 +108,7 @@ class RequestContext:
         """What tells whether the client is a program on this machine."""
         request = self.request
         ends = request.connection.peer_address, request.connection.own_address
-        return Arrival(*ends, request.version, request.raw_path, request.headers)
+        return Arrival(*ends, request.version, self._target, request.headers)
 
     @property
     def client_is_gone(self) -> bool:

@@ -9,10 +9,23 @@ import re
 from urllib.parse import unquote
 
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+")
+_ABSOLUTE = re.compile(r"https?://([A-Za-z0-9._:\[\]-]+)(?=[/?]|\Z)", re.IGNORECASE)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _WITH_ADDRESS = ("/api/user/key/", "/api/user/usage/")
 """Paths whose last segment is an e-mail address, which may contain any of these characters. They never go upstream."""
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def origin_form(target: str, host: str) -> str:
+    """Returns path and query of an absolute target, ``http://host/path``, that names the same host as the header ``Host``.
+
+    RFC 9112 3.2.2 requires servers to take it. Any other target is returned as it is: it is meant for somebody else.
+    """
+    found = _ABSOLUTE.match(target)
+    if found is None or not host or found[1].lower() != host.lower():
+        return target
+    rest = target[found.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def problem_with(path: str) -> str | None:

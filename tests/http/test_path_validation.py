@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.path_validation import problem_with, problem_with_passed
+from gateway.http.path_validation import origin_form, problem_with, problem_with_passed
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,26 @@ def test_a_path_that_is_passed_on_has_no_escaped_slash() -> None:
     for path in ("/v1/engines/org%2Fm", "/v1/engines/org%2fm"):
         assert problem_with(path) is None
         assert problem_with_passed(path) == "holds an escaped '/'"
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path"),
+    [
+        ("http://gateway:8000/v1/models?a=b", "gateway:8000", "/v1/models?a=b"),
+        ("HTTP://Gateway:8000/v1", "gateway:8000", "/v1"),
+        ("https://[::1]:8/healthz", "[::1]:8", "/healthz"),
+        ("http://gateway", "gateway", "/"),
+        ("http://gateway?a", "gateway", "/?a"),
+        ("http://gateway//v1", "gateway", "//v1"),
+        ("http://evil.example/v1/models", "gateway", None),
+        ("http://user@gateway/v1", "gateway", None),
+        ("http://gateway:8000/v1", "gateway", None),
+        ("http://gateway\\@evil/v1", "gateway", None),
+        ("ftp://gateway/v1", "gateway", None),
+        ("http:///v1", "", None),
+        ("gateway:80", "gateway:80", None),
+        ("*", "gateway", None),
+    ],
+)
+def test_an_absolute_target_is_for_the_host_that_it_names(target: str, host: str, path: str | None) -> None:
+    assert origin_form(target, host) == (target if path is None else path)

@@ -23,7 +23,8 @@ ODD = [
     "/%68ealthz", "/healthz%2f", "/healthz;x", "/healthz%00", "/V1/models", "/v1/%6dodels", "/v1/files%00", "/v1/%",
     "/v1/%zz", "/v1/%c0%ae%c0%ae/x", "/v1/files%0d%0aX:%20y", "/v1/files%7f", "/v1/files%23x", "/v1/files%3ftoken=x",
     "/", "/api", "/admin", "/.env", "/engines", "/engines/m", "/openai/deployments/m/../../x", "*", "v1/models",
-    "http://localhost/v1/models", "http://localhost/healthz", "http://evil.example/v1/models", "localhost:80",
+    "http://x.localhost/v1/models", "http://a@localhost/healthz", "http://evil.example/v1/models", "localhost:80",
+    "http://localhost//v1/models", "http://localhost/v1/../api",
 ]  # fmt: skip
 RAW = [
     b"/v1/caf\xc3\xa9",

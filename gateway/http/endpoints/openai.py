@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import msgspec
 from multidict import istr
 
-from gateway.core.errors import BadRequest, NotFound
-from gateway.core.json_body import JsonObject, parse_object, read_model, read_model_and_stream
+from gateway.core.errors import NotFound
+from gateway.core.json_body import JsonObject, names_model, parse_object, read_model_and_stream, read_stream
 from gateway.http.context import RequestContext
 from gateway.http.response import Response
 from gateway.http.untrusted_content import DATA_TYPES, response_headers
@@ -23,7 +23,7 @@ _READ_TIMEOUT = istr("x-stainless-read-timeout")
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _WITHOUT_STORE = frozenset({"completions", "embeddings"})
 """Endpoints whose responses no upstream keeps."""
-_ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings"})
+_ENGINE_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "images/generations", "audio/speech"})
 
 
 class OpenAIEndpoints:
@@ -42,14 +42,13 @@ class OpenAIEndpoints:
     async def engine(self, ctx: RequestContext) -> Response:
         """Serves requests whose path names the model: openai 0.28's ``engine=``, and Azure's deployments.
 
-        Raises NotFound for an unknown endpoint, BadRequest if the body names a different model.
+        The path wins over a model in the body: Azure's clients send both, and Azure looks at the path alone. Raises NotFound for
+        an unknown endpoint.
         """
         model, endpoint = ctx.params["model"], ctx.params["endpoint"]
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({ctx.method} {ctx.path[:200]})", code="unknown_url")
         fields = parse_object(await ctx.request.read(self._max_body))
-        if "model" in fields and read_model(fields) != model:
-            raise BadRequest("The path and the body name different models.", code="invalid_value", param="model")
         ctx.query = ""  # Azure's api-version means nothing to an upstream behind /v1
         return await self._infer(ctx, endpoint, fields.copy_with("model", model))
 
@@ -64,7 +63,10 @@ class OpenAIEndpoints:
         return Response(200, _JSON, msgspec.json.encode(found))
 
     async def _infer(self, ctx: RequestContext, endpoint: str, fields: JsonObject) -> Response:
-        model, stream = read_model_and_stream(fields)
+        if endpoint == "responses" and _leaves_model_to_prompt(fields) and not ctx.caller.depends_on_model:
+            model, stream = None, read_stream(fields)
+        else:
+            model, stream = read_model_and_stream(fields)
         request = ProviderRequest(
             method=ctx.method,
             path=endpoint,
@@ -99,6 +101,11 @@ class OpenAIEndpoints:
             if response.content_type not in DATA_TYPES or "content-disposition" in response.headers:
                 headers = response_headers(response.content_type, response.headers)
             return await ctx.send(Response(response.status, headers, response.body))
+
+
+def _leaves_model_to_prompt(fields: JsonObject) -> bool:
+    """Returns whether a body names a prompt that the upstream has stored, and no model: the prompt has one."""
+    return not names_model(fields) and bytes(memoryview(fields.raw_values.get("prompt", b""))[:1]) == b"{"
 
 
 def _may_name_objects(body: bytes) -> bool:

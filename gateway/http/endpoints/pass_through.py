@@ -5,7 +5,7 @@ from typing import Protocol
 
 from gateway.auth.upstream_access import check_upstream_access
 from gateway.core.errors import Forbidden, NotFound, UpgradeRequired, UpstreamFailed
-from gateway.core.json_body import JsonObject, parse_object, read_model
+from gateway.core.json_body import JsonObject, names_model, parse_object, read_model
 from gateway.core.upstream_routes import takes_uploads
 from gateway.http.context import RequestContext
 from gateway.http.path_validation import problem_with_passed
@@ -18,6 +18,10 @@ from gateway.providers.request_headers import forwarded_headers
 from gateway.providers.request_query import forwarded_query
 from gateway.routing.object_access import ObjectAccess
 from gateway.tokens.models import Role
+
+FORM = "multipart/form-data"
+FORM_BYTES = 1024 * 1024
+"""What a form may have besides a file of the largest size: OpenAI's clients upload large files in parts of exactly 64 MiB."""
 
 
 class RunInference(Protocol):
@@ -61,12 +65,13 @@ class PassThroughEndpoints:
 
     async def _pass_json(self, ctx: RequestContext) -> Response:
         fields = parse_object(await ctx.request.read(self._max_body))
-        model = read_model(fields) if "model" in fields.raw_values or ctx.caller.is_limited else None
+        model = read_model(fields) if names_model(fields) or ctx.caller.is_limited else None
         request = _passed_request(ctx, body=fields.body, fields=fields, model=model)
         return await self._run(ctx, request)
 
     async def _pass_chunks(self, ctx: RequestContext) -> Response:
-        upload = Upload(ctx.request, self._max_body)
+        is_form = ctx.request.media_type == FORM
+        upload = Upload(ctx.request, self._max_body + FORM_BYTES if is_form else self._max_body)
         chunks = upload.open()
         try:
             return await self._run(ctx, _passed_request(ctx, body=chunks))
@@ -93,15 +98,22 @@ def _passed_request(
     fields: JsonObject | None = None,
     model: str | None = None,
 ) -> ProviderRequest:
-    """Returns what goes upstream: for a body that was read as JSON it says so, whatever the client said."""
+    """Returns what goes upstream: for a body that was read as JSON it says so, whatever the client said.
+
+    A body in chunks keeps its length: many servers that take uploads refuse a body without one.
+    """
     path = ctx.path.removeprefix("/v1/")
     is_checked = path in CHECKED_ENDPOINTS and ctx.method not in ("GET", "HEAD")
     content_type = ctx.request.headers.get("Content-Type") if body is not None else None
+    headers = forwarded_headers(ctx.request.headers, content_type if fields is None else JSON)
+    length = ctx.request.connection.content_length
+    if body is not None and fields is None and length is not None:
+        headers["Content-Length"] = str(length)
     return ProviderRequest(
         method=ctx.method,
         path=path,
         query=forwarded_query(ctx.query) if is_checked else ctx.query,
-        headers=forwarded_headers(ctx.request.headers, content_type if fields is None else JSON),
+        headers=headers,
         body=body,
         fields=fields,
         model=model,

@@ -45,10 +45,64 @@ async def test_a_model_in_the_path(start_gateway: StartGateway, start_upstream: 
     (received,) = upstream.requests
     assert received.target == "/v1/chat/completions"
     assert json.loads(received.body) == {"messages": [], "model": "org/m"}
-    error = check_error(await gateway.post(f"{prefix}/other/completions"), 400, INVALID, "invalid_value")
-    assert error["param"] == "model"
     check_error(await gateway.post(f"{prefix}/m/images"), 404, INVALID, "unknown_url")
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("model", ["null", '""', '"another"', '"gpt-4o"', "7"])
+@pytest.mark.parametrize("endpoint", ["chat/completions", "embeddings", "images/generations", "audio/speech"])
+async def test_the_path_wins_over_the_body(
+    start_gateway: StartGateway, start_upstream: StartUpstream, endpoint: str, model: str
+) -> None:
+    """LangChain's and AutoGen's clients for Azure send a model besides the deployment, or null."""
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(
+        FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url, GATEWAY_MODEL_ALIASES="deployment=real"
+    )
+    body = b'{"input":"x","messages":[],"model":%s}' % model.encode()
+    reply = await gateway.post(f"/openai/deployments/deployment/{endpoint}?api-version=1", body)
+    assert reply.status == 200
+    (received,) = upstream.requests
+    assert (received.target, json.loads(received.body)["model"]) == (f"/v1/{endpoint}", "real")
+
+
+async def test_what_is_checked_is_the_model_in_the_path(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream
+) -> None:
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
+    key = ("api-key", service.create(BY, TokenSpec(name="limited", models=("m",))).secret)
+    upstream = await start_upstream(GOOD)
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    refused = await gateway.post("/openai/deployments/other/chat/completions", CHAT, [key])
+    check_error(refused, 404, INVALID, "model_not_found")
+    other = CHAT.replace(b'"m"', b'"other"')
+    assert (await gateway.post("/openai/deployments/m/chat/completions", other, [key])).status == 200
+    assert [json.loads(one.body)["model"] for one in upstream.requests] == ["m"]
+
+
+@pytest.mark.parametrize("model", ["", '"model":null,'])
+async def test_a_stored_prompt_has_the_model(
+    tmp_path: Path, start_gateway: StartGateway, start_upstream: StartUpstream, model: str
+) -> None:
+    service = TokenEditor(tmp_path / "api_tokens.json", SteadyClock())
+    limited = ("api-key", service.create(BY, TokenSpec(name="limited", models=("m",))).secret)
+    upstream = await start_upstream(b'{"id":"resp_1","output":[]}')
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    body = b'{%s"prompt":{"id":"pmpt_1"},"input":"x"}' % model.encode()
+    assert (await gateway.post("/v1/responses", body)).status == 200
+    assert [one.body for one in upstream.requests] == [body]
+    for refused, key in ((body, limited), (b'{%s"input":"x"}' % model.encode(), BEARER)):
+        check_error(await gateway.post("/v1/responses", refused, [key]), 400, INVALID, "missing_required_parameter")
+    assert len(upstream.requests) == 1
+
+
+async def test_null_is_no_model(start_gateway: StartGateway, start_upstream: StartUpstream) -> None:
+    upstream = await start_upstream(b'{"results":[]}')
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    assert (await gateway.post("/v1/moderations", b'{"model":null,"input":"x"}')).status == 200
+    check_error(
+        await gateway.post("/v1/chat/completions", b'{"model":null}'), 400, INVALID, "missing_required_parameter"
+    )
 
 
 async def test_limited_tokens_get_nowhere_else(

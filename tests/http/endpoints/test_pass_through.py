@@ -124,3 +124,40 @@ async def test_families_whose_objects_have_owners_are_open_unless_they_are_close
     for family in ("fine_tuning/jobs", "evals", "realtime/sessions", "messages/batches"):
         reply = await gateway.request("POST", f"/v1/{family}", [("api-key", made.secret)], CHAT)
         check_error(reply, 403, "permission_error", "insufficient_permissions")
+
+
+async def test_an_upload_keeps_its_length(start_gateway: StartGateway, start_upstream: StartUpstream) -> None:
+    """Many servers refuse a body without one."""
+    upstream = await start_upstream(b"{}")
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url)
+    kind = ("Content-Type", "application/octet-stream")
+    assert (await gateway.request("POST", "/v1/files", [BEARER, kind], b"a" * 5000)).status == 200
+    (received,) = upstream.requests
+    assert (received.header("Content-Length"), received.header("Transfer-Encoding")) == ("5000", None)
+    assert received.body == b"a" * 5000
+
+
+async def test_a_form_may_have_more_than_a_file(start_gateway: StartGateway, start_upstream: StartUpstream) -> None:
+    """OpenAI's clients upload large files in parts that are as large as the default limit."""
+    upstream = await start_upstream(b"{}")
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url, GATEWAY_MAX_BODY_MB="0.25")
+    form = ("Content-Type", "multipart/form-data; boundary=b")
+    whole, path = b"a" * (256 * 1024), "/v1/uploads/upload_1/parts"
+    assert (await gateway.request("POST", path, [BEARER, form], whole + b"--b--")).status == 200
+    reply = await gateway.request("POST", path, [BEARER, form], whole + b"a" * (1024 * 1024 + 1))
+    check_error(reply, 413, INVALID, "request_too_large")
+    plain = ("Content-Type", "text/plain")
+    reply = await gateway.request("POST", path, [BEARER, plain], whole + b"a")
+    check_error(reply, 413, INVALID, "request_too_large")
+
+
+@pytest.mark.parametrize("settings", [{}, {"FREEGPT_API_KEY": KEY}])
+async def test_an_absolute_target_is_served(start_gateway: StartGateway, settings: dict[str, str]) -> None:
+    gateway = await start_gateway(**settings)
+    host = f"localhost:{gateway.port}"
+    sent = f"GET http://{host}/v1/models HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    assert (await talk(gateway.port, sent.encode())).status == (200 if settings else 401)
+    sent = f"GET http://{host}/v1/models HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    assert (await talk(gateway.port, sent.encode())).status == (401 if settings else 200)
+    sent = f"GET http://other.example/v1/models HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    assert (await talk(gateway.port, sent.encode())).status != 200
