@@ -250,6 +250,10 @@ class App:
         """Reads the token file now instead of at the next poll."""
         self._tasks.start(self.token_cache.refresh(), "reload the token file")
 
+    def announce_drain(self) -> None:
+        """Makes ``/readyz`` answer 503 while requests are still served."""
+        self._drain.announce()
+
     async def drain(self, seconds: float) -> None:
         """Refuses new requests, lets the running ones end, and aborts them after ``seconds``."""
         await self._drain.drain(seconds)

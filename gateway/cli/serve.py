@@ -87,11 +87,17 @@ def _serve(loaded: Settings, listener: socket.socket) -> int:
         on_ready = announce if number == 0 else lambda _app: _tune_garbage_collector()
         worker.run(_serving(loaded, shared._replace(worker=number), on_ready), listener, supervisor)
 
-    return Supervisor(work, loaded.workers, loaded.drain_seconds).run()
+    return Supervisor(work, loaded.workers, loaded.drain_delay + loaded.drain_seconds, listener.close).run()
 
 
 def _serving(loaded: Settings, shared: WorkerShared, on_ready: Callable[[App], None]) -> worker.Serving[App]:
-    return worker.Serving(lambda: App(loaded, shared=shared), loaded.drain_seconds, on_ready, loaded.max_header_bytes)
+    return worker.Serving(
+        lambda: App(loaded, shared=shared),
+        loaded.drain_delay,
+        loaded.drain_seconds,
+        on_ready,
+        loaded.max_header_bytes,
+    )
 
 
 def _tune_garbage_collector() -> None:

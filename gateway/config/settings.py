@@ -71,6 +71,7 @@ class Settings:
     connect_timeout: float
     first_byte_timeout: float
     chunk_timeout: float
+    drain_delay: float
     drain_seconds: float
     trusted_proxies: tuple[Network, ...]
     cors_origins: frozenset[str]
@@ -148,6 +149,12 @@ SPECS: tuple[Spec, ...] = (
     Spec("GATEWAY_CONNECT_TIMEOUT", "5", parse.positive, "seconds to reach the upstream"),
     Spec("GATEWAY_FIRST_BYTE_TIMEOUT", "600", parse.positive, "seconds until the upstream begins to answer"),
     Spec("GATEWAY_CHUNK_TIMEOUT", "120", parse.positive, "seconds between two pieces of an answer"),
+    Spec(
+        "GATEWAY_DRAIN_DELAY",
+        "0",
+        parse.not_negative,
+        "seconds that SIGTERM only turns `/readyz` to 503, so that balancers look away",
+    ),
     Spec("GATEWAY_DRAIN_SECONDS", "30", parse.not_negative, "how long SIGTERM waits for running requests"),
     Spec("GATEWAY_TRUSTED_PROXIES", "", parse.networks, "CIDRs whose X-Forwarded-For is believed"),
     Spec("GATEWAY_CORS_ORIGINS", "", parse.origins, "exact origins that browsers may call from"),
@@ -273,6 +280,7 @@ def _settings(values: Mapping[str, Any], prices: Any, warnings: tuple[Warned, ..
         connect_timeout=values["GATEWAY_CONNECT_TIMEOUT"],
         first_byte_timeout=values["GATEWAY_FIRST_BYTE_TIMEOUT"],
         chunk_timeout=values["GATEWAY_CHUNK_TIMEOUT"],
+        drain_delay=values["GATEWAY_DRAIN_DELAY"],
         drain_seconds=values["GATEWAY_DRAIN_SECONDS"],
         trusted_proxies=values["GATEWAY_TRUSTED_PROXIES"],
         cors_origins=values["GATEWAY_CORS_ORIGINS"],

@@ -49,7 +49,11 @@ class _Slot:
 class Supervisor:
     """Keeps ``count`` workers running until SIGTERM or SIGINT. It must be used before any thread or event loop is started."""
 
-    def __init__(self, target: Target, count: int, drain_seconds: float) -> None:
+    def __init__(self, target: Target, count: int, drain_seconds: float, on_stop: Callable[[], None]) -> None:
+        """``on_stop`` is called when the workers are told to stop. It closes this process's copy of their socket: while any
+        process has it open, the kernel accepts connections that nobody serves.
+        """
+        self._on_stop = on_stop
         self._target = target
         self._slots = [_Slot(number) for number in range(count)]
         self._drain_seconds = drain_seconds
@@ -105,6 +109,7 @@ class Supervisor:
                 os.kill(slot.process.pid, number)
 
     def _stop(self) -> int:
+        self._on_stop()
         self._tell_all(signal.SIGTERM)
         deadline = time.monotonic() + self._drain_seconds + _KILL_AFTER_SECONDS
         while any(slot.process is not None and slot.process.is_alive() for slot in self._slots):

@@ -33,6 +33,9 @@ class Application(Protocol):
     def reload_tokens(self) -> None:
         """Is called at SIGHUP."""
 
+    def announce_drain(self) -> None:
+        """Is called when the end is near: requests are still served, but no more of them should come."""
+
     async def drain(self, seconds: float) -> None:
         """Waits for running requests for ``seconds``, and then aborts them."""
 
@@ -45,9 +48,13 @@ A = TypeVar("A", bound=Application)
 
 class Serving(NamedTuple, Generic[A]):
     """What a worker is given: a function that makes the application inside the event loop, how long it may drain, a function
-    that is told when requests are served, and how large the head of a request may be."""
+    that is told when requests are served, and how large the head of a request may be.
+
+    ``drain_delay`` seconds pass between the signal and the drain, in which load balancers learn of it.
+    """
 
     make: Callable[[], A]
+    drain_delay: float
     drain_seconds: float
     on_ready: Callable[[A], None]
     max_head_bytes: int = MAX_HEAD_BYTES
@@ -98,6 +105,7 @@ class Worker(Generic[A]):
         self._listen_to_signals(loop, app)
         self._serving.on_ready(app)
         await self._wait_for_the_end()
+        await self._wait_for_balancers(app)
         server.close()
         await self._drain(app)  # kept connections go on meanwhile, and are told
         http.pre_shutdown()
@@ -131,6 +139,14 @@ class Worker(Generic[A]):
             if self._parent and os.getppid() != self._parent:
                 log.error("the supervisor is gone, this worker ends")
                 return
+
+    async def _wait_for_balancers(self, app: Application) -> None:
+        app.announce_drain()
+        if self._serving.drain_delay:
+            log.info("still serving, until balancers know of the end", extra={"seconds": self._serving.drain_delay})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._serving.drain_delay):
+                    await self._stop_now.wait()
 
     async def _drain(self, app: Application) -> None:
         log.info("draining", extra={"seconds": self._serving.drain_seconds})

@@ -8,6 +8,10 @@ import sys
 from gateway.server.supervisor import END_NOW, FIRST_PAUSE, LONGEST_PAUSE, STABLE_SECONDS, Backoff, Supervisor
 
 
+def nothing() -> None:
+    """There is no socket to close."""
+
+
 def test_the_first_death_costs_little() -> None:
     assert Backoff().pause == 0
     assert Backoff().after(0.1).pause == FIRST_PAUSE
@@ -36,7 +40,9 @@ def test_no_signal_of_the_supervisor_kills_a_worker_that_is_just_starting() -> N
         os.write(writing, b"yes" if {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, END_NOW} <= blocked else b"no")
         signal.sigwait([signal.SIGTERM])
 
-    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(Supervisor(work, 1, 1.0).run()))
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(Supervisor(work, 1, 1.0, nothing).run())
+    )
     process.start()
     assert os.read(reading, 3) == b"yes"
     assert process.pid is not None

@@ -80,14 +80,29 @@ def test_sigterm_lets_running_streams_end(tmp_path: Path, workers: str) -> None:
         assert gateway.popen.wait(15) == 0
 
 
-def test_new_connections_are_refused_while_draining(tmp_path: Path) -> None:
-    with streaming(tmp_path) as (gateway, upstream, response):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_connections_are_refused_while_draining(tmp_path: Path, workers: int) -> None:
+    with streaming(tmp_path, GATEWAY_WORKERS=str(workers)) as (gateway, upstream, response):
         gateway.popen.send_signal(signal.SIGTERM)
-        until(lambda: is_draining(gateway))
+        # One worker may have ended already, because it has no request.
+        until(lambda: gateway.log.read_text().count('"message":"draining"') == workers)
         with pytest.raises(ConnectionRefusedError), connect(gateway) as connection:
             connection.connect()
         upstream.finish()
         response.read()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_balancers_have_time_to_look_away(tmp_path: Path, workers: str) -> None:
+    """New connections are served until the delay is over, and told that there should be no more of them."""
+    values = {"GATEWAY_DRAIN_DELAY": "60", "GATEWAY_WORKERS": workers}
+    with gateway_process(tmp_path, FREEGPT_API_KEY=KEY, **values) as gateway:
+        gateway.popen.send_signal(signal.SIGTERM)
+        until(lambda: get_once(gateway, "/readyz") == (503, {"status": "not ready", "problem": "draining"}))
+        with connect(gateway) as connection:
+            assert get(connection, "/v1/models", AUTH)[0] == 200
+        gateway.popen.send_signal(signal.SIGTERM)
+        assert gateway.popen.wait(15) == 0
 
 
 def test_kept_connections_see_the_drain(tmp_path: Path) -> None:

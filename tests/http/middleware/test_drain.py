@@ -59,3 +59,11 @@ async def test_what_runs_is_aborted_when_the_time_is_over() -> None:
     await asyncio.wait([task])
     assert isinstance(ctx.abort_error, Draining)
     assert len(in_flight) == 0
+
+
+async def test_an_announced_drain_still_serves() -> None:
+    drain = Drain(InFlightRequests())
+    assert not drain.is_draining
+    drain.announce()
+    assert drain.is_draining
+    await drain.before(context("/v1/models"))
