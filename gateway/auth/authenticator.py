@@ -1,9 +1,10 @@
 """Finds the principal for a credential, in four modes. Whatever is unclear is refused."""
 
 import hmac
+import logging
 from collections.abc import Callable
 
-from gateway.auth.credentials import Credential
+from gateway.auth.credentials import Credential, mistake_in
 from gateway.auth.principal import ANONYMOUS, ENVIRONMENT_KEY, Mode, Principal
 from gateway.core.errors import Forbidden, StoreUnavailable, Unauthenticated, UnknownCredential
 from gateway.observability.redaction import redact_secret
@@ -12,6 +13,10 @@ from gateway.tokens import secret as token_secret
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status
 from gateway.tokens.store import NewestTokens, StoreState
+
+log = logging.getLogger(__name__)
+
+_MALFORMED = "it is not printable ASCII of at most 512 characters behind `Bearer`"
 
 
 class Authenticator:
@@ -35,14 +40,20 @@ class Authenticator:
         """What this worker knows of ``enforcement``, which never changes back."""
         self._principals: dict[str, Principal] = {}
         """Principals found since the tokens last changed, by the hash of their secret. They may have expired meanwhile."""
+        self._has_served = False
+        """Whether open mode, if it ends now, has been in force before."""
         tokens.subscribe(self._on_tokens_changed)
         self._on_tokens_changed(tokens.tokens)
+        self._has_served = True
 
     def _on_tokens_changed(self, tokens: TokenHierarchy) -> None:
         """Forgets principals that the old tokens made, and ends open mode even if nobody asks meanwhile."""
         self._principals = {}
         if not self._is_enforcing and (self._environment_digest is not None or len(tokens) > 0):
+            was_open = self._has_served and not self._enforcement.is_set
             self._enforcement.set()
+            if was_open:
+                log.warning("there is a token now: from here on every client needs a key")
 
     @property
     def mode(self) -> Mode:
@@ -68,7 +79,7 @@ class Authenticator:
         if credential is None:
             raise _no_credential()
         if credential.secret is None:
-            raise _invalid("***", "it is not printable ASCII of at most 512 characters behind `Bearer`")
+            raise _invalid(credential.shown, credential.mistake or _MALFORMED)
         digest = token_secret.digest(credential.secret)
         if self._is_environment_digest(digest):
             return ENVIRONMENT_KEY
@@ -90,8 +101,9 @@ class Authenticator:
         tokens = self._tokens.tokens
         match = tokens.find_by_digest(digest)
         if match is None:
+            reason = mistake_in(secret) or "it is not known here"
             raise UnknownCredential(
-                f"Invalid API key provided: {redact_secret(secret)} (it is not known here).", code="invalid_api_key"
+                f"Invalid API key provided: {redact_secret(secret)} ({reason}).", code="invalid_api_key"
             )
         status = tokens.secret_status(match, self._clock())
         if status is not Status.ACTIVE:

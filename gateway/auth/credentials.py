@@ -4,6 +4,7 @@ Exactly one is accepted, because "the first one wins" lets two servers in a row 
 twice, or two different secrets, is an error. The same secret in two different places passes, and an empty one is none.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, unquote_plus
@@ -12,6 +13,7 @@ from multidict import istr
 
 from gateway.core.errors import BadRequest
 from gateway.core.validators import SECRET_TEXT
+from gateway.observability.redaction import redact_secret
 
 QUERY_NAME = "token"
 SUBPROTOCOL_PREFIX = "openai-insecure-api-key."
@@ -31,9 +33,14 @@ class Headers(Protocol):
 
 
 class Credential(NamedTuple):
-    """``secret`` is None where the credential is malformed: it can never be valid, whatever is stored."""
+    """``secret`` is None where the credential is malformed: it can never be valid, whatever is stored.
+
+    ``mistake`` says then what is wrong, and ``shown`` what may be shown of it.
+    """
 
     secret: str | None
+    mistake: str = ""
+    shown: str = "***"
 
 
 class Query(NamedTuple):
@@ -44,6 +51,24 @@ class Query(NamedTuple):
 
 
 _NONE: tuple[str, ...] = ()
+_FORM = "send `Authorization: Bearer YOUR_KEY`"
+_NO_SCHEME = f"`Bearer` is missing before the key; {_FORM}"
+_LONGEST_SCHEME = 12
+_MISTAKES = tuple(
+    (re.compile(form), mistake)
+    for form, mistake in (
+        (r"(?i)bearer:?\s", "`Bearer` is a part of the key: it belongs only into `Authorization`, and once"),
+        (r"(?i)bearer:?$", "there is no key behind `Bearer`"),
+        (r"[\"'`“”‘’]", "there are quotes around the key: send it without them"),
+        (r"\$[A-Za-z_{(]|\{\{", "it is the name of a variable and not its value"),
+        (r"<.*>$|(?i:(?:your|my)[-_](?:api[-_])?(?:key|token))", "it is a placeholder and no key"),
+        (r".*\.\.\.$|.*…$|.*\*{3}", "it is a shortened form, as lists show it, and not the whole key"),
+        (r"(?s).*[\s\xa0\u200b\ufeff]", "it contains a blank, a tab or a line end: send the key without them"),
+        (r".{513}", "it is longer than 512 characters"),
+        (r".*[^!-~]", "it is not printable ASCII"),
+    )
+)
+"""Forms of what is sent in place of a key, and what is wrong with them. The first one that fits is told."""
 # Header names that know their lower-case form already: each is looked up in every request.
 _AUTHORIZATION = istr("Authorization")
 _SUBPROTOCOLS = istr("Sec-WebSocket-Protocol")
@@ -89,7 +114,30 @@ def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential
         return None
     if any(other != found[0] for other in found):
         raise _ambiguous("two different credentials were sent")
-    return _checked(found[0])
+    credential = _checked(found[0])
+    if credential is None or credential.secret is not None:
+        return credential
+    return _malformed(values[0] if (values := headers.getall(_AUTHORIZATION, _NONE)) else "", found[0])
+
+
+def _malformed(authorization: str, secret: str | None) -> Credential:
+    if secret is not None:
+        return Credential(None, mistake_in(secret), _shown(secret))
+    scheme, _, rest = authorization.strip().partition(" ")
+    if not rest and len(scheme) > _LONGEST_SCHEME:
+        return Credential(None, _NO_SCHEME, _shown(scheme))
+    if scheme.lower() == "basic":
+        return Credential(None, f"`Basic` is for a name and a password; {_FORM}")
+    return Credential(None, f"{scheme[:_LONGEST_SCHEME]!a} is no scheme that is read here; {_FORM}")
+
+
+def mistake_in(secret: str) -> str:
+    """Returns what is wrong with a credential that no token has, where that can be told from its form; else nothing."""
+    return next((mistake for form, mistake in _MISTAKES if form.match(secret)), "")
+
+
+def _shown(secret: str) -> str:
+    return redact_secret(secret) if secret.isascii() and secret.isprintable() else "***"
 
 
 def _once(name: str, values: Sequence[str]) -> None:

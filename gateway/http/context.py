@@ -53,7 +53,8 @@ class RequestContext:
     """A request, its id, and who and what it turned out to be."""
 
     __slots__ = (
-        "_target", "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "extra_headers", "id", "inference",
+        "_target", "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "error", "extra_headers", "id",
+        "inference",
         "method", "params", "path", "principal", "query", "request", "route", "routing_error", "started_response",
     )  # fmt: skip
 
@@ -86,6 +87,8 @@ class RequestContext:
         """Headers that a middleware adds to the response, whatever it will be."""
         self.started_response: Response | None = None
         """The response whose head has been sent. An error after that can only abort it."""
+        self.error: GatewayError | None = None
+        """What the request was answered with, if that was an error of the gateway."""
         self.abort_error: GatewayError | None = None
         """Why the gateway itself ends this request early. It is set just before the request's task is cancelled."""
 

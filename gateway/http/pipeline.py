@@ -81,6 +81,7 @@ class Pipeline:
 
     async def _send_error(self, ctx: RequestContext, error: GatewayError) -> Response:
         """Sends an error: with a status of its own while nothing has been sent; after that the response is aborted."""
+        ctx.error = error
         render = ctx.route.error_format if ctx.route is not None else openai_error
         body = render(error, self._redact)
         if ctx.started_response is not None:

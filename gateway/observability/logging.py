@@ -11,6 +11,7 @@ import os
 import select
 import stat
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -45,7 +46,7 @@ class LineFormatter(logging.Formatter):
 
 def _json_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
     head = {
-        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "time": _time(record.created),
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": record.getMessage(),
@@ -53,11 +54,18 @@ def _json_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
     return for_json(msgspec.json.encode({**head, **fields}, enc_hook=str)).decode()
 
 
+def _time(seconds: float) -> str:
+    """Returns the form that the access log has, too: ``2026-01-31T10:30:00.123Z``; a console shows the middle of it.
+
+    ``seconds`` since the epoch.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
 def _console_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
     trace = fields.get("exception")
     rest = " ".join(f"{key}={value}" for key, value in fields.items() if key != "exception")
-    time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-    lines = [f"{time} {record.levelname.lower():7} {record.getMessage()} {rest}".rstrip()]
+    lines = [f"{_time(record.created)[11:19]} {record.levelname.lower():7} {record.getMessage()} {rest}".rstrip()]
     # Indented, because the text of an exception may contain what looks like the next line of the log.
     lines += [f"    {line}" for line in trace.split("\n")] if trace else []
     return "\n".join(map(for_display, lines))
@@ -98,7 +106,8 @@ class LogWriter:
         """Writes what can be written without waiting."""
         self._is_scheduled = False
         if self._dropped and not self._waiting:
-            self._waiting += b'{"level":"error","logger":"log","message":"lines dropped","count":%d}\n' % self._dropped
+            form = b'{"time":"%s","level":"error","logger":"log","message":"lines dropped","count":%d}\n'
+            self._waiting += form % (_time(time.time()).encode(), self._dropped)
             self._dropped = 0
         self._send(0)
         if self._waiting or self._dropped:

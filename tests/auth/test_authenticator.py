@@ -268,3 +268,21 @@ def test_the_environment_key_is_told_from_others() -> None:
     assert make(Tokens(), KEY).is_environment_key(KEY)
     assert not make(Tokens(), KEY).is_environment_key(ACTIVE)
     assert not make(Tokens()).is_environment_key(KEY)
+
+
+def test_the_end_of_open_mode_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    tokens, latch = Tokens(), SharedLatch()
+    workers = [Authenticator(None, tokens, Clock(), latch) for _ in range(2)]
+    assert [worker.mode for worker in workers] == [Mode.OPEN, Mode.OPEN]
+    tokens.hold(*TOKENS)
+    tokens.hold(*TOKENS[:1])
+    assert [worker.mode for worker in workers] == [Mode.FILE, Mode.FILE]
+    assert [record.getMessage() for record in caplog.records] == [
+        "there is a token now: from here on every client needs a key"
+    ]
+
+
+def test_a_start_with_tokens_is_no_end_of_open_mode(caplog: pytest.LogCaptureFixture) -> None:
+    make(Tokens(*TOKENS))
+    make(Tokens(), KEY)
+    assert caplog.records == []

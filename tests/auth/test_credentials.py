@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from gateway.auth.credentials import HEADERS, KEY_HEADERS, Credential, Query, extract, split_query
+from gateway.auth.credentials import HEADERS, KEY_HEADERS, Credential, Query, extract, mistake_in, split_query
 from gateway.core.errors import BadRequest
 
 KEY = "sk-made-up-for-credentials"
@@ -34,7 +34,7 @@ def test_every_form_carries_a_secret(form: tuple[str, str]) -> None:
 
 def test_only_spaces_around_a_bearer_secret_are_not_part_of_it() -> None:
     assert extract(of(("Authorization", "Bearer  XkeyX "))) == Credential("XkeyX")
-    assert extract(of(("Authorization", "Bearer \tkey"))) == Credential(None)
+    assert extract(of(("Authorization", "Bearer \tkey")))[:1] == (None,)  # type: ignore[index]
 
 
 def test_the_query_carries_a_secret() -> None:
@@ -94,7 +94,9 @@ def test_a_header_and_another_secret_in_the_query_are_ambiguous() -> None:
     ["Basic dTpw", KEY, "Token abc", "Bearer a b", "Bearer\ta", "Bearer é", "Bearer a\x7f", "Bearer " + "a" * 513],
 )
 def test_a_malformed_credential_is_there_and_can_never_be_valid(value: str) -> None:
-    assert extract(of(("Authorization", value))) == Credential(None)
+    found = extract(of(("Authorization", value)))
+    assert found is not None
+    assert (found.secret, bool(found.mistake)) == (None, True)
 
 
 def test_a_secret_of_512_characters_is_well_formed() -> None:
@@ -189,3 +191,53 @@ def test_no_secret_of_the_query_goes_on(pairs: list[tuple[str, str]], secret: st
     found = split_query(raw)
     assert marked in found.tokens
     assert "MARK" not in found.rest
+
+
+SPELT = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mistake", "shown"),
+    [
+        ("Authorization", SPELT, "`Bearer` is missing before the key", "sk-abcd***6789"),
+        ("Authorization", "Basic dXNlcjpwYXNzd29yZA==", "`Basic` is for a name and a password", "***"),
+        ("Authorization", f"Token {SPELT}", "'Token' is no scheme that is read here", "***"),
+        ("Authorization", f"Bearer Bearer {SPELT}", "`Bearer` is a part of the key", "***"),
+        ("X-API-Key", f"Bearer {SPELT}", "`Bearer` is a part of the key", "***"),
+        ("Authorization", f"Bearer {SPELT} {SPELT}", "contains a blank", "sk-abcd***6789"),
+        ("api-key", f"{SPELT[:9]}\t{SPELT}", "contains a blank, a tab or a line end", "***"),
+        ("Authorization", f"Bearer {SPELT}\u200b", "contains a blank", "***"),
+        ("Authorization", "Bearer “sk-abc”", "there are quotes around the key", "***"),
+        ("Authorization", "Bearer sk-…", "a shortened form", "***"),
+        ("Authorization", "Bearer " + "a" * 513, "longer than 512 characters", "aaaaaaa***aaaa"),
+        ("Authorization", "Bearer ключ", "not printable ASCII", "***"),
+    ],
+)
+def test_a_malformed_credential_is_told_with_its_mistake(name: str, value: str, mistake: str, shown: str) -> None:
+    found = extract(of((name, value)))
+    assert found is not None
+    assert found.secret is None
+    assert mistake in found.mistake
+    assert found.shown == shown or found.shown.startswith("Bearer ***")
+    assert SPELT not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("secret", "mistake"),
+    [
+        ('"sk-abc"', "there are quotes around the key"),
+        ("$OPENAI_API_KEY", "the name of a variable"),
+        ("{{OPENAI_API_KEY}}", "the name of a variable"),
+        ("YOUR_API_KEY", "a placeholder"),
+        ("<token>", "a placeholder"),
+        ("sk-a1b2c3d4e5f...", "a shortened form"),
+        ("sk-abcd***6789", "a shortened form"),
+        ("Bearer", "there is no key behind"),
+    ],
+)
+def test_an_unknown_key_is_told_with_its_mistake(secret: str, mistake: str) -> None:
+    assert mistake in mistake_in(secret)
+
+
+def test_a_key_without_a_mistake_has_none() -> None:
+    assert mistake_in(SPELT) == ""

@@ -190,7 +190,9 @@ class TextPrinter(_Streams, Printer):
         self._style: Callable[[str], str] = text.colour_status if in_colour else str
 
     def print_created(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
-        self._print(f"Created token {created.record.name!r}:", *text.secret_lines(created.secret, self._client_url))
+        first = [] if len(view) > 1 else ["", text.FIRST_TOKEN]
+        lines = text.secret_lines(created.secret, self._client_url)
+        self._print(f"Created token {created.record.name!r}:", *lines, *first)
 
     def print_rotated(self, view: TokenHierarchy, created: CreatedToken, now: float) -> None:
         replaced = created.record.previous_secrets[-1]

@@ -21,6 +21,7 @@ MARKS: Mapping[Status, str] = MappingProxyType(
 _STATUS_AT_END = re.compile(rf"( *Status: |[ │├└─]*\S+\.\.\.  .*  )({'|'.join(MARKS.values())})")
 """A line of a list or of a tree that ends with a status."""
 USAGE_HEADINGS = ("TOKEN", "NAME", "STATUS", "USES", "LAST USED", "OLD SECRETS")
+FIRST_TOKEN = "This is the first token: if the gateway had no keys until now, every client needs one within a second."
 LIST_HEADINGS = ("ID", "TOKEN", "NAME", "STATUS", "OWNER", "CREATED", "LAST USED", "EXPIRES")
 AUDIT_HEADINGS = ("TIME", "WHO", "FROM", "ACTION", "TOKEN", "NAME", "CHANGES")
 _HAVE_OWN_COLUMN = ("id", "name", "prefix")

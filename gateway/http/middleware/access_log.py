@@ -38,6 +38,8 @@ class AccessLogEntry(msgspec.Struct):
     cost_micro_usd: int | None
     ms: float
     upstream_ms: float
+    reason: str | None
+    """Why the request was refused, with the key made unreadable; None unless its status is 401 or 403."""
 
 
 class AccessLog(Middleware):
@@ -88,6 +90,7 @@ class AccessLog(Middleware):
             cost_micro_usd=usage.cost if usage else None,
             ms=round(seconds * 1000, 2),
             upstream_ms=round(inference.upstream_seconds * 1000, 2) if inference else 0.0,
+            reason=self._redact(ctx.error.message) if ctx.error is not None and status in (401, 403) else None,
         )
 
     def _time(self) -> str:
@@ -105,7 +108,12 @@ class AccessLog(Middleware):
 
 
 def _format_for_console(line: AccessLogEntry) -> bytes:
-    named = (("token", line.token), ("model", line.model), ("deployment", line.deployment))
+    named = (
+        ("token", line.token),
+        ("model", line.model),
+        ("deployment", line.deployment),
+        ("reason", line.reason),
+    )
     rest = " ".join(f"{name}={value!r}" for name, value in named if value is not None)
     head = f"{line.method} {line.path} {line.status} {line.ms} ms"
     return for_display(f"{line.time[11:19]} {head} {rest} {line.request_id}").encode()

@@ -164,3 +164,10 @@ def test_output_is_json_at_a_terminal_too(tmp_path: Path) -> None:
     make(tmp_path, "a")
     _, shown = run_at_terminal(tmp_path, "usage", "--json")
     assert json.loads(shown)["usage"][0]["name"] == "a"
+
+
+def test_the_first_token_is_told_to_end_open_mode(tmp_path: Path) -> None:
+    assert "every client needs one within a second" in run(tmp_path, "create", "a", GATEWAY_PORT="9000")
+    second = run(tmp_path, "create", "b", GATEWAY_PORT="9000")
+    assert "every client needs one" not in second
+    assert "curl http://127.0.0.1:9000/v1/models" in second

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.auth.roles import Access
+from gateway.core.errors import BadRequest, Unauthenticated
 from gateway.core.escaping import is_shown
 from gateway.http.context import RequestContext, Route
 from gateway.http.middleware.access_log import AccessLog
@@ -88,3 +89,20 @@ def test_a_line_shows_nothing_that_acts_on_a_terminal(as_json: bool) -> None:
     stream = io.StringIO()
     LogWriter(stream).write_bytes(line)
     assert all(map(is_shown, stream.getvalue().rstrip("\n")))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_refusal_has_its_reason(status: int, as_json: bool) -> None:
+    ctx = context("GET", "/v1/models")
+    ctx.error = Unauthenticated(f"Invalid API key provided: sk-abcd***6789 (it is expired). {SECRET}")
+    line, _ = logged(ctx, status, as_json=as_json)
+    assert b"sk-abcd***6789 (it is expired)" in line
+    assert SECRET.encode() not in line
+
+
+def test_other_statuses_have_no_reason() -> None:
+    ctx = context("GET", "/v1/models")
+    ctx.error = BadRequest("a message with what the client has sent")
+    assert fields(ctx, 400)["reason"] is None
+    assert fields(context("GET", "/v1/models"), 401)["reason"] is None
