@@ -114,10 +114,10 @@ def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential
         return None
     if any(other != found[0] for other in found):
         raise _ambiguous("two different credentials were sent")
-    credential = _checked(found[0])
-    if credential is None or credential.secret is not None:
-        return credential
-    return _malformed(values[0] if (values := headers.getall(_AUTHORIZATION, _NONE)) else "", found[0])
+    secret = found[0]
+    if secret is None or SECRET_TEXT.fullmatch(secret) is None:
+        return _malformed(next(iter(headers.getall(_AUTHORIZATION, _NONE)), ""), secret)
+    return Credential(secret)
 
 
 def _malformed(authorization: str, secret: str | None) -> Credential:
@@ -162,12 +162,6 @@ def _subprotocol_keys(values: Sequence[str]) -> list[str]:
     if len(keys) > 1:
         raise _ambiguous("the WebSocket subprotocols hold more than one key")
     return keys
-
-
-def _checked(secret: str | None) -> Credential:
-    if secret is None or SECRET_TEXT.fullmatch(secret) is None:
-        return Credential(None)
-    return Credential(secret)
 
 
 def _ambiguous(what: str) -> BadRequest:
