@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol, overload
 
 LATEST = 253_402_300_799
@@ -26,9 +27,10 @@ FOLLOW_AFTER_SECONDS = 60.0
 """For how long a wall clock must have been elsewhere until it is believed."""
 
 
-def machine_seconds() -> float:
-    """Returns the seconds since the machine was started, also those in which it slept. Nobody can set this clock."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+machine_seconds: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Returns the seconds since the machine was started, also those in which it slept. Nobody can set this clock."""
 
 
 class MachineClock:

@@ -104,7 +104,7 @@ class Admission:
         request, max_wait = asked.request, asked.max_wait
         price = request_price(request, target)
         chain, is_free = principal.limits, price == FREE
-        if not chain:
+        if not chain.sets:
             return Admitted(price, None, None)
         limits = applicable_limits(chain, target.names, now, is_free=is_free)
         if not limits:
@@ -113,7 +113,8 @@ class Admission:
         longest = self._rules.queue_seconds
         wait = longest if max_wait is None else min(max_wait, longest)
         token_id = principal.secret_match.record.id if principal.secret_match is not None else ""
-        capacity = CapacityRequest(token_id, chain, target.names, amounts, is_free)
+        known = charges(limits, amounts)
+        capacity = CapacityRequest(token_id, chain, target.names, amounts, is_free, known)
         reservation = await self._reserve(capacity, wait, principal, now)
         if bounds is None:
             return Admitted(price, reservation, None)
@@ -134,16 +135,19 @@ class Admission:
         self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None
     ) -> tuple[Bounds | None, Amounts]:
         """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
-        if not any(limit.needs_estimate for limit in limits):
+        needs_estimate = has_budget = False
+        for limit in limits:
+            needs_estimate = needs_estimate or limit.needs_estimate
+            has_budget = has_budget or limit.kind is LimitKind.BUDGET
+        if not needs_estimate:
             return None, Amounts()
         fields = request.fields if isinstance(request.fields, JsonObject) else None
-        has_budget = any(isinstance(limit, BudgetWindow) for limit in limits)
         if has_budget:
             self._refuse_unknown_cost(request, price, fields)
         window = None if price is None else price.context_window
         bounds = estimate_bounds(request.path, fields, self._rules.completion_tokens, window)
         _, used, most, least = bounds
-        cost, least_cost = (price.cost(most), price.cost(least)) if has_budget and price else (0, 0)
+        cost, least_cost = price.costs(most, least) if has_budget and price else (0, 0)
         tokens = used.prompt_tokens + used.completion_tokens
         least_tokens = least.prompt_tokens + least.completion_tokens
         return bounds, Amounts(tokens, min(least_tokens, tokens), cost, min(cost, least_cost))

@@ -71,10 +71,13 @@ class Inference:
             self._admission.limiter,
             self._ledger.record,
         )
+        sent, drops_usage = _ask_for_usage(request.request) if self._rules.asks_for_usage else (request.request, False)
         with tracker:
             began = time.perf_counter()
             try:
-                response = await self._send(request.request, target, tracker)
+                response = tracker.track(await self._send(sent, target), drops_usage)
+                if target.is_renamed and target.model is not None:
+                    response = aliases.rename_response(response, model or target.model)
             finally:
                 request.upstream_seconds += time.perf_counter() - began
             try:
@@ -83,14 +86,11 @@ class Inference:
                 if response.close is not None:
                     response.close()
 
-    async def _send(self, request: ProviderRequest, target: Target, tracker: UsageTracker) -> ProviderResponse:
-        """Sends the request under the provider's name for the model, and hides that name in the response."""
-        sent, drops_usage = _ask_for_usage(request) if self._rules.asks_for_usage else (request, False)
-        tracker.mark_sent()
-        if not target.is_renamed or target.model is None:
-            return tracker.track(await target.provider.send(sent), drops_usage)
-        response = tracker.track(await target.provider.send(aliases.rename_request(sent, target.model)), drops_usage)
-        return aliases.rename_response(response, request.model or target.model)
+    async def _send(self, request: ProviderRequest, target: Target) -> ProviderResponse:
+        """Sends the request under the provider's name for the model."""
+        if target.is_renamed and target.model is not None:
+            request = aliases.rename_request(request, target.model)
+        return await target.provider.send(request)
 
     def _identity(self, principal: Principal, request: InferenceRequest, now: int) -> RequestIdentity:
         match, model = principal.secret_match, request.request.model

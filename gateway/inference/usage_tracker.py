@@ -66,10 +66,6 @@ class UsageTracker:
         reservation = self._reservation
         return {} if reservation is None else presentation.rate_limit_headers(reservation.charges, reservation.counters)
 
-    def mark_sent(self) -> None:
-        """Notes that the provider may be at work from now on."""
-        self.state = State.SENT_FOR_STREAM if self._request.stream else State.SENT
-
     def track(self, response: ProviderResponse, drops_usage: bool) -> ProviderResponse:
         """Returns the response, with a body that is counted while it passes. A whole one is settled at once.
 
@@ -90,6 +86,8 @@ class UsageTracker:
         return response
 
     def __enter__(self) -> Self:
+        """Notes that the provider may be at work from now on."""
+        self.state = State.SENT_FOR_STREAM if self._request.stream else State.SENT
         return self
 
     def __exit__(

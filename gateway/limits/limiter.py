@@ -83,7 +83,7 @@ class Limiter:
         """
         if now is None:
             now = self.now()
-        charges = request.charges(now)
+        charges = request.known_charges or request.charges(now)
         exceeded = await self._behind_queue(charges, now) if self._awaited else None
         if exceeded is None:
             outcome = await self._counters.reserve(charges, now)

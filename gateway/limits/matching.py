@@ -3,7 +3,7 @@
 Every ``now`` here is in milliseconds since the epoch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -90,6 +90,8 @@ class CapacityRequest(NamedTuple):
     models: ModelNames
     amounts: Amounts
     is_free: bool = False
+    known_charges: Sequence[Charge] | None = None
+    """What has to be reserved when the request is tried first, where that was computed already."""
 
     def charges(self, now: int) -> list[Charge]:
         """Returns what has to be reserved at ``now``."""

@@ -69,11 +69,6 @@ RateClock: TypeAlias = Callable[[], float]
 """Returns seconds since the epoch by a clock that no jump of the wall clock changes."""
 
 
-def rate_now_by(clock: RateClock | None) -> Callable[[int], int]:
-    """Returns a function from a call's ``now`` to the time up to which rates are paid back; without a clock it is the same."""
-    return (lambda now: now) if clock is None else lambda _now: int(clock() * 1000)
-
-
 class CounterStore(Protocol):
     """Keeps the counters of all tokens, each under the id of its token and the name of its limit.
 

@@ -16,7 +16,6 @@ from gateway.limits.store import (
     RateClock,
     Reservation,
     find_counters,
-    rate_now_by,
     reserve,
 )
 from gateway.limits.stores import sqlite_file
@@ -39,7 +38,7 @@ class MemoryCounterStore:
 
     def __init__(self, path: Path | None = None, rate_clock: RateClock | None = None) -> None:
         """``rate_clock`` is in seconds since the epoch; without it rates are paid back by the ``now`` of each call."""
-        self._rate_now = rate_now_by(rate_clock)
+        self._rate_clock = rate_clock
         self._tokens: dict[str, TokenCounters] = {}
         self._changed: set[str] = set()
         """The ids of tokens whose counters have changed since they were written."""
@@ -48,7 +47,8 @@ class MemoryCounterStore:
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         if self._copy is not None and not self._copy.is_loaded:
             _refuse_budgets(charges)
-        return reserve(self._tokens, charges, now, self._rate_now(now))
+        clock = self._rate_clock
+        return reserve(self._tokens, charges, now, now if clock is None else int(clock() * 1000))
 
     async def extend(self, reservation: Reservation, index: int, amount: int, now: int) -> bool:
         limit, counter = reservation.charges[index].limit, reservation.counters[index]
@@ -68,6 +68,10 @@ class MemoryCounterStore:
         return [
             msgspec.structs.replace(counter) for counter in find_counters(self._tokens, charges, self._rate_now(now))
         ]
+
+    def _rate_now(self, now: int) -> int:
+        """Returns the time up to which rates are paid back."""
+        return now if self._rate_clock is None else int(self._rate_clock() * 1000)
 
     @property
     def is_up(self) -> bool:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from gateway.limits.algorithms import MAX_CLOCK_SKEW_MS, Charge, RequestsPerMinute
 from gateway.limits.models import Counter
-from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, RateClock, Reservation, decide, rate_now_by
+from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, RateClock, Reservation, decide
 from gateway.limits.stores import sqlite_file
 from gateway.limits.stores.sqlite_file import CounterRows, Settlement
 from gateway.limits.stores.sqlite_transactions import DatabaseBusy, SqliteTransactions, Work
@@ -44,7 +44,7 @@ class SqliteCounterStore:
         transactions: SqliteTransactions | None = None,
         rate_clock: RateClock | None = None,
     ) -> None:
-        self._rate_now = rate_now_by(rate_clock)
+        self._rate_clock = rate_clock
         self._clock = clock
         self._path = path
         self._worker = random.getrandbits(62)
@@ -120,6 +120,10 @@ class SqliteCounterStore:
         if self.is_up:
             return None
         return "the counters of limits cannot be read or written; tokens with limits are refused until then"
+
+    def _rate_now(self, now: int) -> int:
+        """Returns the time up to which rates are paid back."""
+        return now if self._rate_clock is None else int(self._rate_clock() * 1000)
 
     @property
     def pending(self) -> int:

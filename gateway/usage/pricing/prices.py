@@ -64,6 +64,10 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
             sums += usage.images * (self.image or 0) * _MILLION + usage.characters * (self.character or 0)
         return -(-sums // _MILLION)
 
+    def costs(self, *usages: Usage) -> tuple[int, ...]:
+        """Returns what each usage costs in micro-dollars."""
+        return tuple([self.cost(usage) for usage in usages])
+
     def _for_prompt(self, prompt_tokens: int) -> "Price":
         """Returns the price of the last tier that the prompt exceeds. It is the price of all tokens of the request."""
         return next((tier.price for tier in reversed(self.tiers) if prompt_tokens > tier.above), self)
