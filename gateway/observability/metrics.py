@@ -15,12 +15,28 @@ RefusalReason = Literal["requests", "tokens", "parallel", "budget", "price", "qu
 Store = Literal["tokens", "counters", "ledger", "objects", "disk"]
 _TOKEN_KINDS = ("prompt", "completion", "cached", "reasoning")
 
-TokenCounts = tuple[int, int, int, int]
-"""Language-model tokens of the prompt, of the completion, read from the provider's cache, used for reasoning."""
+
+class TokenCounts(Protocol):
+    """Language-model tokens: of the prompt, of the completion, read from the provider's cache, used for reasoning."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def completion_tokens(self) -> int: ...
+
+    @property
+    def cached_tokens(self) -> int: ...
+
+    @property
+    def reasoning_tokens(self) -> int: ...
 
 
 class Inference(Protocol):
     """What is known of a request for inference when it has ended. ``cost`` in micro-dollars."""
+
+    @property
+    def usage(self) -> TokenCounts: ...
 
     cost: int
     is_estimated: bool
@@ -151,8 +167,11 @@ class Metrics:
         self._request_seconds = Histogram(worker, "gateway_request_seconds")
         self._first_byte_seconds = Histogram(worker, "gateway_first_byte_seconds")
 
-    def count_response(self, route: str, status: int, seconds: float) -> None:
-        """Counts a response and its duration. ``route`` is a pattern of the route table, never a path that a client sent."""
+    def count_response(self, route: str, status: int, seconds: float, inference: Inference | None = None) -> None:
+        """Counts a response, its duration, and what a request for inference has used.
+
+        ``route`` is a pattern of the route table, never a path that a client sent.
+        """
         slots = self._answers.get((route, status))
         if slots is None:
             answers = self._worker.slot(series_key("gateway_requests_total", route, str(status)))
@@ -161,15 +180,16 @@ class Metrics:
         values[slots[0]] += 1.0
         values[slots[bisect_left(SECONDS, seconds) + 1]] += 1.0
         values[slots[-1]] += seconds
+        if inference is not None:
+            self._count_inference(route, inference)
 
-    def count_inference(self, route: str, tokens: TokenCounts, inference: Inference) -> None:
-        """Counts what one request for inference used, and the time to its first byte. ``route`` as in ``count_response``."""
-        values = self._values
+    def _count_inference(self, route: str, inference: Inference) -> None:
+        values, usage = self._values, inference.usage
         prompt, completion, cached, reasoning = self._tokens
-        values[prompt] += tokens[0]
-        values[completion] += tokens[1]
-        values[cached] += tokens[2]
-        values[reasoning] += tokens[3]
+        values[prompt] += usage.prompt_tokens
+        values[completion] += usage.completion_tokens
+        values[cached] += usage.cached_tokens
+        values[reasoning] += usage.reasoning_tokens
         values[self._cost] += inference.cost
         if inference.is_estimated:
             values[self._estimated] += 1.0

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.observability.metrics import Metrics, RefusalReason
 from gateway.observability.prometheus import SECONDS
 from gateway.observability.shared_metrics import CAPACITY, SharedMetrics
+from gateway.usage.models import NOTHING_USED, Usage
 
-NO_TOKENS = (0, 0, 0, 0)
 FORK = multiprocessing.get_context("fork")
 CHAT = "/v1/chat/completions"
 
@@ -24,9 +24,10 @@ CHAT = "/v1/chat/completions"
 class Used:
     """What the metrics are told of a request for inference."""
 
-    cost: int
-    is_estimated: bool
-    is_partial: bool
+    usage: Usage
+    cost: int = 0
+    is_estimated: bool = False
+    is_partial: bool = False
     first_byte_seconds: float | None = None
 
 
@@ -114,10 +115,10 @@ def test_what_never_happened_is_shown_as_nought() -> None:
 
 def test_what_requests_used() -> None:
     one, other = workers(2)
-    one.count_inference(CHAT, (100, 20, 30, 5), Used(1234, False, False))
-    one.count_inference(CHAT, (1, 2, 0, 0), Used(10, True, True))
-    other.count_inference(CHAT, (1000, 200, 0, 0), Used(1, True, False))
-    other.count_inference(CHAT, (0, 0, 0, 0), Used(0, False, False))
+    one.count_response(CHAT, 200, 0.1, Used(Usage(100, 20, cached_tokens=30, reasoning_tokens=5), 1234, False, False))
+    one.count_response(CHAT, 200, 0.1, Used(Usage(1, 2, cached_tokens=0, reasoning_tokens=0), 10, True, True))
+    other.count_response(CHAT, 200, 0.1, Used(Usage(1000, 200, cached_tokens=0, reasoning_tokens=0), 1, True, False))
+    other.count_response(CHAT, 200, 0.1, Used(Usage(0, 0, cached_tokens=0, reasoning_tokens=0), 0, False, False))
     shown = ParsedPage(one)
     assert shown.samples == ParsedPage(other).samples
     assert shown.value("gateway_tokens_total", kind="prompt") == 1101
@@ -210,13 +211,13 @@ def test_without_a_number_it_is_the_first_worker() -> None:
 
 def test_a_bound_belongs_to_its_bucket() -> None:
     metrics = Metrics()
-    metrics.count_inference(CHAT, NO_TOKENS, Used(0, False, False, 0.25))
-    metrics.count_inference(CHAT, NO_TOKENS, Used(0, False, False, 0.2500001))
-    metrics.count_inference(CHAT, NO_TOKENS, Used(0, False, False, 1e9))
+    metrics.count_response(CHAT, 200, 0.1, Used(NOTHING_USED, first_byte_seconds=0.25))
+    metrics.count_response(CHAT, 200, 0.1, Used(NOTHING_USED, first_byte_seconds=0.2500001))
+    metrics.count_response(CHAT, 200, 0.1, Used(NOTHING_USED, first_byte_seconds=1e9))
     shown = ParsedPage(metrics)
     buckets = dict(shown.buckets("gateway_first_byte_seconds", CHAT))
     assert (buckets["0.1"], buckets["0.25"], buckets["0.5"], buckets["300.0"], buckets["+Inf"]) == (0, 1, 2, 2, 3)
-    assert shown.value("gateway_request_seconds_count", route=CHAT) is None
+    assert shown.value("gateway_request_seconds_count", route=CHAT) == 3
 
 
 @given(
@@ -225,8 +226,7 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 def test_histograms_cumulate_over_workers(asked: list[tuple[int, str, float]]) -> None:
     every = workers(3)
     for number, route, seconds in asked:
-        every[number].count_response(route, 200, seconds)
-        every[number].count_inference(route, NO_TOKENS, Used(0, False, False, seconds / 2))
+        every[number].count_response(route, 200, seconds, Used(NOTHING_USED, first_byte_seconds=seconds / 2))
     shown = ParsedPage(every[0])
     for route in {route for _, route, _ in asked}:
         for name, part in (("gateway_request_seconds", 1), ("gateway_first_byte_seconds", 2)):
@@ -256,8 +256,7 @@ def _serve(shared: SharedMetrics, worker: int, ready: "multiprocessing.SimpleQue
     metrics.token_store_up.set(1)
     metrics.in_flight.set(2)
     for _ in range(1000):
-        metrics.count_response(CHAT, 200, 0.5)
-        metrics.count_inference(CHAT, (3, 2, 1, 0), Used(7, False, True))
+        metrics.count_response(CHAT, 200, 0.5, Used(Usage(3, 2, cached_tokens=1), 7, False, True))
     ready.put(metrics.render())
     signal.pause()
 

@@ -58,12 +58,8 @@ class AccessLog(Middleware):
     def after(self, ctx: RequestContext, status: int) -> None:
         seconds = time.perf_counter() - ctx.began
         route = ctx.route.pattern if ctx.route else "unknown"
-        self._metrics.count_response(route, status, seconds)
         tracked = ctx.inference.usage if ctx.inference is not None else None
-        if tracked is not None:
-            usage = tracked.usage
-            counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
-            self._metrics.count_inference(route, counts, tracked)
+        self._metrics.count_response(route, status, seconds, tracked)
         if self._lines is not None:
             self._lines.write_bytes(self._format(self._entry(ctx, status, seconds)))
 
