@@ -8,9 +8,9 @@ because clients branch on them::
     ├── Unauthenticated 401     ├── RequestTooLarge 413      │   ├── UpstreamUnreachable 502
     ├── Forbidden 403           ├── UnsupportedEncoding 415  │   ├── UpstreamInvalid 502
     ├── NotFound 404            ├── InternalError 500        │   ├── UpstreamTimeout 504
-    ├── ModelNotFound 404       ├── RateLimited 429          └── UpstreamRefused (the upstream's own status)
-    ├── MethodNotAllowed 405    │   └── TokensLimited        (and UpstreamReported: told in the stream already)
-    ├── Conflict 409            ├── QuotaExceeded 429
+    ├── ModelNotFound 404       ├── RateLimited 429          ├── UpstreamRefused (the upstream's own status)
+    ├── MethodNotAllowed 405    │   └── TokensLimited        ├── UpstreamAuthFailed 502
+    ├── Conflict 409            ├── QuotaExceeded 429        └── UpstreamReported (told in the stream already)
     ├── UpgradeRequired 426     └── Unavailable 503
     └── HeaderTooLarge 431          ├── StoreUnavailable
                                     ├── TooManyReads
@@ -244,12 +244,36 @@ class UpstreamReported(UpstreamFailed):
 
 
 class UpstreamRefused(UpstreamFailed):
-    """The upstream's own error, with its status. ``openai_body`` is its body where that has OpenAI's shape already."""
+    """The upstream's own error, with its status.
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str], openai_body: bytes | None = None) -> None:
+    ``openai_body`` is its body with what was missing of OpenAI's shape, None where it said nothing that has a shape;
+    ``original_body`` is the body as it came.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str],
+        openai_body: bytes | None = None,
+        original_body: bytes | None = None,
+    ) -> None:
         super().__init__(message, code="upstream_error", headers=headers)
         self.status = status
         self.openai_body = openai_body
+        self.original_body = original_body if original_body is not None else openai_body
+
+
+class UpstreamAuthFailed(UpstreamFailed):
+    """The upstream refuses the gateway's own key, with ``upstream_status`` 401 or 403. The client's key is not meant."""
+
+    def __init__(self, upstream_status: int, said: str, headers: Mapping[str, str]) -> None:
+        message = (
+            f"The upstream refuses the gateway's own key, not yours ({upstream_status}). Whoever runs the gateway has to "
+            f"check GATEWAY_UPSTREAM_API_KEY. The upstream says: {said}"
+        )
+        super().__init__(message, code="upstream_auth", headers=headers)
+        self.upstream_status = upstream_status
 
 
 class Unavailable(GatewayError):

@@ -7,7 +7,7 @@ line ends an event.
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
+from gateway.core import lenient_json
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
@@ -100,8 +100,8 @@ def find_done(block: bytes) -> int:
     return 0
 
 
-def find_error(block: bytes) -> tuple[int, dict[str, Any]] | None:
-    """Returns the index behind the first event that reports an error, and its error object; None where there is none.
+def find_error(block: bytes) -> tuple[int, Any] | None:
+    """Returns the index behind the first event that reports an error, and its document; None where there is none.
 
     Only blocks that contain the word are parsed, so that a healthy stream costs one search a chunk.
     """
@@ -110,20 +110,29 @@ def find_error(block: bytes) -> tuple[int, dict[str, Any]] | None:
     end = 0
     for event in split_events(block):
         end += len(event)
-        if b'"error"' in event and (error := _read_error(event_data(event))):
-            return end, error
+        if b'"error"' in event and (report := _read_report(event_data(event))) is not None:
+            return end, report
     return None
 
 
-def _read_error(data: bytes | None) -> dict[str, Any] | None:
+def _read_report(data: bytes | None) -> Any:
     try:
-        content = msgspec.json.decode(data or b"null")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return reported_error(lenient_json.decode(data or b"null"))
+    except ValueError:
         return None
-    error = content.get("error") if isinstance(content, dict) else None
-    if not error:
+
+
+def reported_error(content: Any) -> Any:
+    """Returns ``content`` where it is a document that reports an error, else None.
+
+    Such are ``{"error": …}`` and ``{"object": "error", …}`` of every API, ``{"type": "error", …}`` of OpenAI's Responses, and
+    Google's list of them.
+    """
+    if isinstance(content, list):
+        return next((item for item in content if isinstance(item, dict) and item.get("error")), None)
+    if not isinstance(content, dict):
         return None
-    return error if isinstance(error, dict) else {"message": str(error)}
+    return content if content.get("error") or "error" in (content.get("type"), content.get("object")) else None
 
 
 def encode_event(data: bytes) -> bytes:

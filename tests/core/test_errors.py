@@ -30,6 +30,7 @@ ALL = [
     (errors.UpstreamInvalid("x"), 502, "upstream_error", "upstream_invalid"),
     (errors.UpstreamReported(), 502, "upstream_error", "upstream_error"),
     (errors.UpstreamRefused(418, "x", {}), 418, "upstream_error", "upstream_error"),
+    (errors.UpstreamAuthFailed(401, "x", {}), 502, "upstream_error", "upstream_auth"),
     (errors.UpstreamTimeout("x"), 504, "upstream_error", "upstream_timeout"),
     (errors.Unavailable("x"), 503, "server_error", None),
     (errors.StoreUnavailable("x"), 503, "server_error", "store_unavailable"),

@@ -1,6 +1,8 @@
 """Event streams: cut only behind whole events, never changed by a byte."""
 
 import json
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -137,19 +139,26 @@ def test_the_last_event_is_found(block: bytes, end: int) -> None:
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b'{"error": {"message": "m"}}', {"message": "m"}),
-        (b'{"error": "m"}', {"message": "m"}),
+        (b'{"error": {"message": "m"}}', {"error": {"message": "m"}}),
+        (b'{"error": "m"}', {"error": "m"}),
+        (
+            b'{"error": {"message": "m", "n": NaN}, "x": "\\ud83d"}',
+            {"error": {"message": "m", "n": ANY}, "x": "\ud83d"},
+        ),
+        (b'[{"error": {"code": 429}}]', {"error": {"code": 429}}),
+        (b'{"type": "error", "code": "x"}', {"type": "error", "code": "x"}),
+        (b'{"object": "error", "message": "m"}', {"object": "error", "message": "m"}),
         (b'{"error": null}', None),
         (b'{"error": ""}', None),
         (b'{"error": {}}', None),
-        (b'{"error": 1}', {"message": "1"}),
+        (b'{"error": 1}', {"error": 1}),
         (b'{"content": "say \\"error\\" now"}', None),
         (b'["error"]', None),
         (b'{"error"', None),
         (b'{"error": "\xff"}', None),
     ],
 )
-def test_an_error_event_is_found(data: bytes, error: dict[str, str] | None) -> None:
+def test_an_error_event_is_found(data: bytes, error: dict[str, Any] | None) -> None:
     block = encode_event(b'{"x": 1}') + encode_event(data) + encode_event(b'{"y": 2}')
     expected = None if error is None else (len(encode_event(b'{"x": 1}') + encode_event(data)), error)
     assert find_error(block) == expected

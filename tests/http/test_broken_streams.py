@@ -56,7 +56,7 @@ class Breaking:
 @asynccontextmanager
 async def breaking(folder: Path) -> AsyncIterator[tuple[Breaking, Running]]:
     upstream = Breaking()
-    short = {"GATEWAY_CHUNK_TIMEOUT": "0.03", "GATEWAY_FIRST_BYTE_TIMEOUT": "5"}
+    short = {"GATEWAY_CHUNK_TIMEOUT": "0.03", "GATEWAY_FIRST_BYTE_TIMEOUT": "0.3"}
     async with gateway_before(upstream, folder, **short) as (_, gateway):
         yield upstream, gateway
 

@@ -162,7 +162,7 @@ class Upstreams(NamedTuple):
     name: str
     behave: Behaviour
     status: int
-    code: str
+    code: str | int
 
 
 HTML = b"<html><body><h1>Bad gateway</h1></body></html>"
@@ -174,7 +174,7 @@ UPSTREAM_CASES = [
     Upstreams("HTML with 200", always(answer(HTML, content_type="text/html")), 502, "upstream_invalid"),
     Upstreams("HTML with 502", always(answer(HTML, "502 Bad Gateway", "text/html")), 502, "upstream_error"),
     Upstreams("empty 500", always(answer(b"", "500 Oh")), 500, "upstream_error"),
-    Upstreams("error with 200", always(answer(b'{"error":{"message":"no","code":429}}')), 429, "upstream_error"),
+    Upstreams("error with 200", always(answer(b'{"error":{"message":"no","code":429}}')), 429, 429),
     Upstreams("text error", always(answer(b'{"error":"no"}')), 502, "upstream_error"),
     Upstreams("no object", always(answer(b"[1]")), 502, "upstream_invalid"),
     Upstreams("deep", always(answer(b'{"a":' + b"[" * 100_000)), 502, "upstream_invalid"),

@@ -151,7 +151,7 @@ async def test_an_upstreams_error_event_passes_and_breaks_the_stream(tmp_path: P
 async def test_an_error_in_the_first_event_becomes_a_status(tmp_path: Path) -> None:
     error = b'data: {"error":{"message":"too many","code":429}}\n\n'
     reply = await streamed(tmp_path, in_segments([error], True))
-    assert "too many" in check_error(reply, 429, "upstream_error", "upstream_error")["message"]
+    assert "too many" in check_error(reply, 429, "upstream_error", 429)["message"]
 
 
 @pytest.mark.parametrize("usage", [b"", b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'])

@@ -1,4 +1,4 @@
-"""Turns the errors that an upstream reports into ours: passed on where they have OpenAI's shape, wrapped where they have not."""
+"""Turns the errors that an upstream reports into ours. What it says stays; what is missing of OpenAI's shape is filled in."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,14 +6,19 @@ from typing import Any
 
 import msgspec
 
-from gateway.core import sse
-from gateway.core.errors import UpstreamFailed, UpstreamRefused
+from gateway.core import lenient_json, sse
+from gateway.core.errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused
+from gateway.core.escaping import for_json
+from gateway.providers.openai import error_shapes
+from gateway.providers.openai.error_shapes import ReportedError
 from gateway.providers.openai.streaming import StreamChunk
 from gateway.providers.transport.base import TransportResponse
 
 MAX_ERROR_BYTES = 1024 * 1024
 _EXCERPT = 300
 _TAG = re.compile(r"<[^<>]{0,1000}>")
+_MASKED_KEY = re.compile(r"\S{0,200}\*{3}\S{0,200}")
+"""A key of which the upstream shows a part: OpenAI leaves the first and the last four characters."""
 
 NO_ERROR = msgspec.Raw(b"null")
 Redact = Callable[[str], str]
@@ -27,70 +32,58 @@ async def read_body(response: TransportResponse) -> bytes:
         return b""
 
 
-def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Redact) -> UpstreamRefused:
+def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Redact) -> UpstreamFailed:
     """Returns the error for a response with status 400 or above. ``redact`` cuts secrets out of a text."""
     text = redact(body.decode("utf-8", "replace"))
-    content = _decode(text)
-    if _is_openai_shaped(content):
-        return UpstreamRefused(
-            status, redact(str(content["error"]["message"])), headers, redacted(text.encode(), content, redact)
-        )
-    message = _shortened(redact(_message_in(content))) or _without_markup(text) or "nothing more"
+    content, is_framed = error_shapes.decode(text.encode())
+    reported = error_shapes.read_error(content)
+    if reported is not None:
+        own_body = lenient_json.encode(reported.document) if is_framed or isinstance(content, list) else text.encode()
+        return _refused(status, reported, own_body, headers, redact)
+    message = _without_markup(text) or "nothing more"
+    if status in (401, 403):
+        return _auth_failed(status, message, headers)
     return UpstreamRefused(status, f"The upstream answered {status}: {message}", headers)
 
 
-def from_event(error: Any, headers: Mapping[str, str], redact: Redact) -> UpstreamRefused:
-    """Returns the error for one that was reported with status 200. Its own code is the status if it is one, else 502."""
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599 else 502
-    message = (error.get("message") if isinstance(error, dict) else error) or "nothing more"
-    return UpstreamRefused(status, f"The upstream reported an error: {_shortened(redact(str(message)))}", headers)
+def from_report(content: Any, headers: Mapping[str, str], redact: Redact) -> UpstreamFailed:
+    """Returns the error for a document that reports one with status 200. The status is the one that it names, else 502."""
+    reported = error_shapes.read_error(content)
+    if reported is None:
+        return UpstreamRefused(502, "The upstream reported an error: nothing more", headers)
+    status = error_shapes.named_status(reported.document) or 502
+    return _refused(status, reported, lenient_json.encode(reported.document), headers, redact)
 
 
-def decode_reported(error: msgspec.Raw) -> Any:
-    """Returns the error that a response with status 200 reports, falsy where it reports none."""
-    return "an error too large to show" if len(bytes(error)) > MAX_ERROR_BYTES else msgspec.json.decode(error)
+def _refused(
+    status: int, reported: ReportedError, body: bytes, headers: Mapping[str, str], redact: Redact
+) -> UpstreamFailed:
+    """Returns the error with the upstream's own ``body`` where that is complete, else with the completed document."""
+    document, message = reported.document, redact(reported.message)
+    if status == 401 or (status == 403 and not error_shapes.is_about_content(document)):
+        return _auth_failed(status, message, headers)
+    original = redacted(body, document, redact)
+    completed = original if reported.was_complete else redacted(lenient_json.encode(document), document, redact)
+    return UpstreamRefused(
+        status, message, headers, completed if reported.was_complete else for_json(completed), original
+    )
+
+
+def _auth_failed(status: int, message: str, headers: Mapping[str, str]) -> UpstreamAuthFailed:
+    return UpstreamAuthFailed(status, _shortened(_MASKED_KEY.sub("***", message)), headers)
 
 
 def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
     """Returns ``body``, or its ``content`` encoded again where a secret occurs in it, however JSON spells it there."""
-    plain = msgspec.json.encode(content).decode()
+    plain = lenient_json.encode(content).decode()
     clean = redact(plain)
     return body if clean == plain else clean.encode()
 
 
 def redacted_event(chunk: StreamChunk, redact: Redact) -> bytes:
     """Returns an event that reports an error, in the upstream's own bytes unless a secret occurs in them."""
-    clean = redacted(chunk.data, {"error": chunk.error}, redact)
+    clean = redacted(chunk.data, chunk.error, redact)
     return chunk.data if clean is chunk.data else sse.encode_event(clean)
-
-
-def _decode(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
-def _is_openai_shaped(content: Any) -> bool:
-    error = content.get("error") if isinstance(content, dict) else None
-    return isinstance(error, dict) and {"message", "type", "param", "code"} <= error.keys()
-
-
-def _message_in(content: Any) -> str:
-    """Returns the message in one of the shapes of other servers: ``{"error": {"message"}}``, ``{"error": "…"}``,
-    ``{"message"}``, ``{"detail"}``; empty where there is none."""
-    if not isinstance(content, dict):
-        return ""
-    inner = content.get("error")
-    for message in (
-        inner.get("message") if isinstance(inner, dict) else inner,
-        content.get("message"),
-        content.get("detail"),
-    ):
-        if message:
-            return message if isinstance(message, str) else msgspec.json.encode(message).decode()
-    return ""
 
 
 def _without_markup(text: str) -> str:

@@ -1,35 +1,37 @@
 """Sends requests to any OpenAI-compatible upstream: OpenAI, vLLM, Ollama, llama.cpp, LiteLLM … Bodies are passed on unchanged."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from multidict import istr
 
-from gateway.core.errors import UpstreamInvalid, UpstreamRefused, UpstreamReported
+from gateway.core import lenient_json, sse
+from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamReported
+from gateway.core.upstream_routes import is_inference
 from gateway.observability.redaction import spellings
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
-from gateway.providers.openai import errors
+from gateway.providers.openai import errors, failure_log, model_list
+from gateway.providers.openai.first_content import has_content
 from gateway.providers.openai.key_redaction import KeyRedactor
-from gateway.providers.openai.streaming import StreamChunk, StreamEnd, read_events
+from gateway.providers.openai.stream_ends import stream_end, wants_stream
+from gateway.providers.openai.streaming import StreamLimits, StreamStart, read_events
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, Transport, TransportRequest, TransportResponse
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """The endpoints whose response must be a JSON object or an event stream."""
-STREAM_ENDS = MappingProxyType(
-    {"chat/completions": StreamEnd.DONE, "completions": StreamEnd.DONE, "responses": StreamEnd.TERMINAL_EVENT}
-)
-"""How the event stream of an endpoint shows that it is complete; all others show nothing."""
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+"""The limit for a whole response, and for one event of a stream."""
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 """The limit for a response that came compressed: its sender has not sent as many bytes as it costs here."""
-MAX_MODELS_BYTES = 16 * 1024 * 1024
-MAX_MODELS_VALUES = 300_000
-"""How many JSON values a list of models may have: 16 MiB of empty lists take twenty times as much when they are decoded."""
+USAGE_GRACE_SECONDS = 2.0
+"""How long a stream in which every choice has finished waits for usage and ``[DONE]``."""
 
+_MARK = b"\xef\xbb\xbf"
+_FIELD_OF_EVENT = re.compile(rb"(?:data|event|id|retry)?:")
 _REQUEST_ID = istr("x-request-id")
 _RETURNED_HEADERS = tuple(map(istr, (
     "retry-after", "retry-after-ms", "x-should-retry", "content-disposition", "content-range", "accept-ranges", "etag",
@@ -63,31 +65,39 @@ class OpenAIProvider:
             self._own_headers["Authorization"] = f"Bearer {api_key}"
 
     async def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Returns the upstream's response. Raises UpstreamRefused for its errors, UpstreamFailed where it gave no valid one.
+        """Returns the upstream's response. Raises UpstreamRefused and UpstreamAuthFailed for its errors, UpstreamFailed where it
+        gave no valid response.
 
-        An error that an event stream begins with is raised, too: it can still be sent with a status of its own.
+        An error that an event stream begins with, before any content, is raised, too: it can still be sent with a status.
         """
-        response = await self._transport.send(self._transport_request(request))
+        asked = self._transport_request(request)
         try:
-            return await self._read_response(request, response)
-        except BaseException:
-            response.close()
+            response = await self._transport.send(asked)
+            try:
+                return await self._read_response(request, response)
+            except BaseException:
+                response.close()
+                raise
+        except UpstreamFailed as error:
+            failure_log.note(asked, error)
             raise
 
     async def models(self) -> list[dict[str, Any]]:
-        """Returns the upstream's list of models. Raises UpstreamInvalid where it is none, and what ``send`` raises."""
-        response = await self._transport.send(self._transport_request(ProviderRequest("GET", "models")))
+        """Returns the upstream's list of models, empty where it has no such route. Raises UpstreamInvalid where the answer is no
+        list, and what ``send`` raises."""
+        asked = self._transport_request(ProviderRequest("GET", "models"))
         try:
-            await self._check_status(response)
-            body = self._key_redactor.redact(await response.read(MAX_MODELS_BYTES))
-            if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MODELS_VALUES:
-                raise UpstreamInvalid(f"The upstream's list of models has more than {MAX_MODELS_VALUES} values.")
-            found = msgspec.json.decode(body)["data"]
-            return [dict(model) for model in found if isinstance(model["id"], str)]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, ValueError):
-            raise UpstreamInvalid("The upstream's list of models is invalid.") from None
-        finally:
-            response.close()
+            response = await self._transport.send(asked)
+            try:
+                if response.status in model_list.NO_SUCH_ROUTE:
+                    return []
+                await self._check_status(response)
+                return model_list.parse(self._key_redactor.redact(await response.read(model_list.MAX_BYTES)))
+            finally:
+                response.close()
+        except UpstreamFailed as error:
+            failure_log.note(asked, error)
+            raise
 
     async def aclose(self) -> None:
         """Closes the connections to the upstream."""
@@ -100,15 +110,36 @@ class OpenAIProvider:
 
     async def _read_response(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
         await self._check_status(response)
+        media_type = _media_type(response)
         is_strict = request.path in JSON_ENDPOINTS and request.method == "POST"
-        if is_strict and not request.stream:
-            return await self._json_response(response)
-        if _media_type(response) == EVENT_STREAM:
-            return await self._event_stream_response(request, response)
-        if is_strict:
-            await self._json_response(response)  # raises the error that a JSON body with status 200 may report
+        if media_type == EVENT_STREAM if not is_strict else request.stream:
+            return await self._stream_response(request, response)
+        if is_strict or (
+            media_type == JSON and is_inference(request.method, request.path) and not wants_stream(request)
+        ):
+            return self._document_response(response, await self._read_all(response), is_strict)
+        if wants_stream(request) and not media_type.startswith(("audio/", "image/", "video/")):
+            return await self._stream_response(request, response)
+        return self._relay_body(response, response.chunks())
+
+    async def _stream_response(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
+        """Decides by the first bytes, whatever the content type says, whether this is an event stream or one document."""
+        response.expect_content()
+        chunks = response.chunks()
+        first = await _first_bytes(chunks)
+        start = first.removeprefix(_MARK).lstrip()
+        is_strict = request.path in JSON_ENDPOINTS
+        is_declared = _media_type(response) == EVENT_STREAM
+        is_document = start[:1] in (b"{", b"[", b"<") and bool(start)
+        if not is_document and (is_declared or is_strict or _FIELD_OF_EVENT.match(start)):
+            return await self._event_stream_response(request, response, _chain(first, chunks))
+        response.begin_content()
+        if is_strict or (is_document and start[:1] != b"<"):
+            found = self._document_response(response, first + await self._read_all(response), is_strict)
+            if not is_strict:
+                return found
             raise UpstreamInvalid("The upstream answered a request for a stream without one.")
-        return self._relay_body(response)
+        return self._relay_body(response, _chain(first, chunks))
 
     async def _check_status(self, response: TransportResponse) -> None:
         if 400 <= response.status < 600:
@@ -116,42 +147,67 @@ class OpenAIProvider:
         if not 200 <= response.status < 300 and response.status != 304:
             raise UpstreamInvalid(f"The upstream answered {response.status}; redirects and upgrades are not followed.")
 
-    async def _event_stream_response(self, request: ProviderRequest, response: TransportResponse) -> ProviderResponse:
-        """Waits for the first event: an error that comes first can still be sent with a status of its own."""
-        stream = read_events(response.chunks(), STREAM_ENDS.get(request.path, StreamEnd.NONE))
-        first = await anext(stream, None)
-        if first is None:
+    async def _event_stream_response(
+        self, request: ProviderRequest, response: TransportResponse, chunks: AsyncIterator[bytes]
+    ) -> ProviderResponse:
+        """Waits for the first content: an error that comes before it can still be sent with a status of its own."""
+        limits = StreamLimits(_max_bytes(response), lambda: response.limit_pause(USAGE_GRACE_SECONDS))
+        start = StreamStart(read_events(chunks, stream_end(request), limits))
+        await start.read()
+        headers = self._returned_headers(response)
+        if start.report is not None:
+            raise errors.from_report(start.report, headers, self._redact)
+        if not start.opening:
             raise UpstreamInvalid("The upstream's stream ended before it began.")
-        if first.error is not None:
-            raise errors.from_event(first.error, self._returned_headers(response), self._redact)
-        body = self._relay_events(first.data, stream)
-        return ProviderResponse(response.status, EVENT_STREAM, body, self._returned_headers(response), response.close)
+        if start.has_content:
+            response.begin_content()
 
-    async def _relay_events(self, first: bytes, stream: AsyncGenerator[StreamChunk, None]) -> AsyncIterator[bytes]:
-        async with aclosing(stream):
-            yield self._key_redactor.redact(first)
-            async for chunk in stream:
-                if chunk.error is not None:
-                    yield errors.redacted_event(chunk, self._redact)
-                    raise UpstreamReported
-                yield self._key_redactor.redact(chunk.data)
+        def close() -> None:
+            start.cancel()
+            response.close()
 
-    async def _json_response(self, response: TransportResponse) -> ProviderResponse:
-        is_compressed = "Content-Encoding" in response.headers
-        body = await response.read(MAX_UNPACKED_BYTES if is_compressed else MAX_RESPONSE_BYTES)
+        body = self._relay_events(request, start, response)
+        return ProviderResponse(response.status, EVENT_STREAM, body, headers, close)
+
+    async def _relay_events(
+        self, request: ProviderRequest, start: StreamStart, response: TransportResponse
+    ) -> AsyncIterator[bytes]:
         try:
-            reported = msgspec.json.decode(body, type=_JsonBody).error
-            error = None if reported is errors.NO_ERROR else errors.decode_reported(reported)
+            async with aclosing(start):
+                for chunk in start.opening:
+                    yield self._key_redactor.redact(chunk.data)
+                has_begun = start.has_content
+                async for chunk in start.rest():
+                    if not has_begun and (has_begun := has_content(chunk.data)):
+                        response.begin_content()
+                    if chunk.error is not None:
+                        yield errors.redacted_event(chunk, self._redact)
+                        raise UpstreamReported
+                    yield self._key_redactor.redact(chunk.data)
+        except UpstreamFailed as error:
+            failure_log.note(self._transport_request(request), error)
+            raise
+
+    def _document_response(self, response: TransportResponse, body: bytes, is_strict: bool) -> ProviderResponse:
+        """Raises the error that a document with status 200 may report. With ``is_strict`` it must be a JSON object."""
+        headers = self._returned_headers(response)
+        try:
+            head = msgspec.json.decode(body, type=_JsonBody)
+            is_odd, may_report = False, head.error != errors.NO_ERROR or head.object == _ERROR_OBJECT
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise UpstreamInvalid("The upstream's answer is not a JSON object.") from None
-        if error:
-            raise errors.from_event(error, self._returned_headers(response), self._redact)
+            is_odd = may_report = True
+        if may_report and (report := _reported_in(body, is_odd, is_strict)) is not None:
+            raise errors.from_report(report, headers, self._redact)
         response.close()
+        content_type = response.headers.get("Content-Type", JSON) if not is_strict else JSON
         return ProviderResponse(
-            response.status, JSON, self._key_redactor.redact(body), self._returned_headers(response)
+            response.status, self._key_redactor.redact_text(content_type), self._key_redactor.redact(body), headers
         )
 
-    async def _read_error(self, response: TransportResponse) -> UpstreamRefused:
+    async def _read_all(self, response: TransportResponse) -> bytes:
+        return await response.read(_max_bytes(response))
+
+    async def _read_error(self, response: TransportResponse) -> UpstreamFailed:
         body = await errors.read_body(response)
         return errors.from_body(response.status, body, self._returned_headers(response), self._redact)
 
@@ -165,14 +221,14 @@ class OpenAIProvider:
             headers["x-upstream-request-id"] = self._redact(request_id)
         return headers
 
-    def _relay_body(self, response: TransportResponse) -> ProviderResponse:
+    def _relay_body(self, response: TransportResponse, chunks: AsyncIterator[bytes]) -> ProviderResponse:
         """Returns a response of any kind, chunk by chunk; with its length, unless the transport has decompressed it."""
         content_type = self._key_redactor.redact_text(response.headers.get("Content-Type", "application/octet-stream"))
         headers = self._returned_headers(response)
         if "Content-Length" in response.headers and "Content-Encoding" not in response.headers:
             headers["Content-Length"] = response.headers["Content-Length"]
-        chunks = self._key_redactor.redact_chunks(response.chunks())
-        return ProviderResponse(response.status, content_type, chunks, headers, response.close)
+        body = self._key_redactor.redact_chunks(chunks)
+        return ProviderResponse(response.status, content_type, body, headers, response.close)
 
     def _redact(self, text: str) -> str:
         """Returns the text without the upstream's key: an upstream that quotes it must not show it to our clients."""
@@ -182,10 +238,53 @@ class OpenAIProvider:
 
 
 class _JsonBody(msgspec.Struct):
-    """Has the one field of a JSON response that is looked at. In the Responses API an ``error`` of null is normal."""
+    """Has the fields of a JSON response that are looked at. In the Responses API an ``error`` of null is normal."""
 
     error: msgspec.Raw = errors.NO_ERROR
+    object: msgspec.Raw = errors.NO_ERROR
+
+
+_ERROR_OBJECT = msgspec.Raw(b'"error"')
+
+
+def _reported_in(body: bytes, is_odd: bool, is_strict: bool) -> Any:
+    """Returns the document of the error in a body, None where it reports none.
+
+    Raises UpstreamInvalid where the body has to be a JSON object, and no client could read it as one.
+    """
+    try:
+        content = lenient_json.decode(body) if len(body) <= errors.MAX_ERROR_BYTES or is_odd else _TOO_LARGE
+    except ValueError:
+        content = None
+    report = sse.reported_error(content)
+    if report is None and is_strict and not isinstance(content, dict):
+        raise UpstreamInvalid("The upstream's answer is not a JSON object.")
+    return report
+
+
+_TOO_LARGE = {"error": "an error too large to show"}
 
 
 def _media_type(response: TransportResponse) -> str:
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _max_bytes(response: TransportResponse) -> int:
+    return MAX_UNPACKED_BYTES if "Content-Encoding" in response.headers else MAX_RESPONSE_BYTES
+
+
+async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:
+    """Returns the beginning of a body, up to the first chunk that is not blank."""
+    first = b""
+    async for chunk in chunks:
+        first += chunk
+        if first.removeprefix(_MARK).strip():
+            break
+    return first
+
+
+async def _chain(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    if first:
+        yield first
+    async for chunk in chunks:
+        yield chunk

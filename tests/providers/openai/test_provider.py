@@ -95,7 +95,7 @@ async def test_aliases_are_in_the_list_of_models(tmp_path: Path) -> None:
         assert (await client.models.retrieve("org/real")).id == "org/real"
 
 
-@pytest.mark.parametrize("said", [b"[]", b"{}", b'{"data":5}', b'{"data":[{}]}', b'{"data":["x"]}', b"<html>", b"\xff",
+@pytest.mark.parametrize("said", [b"5", b"{}", b'{"data":5}', b"<html>", b"\xff",
                                   b'{"data":' + b"[" * 50_000])  # fmt: skip
 async def test_an_invalid_list_of_models_is_an_error(tmp_path: Path, said: bytes) -> None:
     reply, _ = await ask(tmp_path, always(answer(said)), request("GET", "/v1/models", [BEARER]))

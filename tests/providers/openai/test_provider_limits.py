@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.providers.openai import errors, provider
+from gateway.providers.openai import errors, model_list, provider
 from tests.providers.openai.test_provider import ask
 from tests.support.gateway import BEARER
 from tests.support.reply import check_error
@@ -21,14 +21,14 @@ def compressed(body: bytes) -> bytes:
 
 
 async def test_a_list_of_models_that_unpacks_to_too_much(tmp_path: Path) -> None:
-    body = b'{"data":[{"id":"m","x":"%s"}]}' % (b"0" * provider.MAX_MODELS_BYTES)
+    body = b'{"data":[{"id":"m","x":"%s"}]}' % (b"0" * model_list.MAX_BYTES)
     reply, _ = await ask(tmp_path, always(compressed(body)), MODELS)
     check_error(reply, 502, "upstream_error", "upstream_invalid")
 
 
 @pytest.mark.parametrize("value", [b"[]", b"{}", b"0"])
 async def test_a_list_of_models_with_too_many_values(tmp_path: Path, value: bytes) -> None:
-    body = b'{"data":[{"id":"m","x":[%s]}]}' % b",".join([value] * provider.MAX_MODELS_VALUES)
+    body = b'{"data":[{"id":"m","x":[%s]}]}' % b",".join([value] * model_list.MAX_VALUES)
     reply, _ = await ask(tmp_path, always(answer(body)), MODELS)
     check_error(reply, 502, "upstream_error", "upstream_invalid")
 
