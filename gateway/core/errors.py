@@ -1,7 +1,7 @@
 """Errors that are answered to clients. They carry facts: ``http/error_formats`` renders them in the format of the client.
 
-Every package may raise them; ``http/pipeline`` alone turns them into responses. The messages and codes follow OpenAI's,
-because clients branch on them::
+Those about an upstream are in ``upstream_errors``. Every package may raise them; ``http/pipeline`` alone turns them into
+responses. The messages and codes follow OpenAI's, because clients branch on them::
 
     GatewayError
     ├── BadRequest 400          ├── RequestTimeout 408       ├── UpstreamFailed (type upstream_error)
@@ -207,73 +207,6 @@ def _when_to_retry(wait_seconds: float | None) -> dict[str, str]:
 class InternalError(GatewayError):
     def __init__(self, request_id: str) -> None:
         super().__init__(f"The gateway had an error. The request id is {request_id}.", code="internal_error")
-
-
-class UpstreamFailed(GatewayError):
-    """The upstream failed, and sent no error of its own."""
-
-    status = 502
-    kind = "upstream_error"
-
-
-class UpstreamUnreachable(UpstreamFailed):
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="upstream_unreachable")
-
-
-class UpstreamInvalid(UpstreamFailed):
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="upstream_invalid")
-
-
-class UpstreamTimeout(UpstreamFailed):
-    status = 504
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="upstream_timeout")
-
-
-class UpstreamReported(UpstreamFailed):
-    """The upstream has reported its failure to the client in the stream itself, so that only the connection is left to break.
-
-    A provider raises it from an event stream, after the event that reports the error.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("The upstream reported an error in its stream.", code="upstream_error")
-
-
-class UpstreamRefused(UpstreamFailed):
-    """The upstream's own error, with its status.
-
-    ``openai_body`` is its body with what was missing of OpenAI's shape, None where it said nothing that has a shape;
-    ``original_body`` is the body as it came.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        headers: Mapping[str, str],
-        openai_body: bytes | None = None,
-        original_body: bytes | None = None,
-    ) -> None:
-        super().__init__(message, code="upstream_error", headers=headers)
-        self.status = status
-        self.openai_body = openai_body
-        self.original_body = original_body if original_body is not None else openai_body
-
-
-class UpstreamAuthFailed(UpstreamFailed):
-    """The upstream refuses the gateway's own key, with ``upstream_status`` 401 or 403. The client's key is not meant."""
-
-    def __init__(self, upstream_status: int, said: str, headers: Mapping[str, str]) -> None:
-        message = (
-            f"The upstream refuses the gateway's own key, not yours ({upstream_status}). Whoever runs the gateway has to "
-            f"check GATEWAY_UPSTREAM_API_KEY. The upstream says: {said}"
-        )
-        super().__init__(message, code="upstream_auth", headers=headers)
-        self.upstream_status = upstream_status
 
 
 class Unavailable(GatewayError):

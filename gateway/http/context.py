@@ -13,7 +13,8 @@ from gateway.auth.principal import Principal
 from gateway.auth.roles import Access
 from gateway.config.parsers import Network
 from gateway.core import sse
-from gateway.core.errors import GatewayError, UpstreamReported
+from gateway.core.errors import GatewayError
+from gateway.core.upstream_errors import UpstreamReported
 from gateway.http.error_formats import ErrorFormat, openai_error
 from gateway.http.path_validation import origin_form
 from gateway.http.request import Request

@@ -5,8 +5,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from gateway.core.errors import GatewayError, UpstreamRefused
+from gateway.core.errors import GatewayError
 from gateway.core.escaping import for_json
+from gateway.core.upstream_errors import UpstreamRefused
 
 Redact: TypeAlias = Callable[[str], str]
 """Makes secrets unreadable: errors quote what the client wrote, and that may be a secret in the wrong place."""

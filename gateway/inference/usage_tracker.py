@@ -13,8 +13,9 @@ from typing import Self
 
 import msgspec
 
-from gateway.core.errors import GatewayError, UpstreamTimeout
+from gateway.core.errors import GatewayError
 from gateway.core.json_body import JsonObject
+from gateway.core.upstream_errors import UpstreamTimeout
 from gateway.inference.charges import CHARGES, Charged, Outcome, State
 from gateway.inference.models import Admitted, RequestIdentity
 from gateway.inference.stream_budget import StreamBudget

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core.errors import Conflict, UpstreamReported
+from gateway.core.errors import Conflict
+from gateway.core.upstream_errors import UpstreamReported
 from gateway.http.context import RequestContext, new_request_id
 from gateway.http.response import EVENT_STREAM, Response
 from gateway.inference.models import InferenceRequest

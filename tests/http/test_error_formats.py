@@ -2,7 +2,8 @@
 
 import json
 
-from gateway.core.errors import BadRequest, UpstreamRefused
+from gateway.core.errors import BadRequest
+from gateway.core.upstream_errors import UpstreamRefused
 from gateway.http.error_formats import openai_error
 
 

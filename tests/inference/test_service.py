@@ -8,8 +8,9 @@ import pytest
 
 from gateway.auth.principal import ENVIRONMENT_KEY
 from gateway.core import sse
-from gateway.core.errors import ModelNotFound, StoreUnavailable, UpstreamInvalid
+from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import parse_object
+from gateway.core.upstream_errors import UpstreamInvalid
 from gateway.inference.models import InferenceRequest
 from gateway.providers.base import ProviderRequest, ProviderResponse
 from tests.support.inference import (

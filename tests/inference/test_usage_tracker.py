@@ -9,7 +9,8 @@ import pytest
 
 from gateway.auth.principal import Principal
 from gateway.core import sse
-from gateway.core.errors import BadRequest, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.errors import BadRequest
+from gateway.core.upstream_errors import UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.inference.models import InferenceRequest
 from gateway.providers.base import ProviderRequest
 from gateway.usage.models import Usage

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from gateway.auth.upstream_access import check_upstream_access
-from gateway.core.errors import Forbidden, NotFound, UpgradeRequired, UpstreamFailed
+from gateway.core.errors import Forbidden, NotFound, UpgradeRequired
 from gateway.core.json_body import JsonObject, names_model, parse_object, read_model
+from gateway.core.upstream_errors import UpstreamFailed
 from gateway.core.upstream_routes import takes_uploads
 from gateway.http.context import RequestContext
 from gateway.http.path_validation import problem_with_passed

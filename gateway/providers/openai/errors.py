@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from gateway.core import lenient_json, sse
-from gateway.core.errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused
 from gateway.core.escaping import for_json
+from gateway.core.upstream_errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused
 from gateway.providers.openai import error_shapes
 from gateway.providers.openai.error_shapes import ReportedError
 from gateway.providers.openai.streaming import StreamChunk

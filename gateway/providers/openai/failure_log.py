@@ -3,7 +3,7 @@
 import logging
 from urllib.parse import urlsplit
 
-from gateway.core.errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused
+from gateway.core.upstream_errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused
 from gateway.providers.transport.base import TransportRequest
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.core import lenient_json
-from gateway.core.errors import UpstreamInvalid
+from gateway.core.upstream_errors import UpstreamInvalid
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 300_000

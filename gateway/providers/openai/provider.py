@@ -9,7 +9,7 @@ import msgspec
 from multidict import istr
 
 from gateway.core import lenient_json, sse
-from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamReported
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid, UpstreamReported
 from gateway.core.upstream_routes import is_inference
 from gateway.observability.redaction import spellings
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 from gateway.core import lenient_json, sse
-from gateway.core.errors import UpstreamFailed, UpstreamInvalid
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid
 from gateway.providers.openai.first_content import Beginning, read_beginning
 from gateway.providers.openai.stream_ends import StreamEnd
 

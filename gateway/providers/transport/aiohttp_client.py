@@ -9,8 +9,8 @@ from functools import lru_cache
 import aiohttp
 from yarl import URL
 
-from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.core.timeouts import CoarseTimeouts
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.providers.transport.base import Timeouts, TransportRequest
 from gateway.providers.transport.connection import ConnectionClosed, Connector
 from gateway.providers.transport.resolver import LookUp, Resolver

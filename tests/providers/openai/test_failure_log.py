@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gateway.core.errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused, UpstreamUnreachable
+from gateway.core.upstream_errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused, UpstreamUnreachable
 from gateway.providers.openai import failure_log
 from gateway.providers.transport.base import TransportRequest
 

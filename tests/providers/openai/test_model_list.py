@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.core.errors import UpstreamInvalid
+from gateway.core.upstream_errors import UpstreamInvalid
 from gateway.providers.openai import model_list
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.core import sse
-from gateway.core.errors import UpstreamInvalid, UpstreamTimeout
+from gateway.core.upstream_errors import UpstreamInvalid, UpstreamTimeout
 from gateway.providers.openai.stream_ends import RESPONSES, DoneEnd, NoEnd, StreamEnd, TerminalEnd
 from gateway.providers.openai.streaming import StreamChunk, StreamLimits, StreamStart, read_events
 

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.core.errors import UpstreamUnreachable
+from gateway.core.upstream_errors import UpstreamUnreachable
 from gateway.providers.transport import aiohttp_client
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, TransportRequest

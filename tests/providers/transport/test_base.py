@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.core.errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, Transport, TransportRequest
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer, running_upstream

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.core.errors import UpstreamFailed, UpstreamUnreachable
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamUnreachable
 from gateway.providers.transport import connection
 from gateway.providers.transport.aiohttp_client import READ_BUFFER_BYTES, AiohttpTransport
 from gateway.providers.transport.base import Timeouts, TransportRequest

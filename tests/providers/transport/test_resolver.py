@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import UpstreamTimeout
+from gateway.core.upstream_errors import UpstreamTimeout
 from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, TransportRequest
 from gateway.providers.transport.resolver import MAX_THREADS, Resolver
