@@ -96,9 +96,13 @@ async def test_the_provider_of_the_page_works_through_its_entry_point(tmp_path: 
                 whole = await response.json()
             async with client.post(f"{gateway.url}/v1/chat/completions", json={**body, "stream": True}) as response:
                 stream = await response.text()
+            body["messages"] = [{"role": "user", "content": 'she said "hi"\n\\ 👋'}]
+            async with client.post(f"{gateway.url}/v1/chat/completions", json=body) as response:
+                quoted = await response.json()
     assert whole["choices"][0]["message"]["content"] == "HELLO"
     assert '"content":"HELLO"' in stream
     assert stream.endswith("data: [DONE]\n\n")
+    assert quoted["choices"][0]["message"]["content"] == 'SHE SAID "HI"\n\\ 👋'
 
 
 def test_the_provider_of_the_page_has_thirty_lines_or_so() -> None:

@@ -1,17 +1,19 @@
 """Serves ``GET /api/usage``: what was used, when, by whom and for how much. Callers see the tokens that they may read."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.admin.authorizer import Authorizer
 from gateway.admin.tokens import TokenManagement
 from gateway.auth.roles import Action, Scope
-from gateway.core.clock import LATEST, from_iso, to_iso
+from gateway.core.clock import LATEST, to_iso
 from gateway.core.errors import BadRequest
 from gateway.core.validators import one_of, string
 from gateway.http import params
 from gateway.http.context import RequestContext
 from gateway.http.response import Response, json_response
+from gateway.tokens import expiry
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.usage import reports
 from gateway.usage.models import BUCKET_SECONDS, DAY_SECONDS, HOUR_SECONDS, MAX_REPORT_ROWS, ReportQuery, ReportRow
@@ -19,6 +21,7 @@ from gateway.usage.reports import UsageReports
 from gateway.usage.store import TooManyRows
 
 DEFAULT_DAYS = 7
+_ZONE_AFTER_BLANK = re.compile(r"(?<=[0-9]) ([0-9]{2}:?[0-9]{2})$")
 
 
 class UsageEndpoints:
@@ -52,8 +55,11 @@ def query_of(filters: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
 
     Raises BadRequest for an invalid range, NotFound for a token that the caller may not see.
     """
-    until = filters.get("to", int(authorizer.now) + 1)
-    since = filters.get("from", max(until - DEFAULT_DAYS * DAY_SECONDS, 0))
+    now = authorizer.now
+    until = filters["to"].at(now) if "to" in filters else int(now) + 1
+    since = filters["from"].at(now) if "from" in filters else max(until - DEFAULT_DAYS * DAY_SECONDS, 0)
+    if since == until and "to" in filters and filters["to"].is_day:
+        until = min(since + DAY_SECONDS, LATEST)  # from a day to the same day is that day
     bucket = filters.get("bucket", "day")
     if since >= until:
         raise _bad_range("it does not lie before the end")
@@ -109,14 +115,31 @@ def _bad_range(reason: str) -> BadRequest:
     return BadRequest(f"`from`: {reason}.", code="invalid_value", param="from")
 
 
-def _moment(text: str) -> int:
+class Moment(NamedTuple):
+    """A date, a time, or a span before now, as it was written."""
+
+    text: str
+
+    def at(self, now: float) -> int:
+        """Returns seconds since the epoch."""
+        return expiry.past(self.text, now)
+
+    @property
+    def is_day(self) -> bool:
+        """Whether it is a date without a time."""
+        return len(self.text) == len("2027-01-31")
+
+
+def _moment(text: str) -> Moment:
+    # A plus in a query is a blank: `...T10:30:00+00:00` arrives like this from everybody who does not write %2B.
+    moment = Moment(_ZONE_AFTER_BLANK.sub(r"+\1", text))
     try:
-        at = from_iso(text)
-    except (ValueError, OverflowError):
-        at = -1
-    if not 0 <= at <= LATEST:
-        raise ValueError("must be a date or a time such as 2027-01-31 or 2027-01-31T10:30:00Z")
-    return at
+        moment.at(0)
+    except ValueError:
+        raise ValueError(
+            "must be a date or a time such as 2027-01-31 or 2027-01-31T10:30:00Z, or a span before now such as 7d"
+        ) from None
+    return moment
 
 
 READERS: params.Readers = {

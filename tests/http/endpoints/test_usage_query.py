@@ -93,10 +93,29 @@ def test_the_last_seven_days_by_the_day() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "since", "until"),
+    [
+        ("from=2026-12-01&to=2026-12-01", 1_796_083_200, 1_796_083_200 + 86_400),
+        ("from=2026-12-01T00:00:00Z&to=2026-12-01", 1_796_083_200, 1_796_083_200 + 86_400),
+        ("from=2026-12-01T02:00:00+02:00", 1_796_083_200, NOW + 3600),
+        ("from=2026-12-01T02:00:00+0200", 1_796_083_200, NOW + 3600),
+        ("from=2026-12-01T00:00:00.000+00:00&to=2026-12-01T01:00:00+00:00", 1_796_083_200, 1_796_083_200 + 3600),
+        ("from=7d", NOW - 7 * 86_400, NOW + 3600),
+        ("from=48h&to=24h", NOW - 2 * 86_400, NOW - 86_400),
+    ],
+)
+def test_ranges_may_be_written_as_people_write_them(text: str, since: int, until: int) -> None:
+    """A day, a zone with its plus as it is, and a span before now."""
+    assert query(text)[:2] == (since, until)
+
+
+@pytest.mark.parametrize(
     ("text", "code", "param"),
     [
         ("from=2099-01-01", "invalid_value", "from"),
-        ("from=2026-01-02&to=2026-01-02", "invalid_value", "from"),
+        ("from=2026-01-02T00:00:00Z&to=2026-01-02T00:00:00Z", "invalid_value", "from"),
+        ("from=7d&to=7d", "invalid_value", "from"),
+        ("from=2026-01-02 0000000", "invalid_value", "from"),
         ("from=2026-01-02&to=2026-01-01", "invalid_value", "from"),
         ("from=2020-01-01&bucket=hour", "invalid_value", "from"),
         ("from=1971-01-01&to=9999-01-01", "invalid_value", "from"),
