@@ -11,6 +11,7 @@ import msgspec
 from gateway.auth.principal import Principal
 from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import JsonObject
+from gateway.core.upstream_errors import UpstreamRefused
 from gateway.inference.admission import Admission
 from gateway.inference.checked_requests import CHECKED_ENDPOINTS, COUNTS, MAX_OPTIONS_BYTES, PLAIN_FIELDS, check_request
 from gateway.inference.models import InferenceRequest, RequestIdentity
@@ -24,6 +25,8 @@ _REPORTS_USAGE_ON_REQUEST = frozenset({"chat/completions", "completions"})
 """Endpoints whose streams report usage only if they are asked to."""
 _ASKING = b'{"include_usage":true}'
 _MAX_ASKING_BYTES = 64
+_MAX_REMEMBERED = 1024
+"""How many models are remembered that refuse ``stream_options``. Their names are whatever clients send."""
 
 
 class UsageRules(NamedTuple):
@@ -43,6 +46,8 @@ class Inference:
         self._admission = admission
         self._ledger = ledger
         self._rules = rules
+        self._refuse_options: set[tuple[str, str | None]] = set()
+        """Provider and model of those that refuse ``stream_options``."""
 
     @asynccontextmanager
     async def open(self, principal: Principal, request: InferenceRequest) -> AsyncIterator[ProviderResponse]:
@@ -71,13 +76,18 @@ class Inference:
             self._admission.limiter,
             self._ledger.record,
         )
-        sent, drops_usage = _ask_for_usage(request.request) if self._rules.asks_for_usage else (request.request, False)
+        is_asked = self._rules.asks_for_usage and not (
+            self._refuse_options and (target.provider.name, target.model) in self._refuse_options
+        )
+        sent, drops_usage = _ask_for_usage(request.request) if is_asked else (request.request, False)
         with tracker:
             began = time.perf_counter()
             try:
-                response = tracker.track(await self._send(sent, target), drops_usage)
-                if target.is_renamed and target.model is not None:
-                    response = aliases.rename_response(response, model or target.model)
+                response = tracker.track(await self._send_asking(request.request, sent, target), drops_usage)
+                if target.is_renamed and model is not None:
+                    response = aliases.rename_response(response, lambda _name: model)
+                elif model is None and self.catalog.has_aliases:
+                    response = aliases.rename_response(response, self.catalog.client_name)
             finally:
                 request.upstream_seconds += time.perf_counter() - began
             try:
@@ -85,6 +95,18 @@ class Inference:
             finally:
                 if response.close is not None:
                     response.close()
+
+    async def _send_asking(self, given: ProviderRequest, asking: ProviderRequest, target: Target) -> ProviderResponse:
+        """Sends the request that asks for usage; once more as it was given where the provider refuses ``stream_options``."""
+        try:
+            return await self._send(asking, target)
+        except UpstreamRefused as error:
+            if asking is given or not _refuses_options(error):
+                raise
+        response = await self._send(given, target)
+        if len(self._refuse_options) < _MAX_REMEMBERED:
+            self._refuse_options.add((target.provider.name, target.model))
+        return response
 
     async def _send(self, request: ProviderRequest, target: Target) -> ProviderResponse:
         """Sends the request under the provider's name for the model."""
@@ -138,6 +160,12 @@ def _ask_for_usage(request: ProviderRequest) -> tuple[ProviderRequest, bool]:
     )
     is_asked = kept.get("include_usage") is True
     return msgspec.structs.replace(request, body=asking.body, fields=asking), not is_asked
+
+
+def _refuses_options(error: UpstreamRefused) -> bool:
+    """Returns whether an upstream says that it does not know, or does not take, what the gateway has added."""
+    said = (error.original_body or b"") + error.message.encode("utf-8", "replace")
+    return error.status in (400, 404, 422, 500, 501) and (b"stream_options" in said or b"include_usage" in said)
 
 
 def _is_include_usage(key: str) -> bool:

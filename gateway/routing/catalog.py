@@ -1,5 +1,6 @@
 """The models that clients may ask for: their names upstream, their provider and their price."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from gateway.usage.pricing.prices import FREE, Price, PriceList
 _MAX_KNOWN = 1024
 """Targets that are kept. Names are whatever clients send, so neither their number nor their length may grow without bound."""
 _MAX_KNOWN_LENGTH = 256
+_DATE = re.compile(r"[-@]\d[\d-]{3,9}$")
+"""What providers put behind the name of a model: ``-2024-07-18``, ``-20241022``, ``-0613``."""
 _ECHO = "echo"
 """The name of the offline provider, and of its model."""
 
@@ -43,6 +46,20 @@ class Catalog:
         self._aliases = aliases
         self._prices = prices
         self._targets: dict[tuple[str, bool], Target] = {}
+        self._client_names: dict[str, str] = {}
+        for alias, real in aliases.items():
+            self._client_names.setdefault(real, alias)
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether clients have other names for some models."""
+        return bool(self._aliases)
+
+    def client_name(self, name: str) -> str | None:
+        """Returns the first alias of a model by the provider's name for it, which may be a dated one; None where it has none."""
+        if name in self._aliases:
+            return None
+        return self._client_names.get(name) or self._client_names.get(_DATE.sub("", name))
 
     def provider_for(self, principal: Principal) -> Provider:
         """Returns the provider that answers this caller: test tokens never reach a model."""

@@ -31,6 +31,7 @@ class _Content(msgspec.Struct):
 
 class _Event(_Content):
     choices: Any = None
+    type: Any = None
 
 
 _decode_response = msgspec.json.Decoder(_Content).decode
@@ -109,7 +110,7 @@ class StreamUsageReader:
         if found is not None:
             # A report covers all that was used so far; some providers report the prompt and the completion apart.
             self.usage = found if self.usage is None else _larger_counts(self.usage, found)
-        return content.usage is not None and isinstance(content.choices, list) and all(map(_is_empty, content.choices))
+        return content.usage is not None and _says_nothing_else(content)
 
 
 def count_so_far(reported: Usage | None, prompt: int, tokens: int) -> Usage:
@@ -139,9 +140,22 @@ def _larger_counts(one: Usage, other: Usage) -> Usage:
     )
 
 
+def _says_nothing_else(content: _Event) -> bool:
+    """Returns whether an event of a chat or a completion has no choice with content. Other events have a type."""
+    choices = content.choices
+    if choices is None:
+        return content.type is None and content.response is None and content.message is None
+    return isinstance(choices, list) and all(map(_is_empty, choices))
+
+
 def _is_empty(choice: Any) -> bool:
-    """Returns whether a choice has no content: LiteLLM sends one with the usage."""
-    return isinstance(choice, dict) and not (choice.get("delta") or choice.get("text") or choice.get("finish_reason"))
+    """Returns whether a choice has no content: LiteLLM sends one with the usage, others one that names the role again."""
+    if not isinstance(choice, dict) or choice.get("text") or choice.get("finish_reason"):
+        return False
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return not any(value for name, value in delta.items() if name != "role")
+    return not delta
 
 
 def _counts(numbers: Any) -> Mapping[str, int]:

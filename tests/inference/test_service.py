@@ -10,7 +10,7 @@ from gateway.auth.principal import ENVIRONMENT_KEY
 from gateway.core import sse
 from gateway.core.errors import ModelNotFound, StoreUnavailable
 from gateway.core.json_body import parse_object
-from gateway.core.upstream_errors import UpstreamInvalid
+from gateway.core.upstream_errors import UpstreamInvalid, UpstreamRefused
 from gateway.inference.models import InferenceRequest
 from gateway.providers.base import ProviderRequest, ProviderResponse
 from tests.support.inference import (
@@ -226,3 +226,44 @@ async def test_streams_are_not_asked_where_the_operator_does_not_want_it() -> No
     provider = streaming(sse.DONE)
     await make_inference(provider, asks_for_usage=False).respond(ENVIRONMENT_KEY, request)
     assert provider.requests[0].body == request.body
+
+
+async def test_an_alias_is_shown_for_what_is_read_again() -> None:
+    setup = make_inference(answering(b'{"id":"resp_1","model":"real-2024-07-18"}'), aliases={"alias": "real"})
+    await setup.respond(ENVIRONMENT_KEY, ProviderRequest("GET", "responses/resp_1"))
+    assert json.loads(setup.body)["model"] == "alias"
+
+
+def refusing_options(error: UpstreamRefused) -> ScriptedProvider:
+    async def act(request: ProviderRequest) -> ProviderResponse:
+        if request.fields is not None and "stream_options" in request.fields:
+            raise error
+        return ProviderResponse(200, "application/json", b"{}")
+
+    return ScriptedProvider(act)
+
+
+async def test_an_upstream_that_refuses_stream_options_is_asked_without_them_from_then_on() -> None:
+    error = UpstreamRefused(422, "extra_forbidden", {}, b'{"detail":[{"loc":["body","stream_options"]}]}')
+    provider = refusing_options(error)
+    setup = make_inference(provider)
+    await setup.respond(ENVIRONMENT_KEY, chat(stream=True))
+    await setup.respond(ENVIRONMENT_KEY, chat(stream=True))
+    assert ["stream_options" in (sent.fields or {}) for sent in provider.requests] == [True, False, False]
+    await setup.respond(ENVIRONMENT_KEY, chat("other", stream=True))
+    assert len(provider.requests) == 5, "another model may know them"
+
+
+@pytest.mark.parametrize("error", [UpstreamRefused(422, "too long", {}), UpstreamRefused(429, "stream_options", {})])
+async def test_another_error_is_not_tried_again(error: UpstreamRefused) -> None:
+    provider = refusing_options(error)
+    with pytest.raises(UpstreamRefused):
+        await make_inference(provider).respond(ENVIRONMENT_KEY, chat(stream=True))
+    assert len(provider.requests) == 1
+
+
+async def test_options_that_the_client_has_sent_are_its_own_matter() -> None:
+    provider = refusing_options(UpstreamRefused(400, "unknown stream_options", {}))
+    request = chat(stream=True, stream_options={"include_usage": True})
+    with pytest.raises(UpstreamRefused):
+        await make_inference(provider).respond(ENVIRONMENT_KEY, request)

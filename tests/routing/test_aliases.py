@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
+from gateway.routing import aliases
 from gateway.routing.aliases import rename_request, rename_response
 from tests.support.inference import chat, post
 
 
 def renamed(body: bytes) -> Any:
-    return rename_response(ProviderResponse(200, JSON, body), "alias").body
+    return rename_response(ProviderResponse(200, JSON, body), lambda _: "alias").body
 
 
 async def renamed_stream(*blocks: bytes, content_type: str = EVENT_STREAM) -> list[bytes]:
@@ -19,7 +20,7 @@ async def renamed_stream(*blocks: bytes, content_type: str = EVENT_STREAM) -> li
         for block in blocks:
             yield block
 
-    body = rename_response(ProviderResponse(200, content_type, stream()), "alias").body
+    body = rename_response(ProviderResponse(200, content_type, stream()), lambda _: "alias").body
     assert not isinstance(body, bytes)
     return [block async for block in body]
 
@@ -70,10 +71,49 @@ async def test_events_are_renamed_one_by_one() -> None:
         b'data: {"model":"alias"}\r\n\r\n',
         b"data: [DONE]\n\n",
         b'event: x\ndata: {"response":{"model":"alias","a":"real"}}\n\n',
-        b'data: {"model":\ndata: "real"}\n\n',
+        b'data: {"model":"alias"}\n\n',
         b'retry: "real"\n\n',
     ]
 
 
 async def test_other_streams_are_unchanged() -> None:
     assert await renamed_stream(b'{"model":"real"}', content_type="audio/mpeg") == [b'{"model":"real"}']
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (b'data: {"model":"real"}\nid: 3\n\n', b'data: {"model":"alias"}\nid: 3\n\n'),
+        (b'data: {"model":"real",\ndata: "x":[1,\ndata: 2]}\n\n', b'data: {"model":"alias","x":[1,\ndata: 2]}\n\n'),
+        (b'data: {"model":"real","x":NaN}\n\n', b'data: {"model": "alias", "x": NaN}\n\n'),
+        (b'data: {"model":"real","x":"\\ud83d"}\n\n', b'data: {"model": "alias", "x": "\\ud83d"}\n\n'),
+        (b'data: {"message":{"model":"real"}}\n\n', b'data: {"message":{"model":"alias"}}\n\n'),
+        (b'data: {"message":{"model":"real"},"x":NaN}\n\n', b'data: {"message": {"model": "alias"}, "x": NaN}\n\n'),
+        (b'data: {"model":5}\n\n', b'data: {"model":5}\n\n'),
+        (b'data: ["model", NaN]\n\n', b'data: ["model", NaN]\n\n'),
+        (b'data: {"x":{"model":NaN}}\n\n', b'data: {"x":{"model":NaN}}\n\n'),
+    ],
+)
+async def test_odd_events_are_renamed(event: bytes, expected: bytes) -> None:
+    assert await renamed_stream(event) == [expected]
+
+
+async def test_documents_in_chunks_are_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (b'{"model":', b'"real", "x":1}')
+    assert await renamed_stream(*parts, content_type=JSON) == [b'{"model":"alias","x":1}']
+    assert await renamed_stream(content_type=JSON) == []
+    monkeypatch.setattr(aliases, "MAX_DOCUMENT_BYTES", 10)
+    assert b"".join(await renamed_stream(*parts, content_type=JSON)) == b"".join(parts)
+
+
+async def test_a_renamed_document_has_not_the_length_that_was_announced() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"model":"real"}'
+
+    given = ProviderResponse(200, JSON, chunks(), {"Content-Length": "16", "etag": "x"})
+    assert rename_response(given, lambda _: "alias").headers == {"etag": "x"}
+
+
+def test_a_name_may_be_left() -> None:
+    body = b'{"model":"other", "x":1}'
+    assert rename_response(ProviderResponse(200, JSON, body), lambda _: None).body == body

@@ -90,3 +90,19 @@ async def test_one_model_is_found_or_not() -> None:
     assert (await found.model(ENVIRONMENT_KEY, "alias"))["id"] == "alias"
     with pytest.raises(ModelNotFound):
         await found.model(token_with(models=("a*",)), "real")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("m", "alias"),
+        ("m-2024-07-18", "alias"),
+        ("m-20240718", "alias"),
+        ("m@20240718", "alias"),
+        ("m-mini", None),
+        ("other", None),
+        ("alias", None),
+    ],
+)
+def test_clients_know_a_model_by_its_first_alias(name: str, shown: str | None) -> None:
+    assert catalog(alias="m", second="m").client_name(name) == shown

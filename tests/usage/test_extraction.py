@@ -135,6 +135,27 @@ def test_an_empty_choice_with_the_usage_is_dropped_too() -> None:
     assert reader.usage == Usage(5, 3)
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], usage=REPORT),
+        event([{"index": 0, "delta": {"content": None, "tool_calls": []}}], usage=REPORT),
+        event([{"index": 0, "text": ""}, {"index": 1, "text": ""}], usage=REPORT),
+        sse.encode_event(json.dumps({**HEAD, "choices": None, "usage": REPORT}).encode()),
+        sse.encode_event(json.dumps({**HEAD, "usage": REPORT}).encode()),
+    ],
+)
+def test_the_usage_is_dropped_in_every_shape(block: bytes) -> None:
+    reader = StreamUsageReader(drops_usage=True)
+    assert reader.feed(block) == b""
+    assert reader.usage == Usage(5, 3)
+
+
+def test_an_event_with_a_type_is_no_usage_chunk() -> None:
+    block = sse.encode_event(json.dumps({"type": "message_delta", "usage": REPORT}).encode())
+    assert StreamUsageReader(drops_usage=True).feed(block) == block
+
+
 @pytest.mark.parametrize("delta", [{"content": "end"}, {"tool_calls": [{"index": 0}]}])
 def test_usage_beside_content_is_read_and_passed_on(delta: dict[str, Any]) -> None:
     reader = StreamUsageReader(drops_usage=True)

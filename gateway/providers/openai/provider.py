@@ -199,10 +199,8 @@ class OpenAIProvider:
         if may_report and (report := _reported_in(body, is_odd, is_strict)) is not None:
             raise errors.from_report(report, headers, self._redact)
         response.close()
-        content_type = response.headers.get("Content-Type", JSON) if not is_strict else JSON
-        return ProviderResponse(
-            response.status, self._key_redactor.redact_text(content_type), self._key_redactor.redact(body), headers
-        )
+        content_type = JSON if is_strict else self._key_redactor.redact_text(response.headers.get("Content-Type", JSON))
+        return ProviderResponse(response.status, content_type, self._key_redactor.redact(body), headers)
 
     async def _read_all(self, response: TransportResponse) -> bytes:
         return await response.read(_max_bytes(response))
