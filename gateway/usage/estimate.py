@@ -76,7 +76,8 @@ _REFERENCE = re.compile(
     rb'|"audio"\s*:\s*\{[^{}]*"id"'
 )
 """In lower case: a key whose value is an address or an id. A quotation mark within a text has a backslash before it."""
-_REFERENCE_ENDINGS = (b'url"', b'uri"', b'id"', b'ids"', b'content"', b'item_reference"')
+_REFERENCE_PARTS = (b'url"', b'uri"', b'id"', b'ids"', b"cached", b"item_reference")
+"""Each match of the pattern contains one of them."""
 _ITEM_ID = re.compile(rb'"id"\s*:\s*"')
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 
@@ -194,15 +195,14 @@ def _refers_elsewhere(endpoint: str, name: str, value: bytes) -> bool:
         return first in (b'"', b"[", b"{")
     if first == b'"' or name == "tools":
         return False
-    if (name == "prompt" and first == b"{") or len(
-        value
-    ) > _MAX_SEARCHED_BYTES:  # a template of the provider, or too much
+    if (name == "prompt" and first == b"{") or len(value) > _MAX_SEARCHED_BYTES:  # the provider's template, or too much
         return True
     lower = value.lower()
     if b"\\u00" in lower and _ESCAPED_LETTER.search(lower):  # keys can be hidden by escapes
         return True
-    if any(ending in lower for ending in _REFERENCE_ENDINGS) and _REFERENCE.search(lower):
-        return True
+    for part in _REFERENCE_PARTS:
+        if part in lower and _REFERENCE.search(lower):
+            return True
     return endpoint == "responses" and b'"id"' in lower and _ITEM_ID.search(lower) is not None
 
 
@@ -219,8 +219,9 @@ _decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
 
 def _has_provider_tools(values: RawValues) -> bool:
     """Returns whether any tool is not run by the client."""
-    if any(name in values and bytes(values[name]) != b"null" for name in _PROVIDER_TOOLS):
-        return True
+    for name in _PROVIDER_TOOLS.intersection(values):
+        if bytes(values[name]) != b"null":
+            return True
     raw = values.get("tools")
     if raw is None:
         return False
