@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.observability.redaction import redact_secret
 from gateway.tokens import secret as token_secret
+from gateway.tokens import validation
 from gateway.tokens.models import SecretMatch, TokenRecord
 
 
@@ -48,7 +49,8 @@ def _matches(records: Sequence[TokenRecord], reference: str) -> list[SecretMatch
         return by_secret
     # `list` prints "sk-a1b2c3d4e5f...", and so it is pasted.
     beginning = reference.strip().removesuffix("...")
-    by_name = [SecretMatch(record, None) for record in records if record.name == reference]
+    name = validation.composed(reference)
+    by_name = [SecretMatch(record, None) for record in records if validation.composed(record.name) == name]
     if token_secret.has_our_form(beginning):
         return by_name  # an unknown whole secret must not fall back to the token with the same beginning
     named = {match.record.id for match in by_name}

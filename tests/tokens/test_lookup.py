@@ -147,3 +147,8 @@ def test_a_replaced_secret_and_another_token_may_be_ambiguous() -> None:
     with pytest.raises(AmbiguousToken) as caught:
         find([current, record("sk-third-made-up-secret", id="tok_x", name=FIRST[:14])], FIRST[:14])
     assert len(caught.value.matches) == 2
+
+
+def test_a_name_is_found_in_either_form_of_unicode() -> None:
+    records = (record(FIRST, id="tok_one", name="caf\u00e9"),)
+    assert find(records, "cafe\u0301") is records[0]

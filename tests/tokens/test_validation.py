@@ -166,3 +166,26 @@ def test_no_value_makes_a_reader_fail_otherwise(value: Any) -> None:
 
 def test_a_name_of_blanks_around_words_is_a_name() -> None:
     assert validation.name("a b") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("cafe\u0301", "caf\u00e9"),
+        ("e\u0301" * 200, "\u00e9" * 200),
+        ("team \U0001f468\u200d\U0001f469\u200d\U0001f467", "team \U0001f468\u200d\U0001f469\u200d\U0001f467"),
+        ("\u2764\ufe0f\u200d\U0001f525", "\u2764\ufe0f\u200d\U0001f525"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+    ],
+)
+def test_a_name_is_composed_and_may_have_joiners(given: str, kept: str) -> None:
+    assert validation.name(given) == kept
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["admin\u200d", "\u200cadmin", "ad\u200dmin", "\u200d", "é\u200d\u200dé", "é\u200d", "é\u200bé", "a\u202eb"],
+)
+def test_a_joiner_that_joins_nothing_is_refused(given: str) -> None:
+    with pytest.raises(FieldError):
+        validation.name(given)

@@ -18,7 +18,7 @@ from gateway.tokens import expiry, lookup, operations, secret
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status, TokenRecord
 from gateway.tokens.store import TokenStore
-from gateway.tokens.stores import json_format
+from gateway.tokens.stores import import_formats
 
 T = TypeVar("T")
 
@@ -182,7 +182,7 @@ def _verify(arguments: argparse.Namespace, context: CommandContext) -> int:
 
 def _import(arguments: argparse.Namespace, context: CommandContext) -> None:
     data = sys.stdin.buffer.read() if arguments.file == "-" else Path(arguments.file).read_bytes()
-    offered = json_format.decode(data).tokens
+    offered = import_formats.decode(data, context.clock())
     added = context.run(operations.import_records(context.store, context.actor, offered))
     context.printer.print_imported(context.tokens(), added, context.clock())
 

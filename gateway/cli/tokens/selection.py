@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gateway.core.clock import LATEST
+from gateway.tokens import validation
 from gateway.tokens.hierarchy import TokenHierarchy
 from gateway.tokens.models import Status, TokenRecord
 
@@ -22,7 +23,7 @@ _ORDERS: Mapping[str, Callable[[TokenRecord], Any]] = MappingProxyType(
 def select(tokens: TokenHierarchy, arguments: argparse.Namespace, now: float) -> list[TokenRecord]:
     """Returns the tokens that the arguments ask for: in the order of the file, unless they name another."""
     status = Status(arguments.status) if arguments.status else None
-    searched = (arguments.search or "").casefold().removesuffix("...")
+    searched = validation.composed(arguments.search or "").casefold().removesuffix("...")
     found = [
         record
         for record in tokens.records

@@ -9,7 +9,7 @@ Reading is strict, because a mistake here gives access: a duplicate key could hi
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,14 +37,14 @@ class TokenDocument(msgspec.Struct, frozen=True):
 
 def decode(data: bytes) -> TokenDocument:
     """Returns the tokens of a file in either form. Raises TokensDamaged."""
-    content = _parse(data)
+    content = parse(data)
     if not isinstance(content, dict):
         raise TokensDamaged(f"line 1: expected a JSON object, found {type(content).__name__}")
     if "tokens" in content or "version" in content:
         document = _decode_current(content)
     else:
         document = TokenDocument(tuple(_decode_freegpt(key, value) for key, value in content.items()))
-    _require_unique(document.tokens)
+    require_unique(document.tokens)
     return document
 
 
@@ -65,7 +65,8 @@ def _encode_record(record: TokenRecord) -> dict[str, Any]:
     return {**content, **record.unknown}
 
 
-def _parse(data: bytes) -> Any:
+def parse(data: bytes) -> Any:
+    """Returns the content of JSON that can be written again and has no duplicate keys. Raises TokensDamaged."""
     try:
         text = data.decode("utf-8-sig")
         content = json.loads(
@@ -192,7 +193,8 @@ def _decode_freegpt(token: str, item: Any) -> TokenRecord:
     )
 
 
-def _require_unique(tokens: tuple[TokenRecord, ...]) -> None:
+def require_unique(tokens: Sequence[TokenRecord]) -> None:
+    """Raises TokensDamaged where two records have an id or a secret in common."""
     ids: set[str] = set()
     hashes: set[str] = set()
     for index, record in enumerate(tokens):
