@@ -29,6 +29,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="load with the environment key, or with a stored token, made by token_manager.py",
     )
     add("--control", action="store_true", help="a second relay in the gateway's place: shows the noise")
+    add("--nginx", action="store_true", help="also measure nginx with a map of keys, on the gateway's core: the limit")
     add("--json", type=Path, metavar="FILE", help="write every round to FILE too")
     add("--require", type=float, metavar="RATIO", help="exit 1 if gateway / relay (median requests/s) is less")
     add("--python", type=Path, default=servers.REPOSITORY / ".venv" / "bin" / "python")
@@ -76,8 +77,9 @@ def measure(options: argparse.Namespace, folder: Path) -> report.Report:
         seconds=options.seconds,
         warm_up=options.warm_up,
         starts=options.starts,
+        nginx=options.nginx,
     )
-    shown = ("rounds", "seconds", "warm_up", "credential", "control")
+    shown = ("rounds", "seconds", "warm_up", "credential", "control", "nginx")
     result = report.Report(options={name: getattr(options, name) for name in shown})
     with processes.on_core(load_core):
         rounds.measure_requests(run, result)

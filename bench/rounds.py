@@ -27,6 +27,10 @@ class Run:
     seconds: int
     warm_up: int
     starts: int
+    nginx: bool = False  # nginx with a key map beside the others
+
+    def limit(self, upstream: str) -> list[Command]:
+        return [servers.nginx_key_map(self.place, upstream, self.token)] if self.nginx else []
 
     def subjects(self, upstream: str) -> list[Command]:
         relay = servers.relay(self.place, upstream, RELAY)
@@ -41,7 +45,7 @@ def measure_requests(run: Run, result: Report) -> None:
         starts = start_times(run, direct.url)
         subjects = started(stack, run, direct.url)
         result.mode = "control: a second relay" if run.control else mode_of(subjects[0])
-        request_rounds(run, result, [*subjects, direct])
+        request_rounds(run, result, [*subjects, *limits(stack, run, direct.url), direct])
         for server in subjects:
             result.footprints[server.name] = footprint(server, starts[server.name])
 
@@ -50,7 +54,7 @@ def measure_streams(run: Run, result: Report) -> None:
     upstream = servers.stream_upstream(run.place, CHUNKS, INTERVAL)
     with contextlib.ExitStack() as stack:
         direct = stack.enter_context(processes.running(upstream, run.place.load_core))
-        stream_rounds(run, result, [*started(stack, run, direct.url), direct])
+        stream_rounds(run, result, [*started(stack, run, direct.url), *limits(stack, run, direct.url), direct])
 
 
 def start_times(run: Run, upstream: str) -> dict[str, list[float]]:
@@ -66,6 +70,10 @@ def start_times(run: Run, upstream: str) -> dict[str, list[float]]:
 def started(stack: contextlib.ExitStack, run: Run, upstream: str) -> list[Server]:
     commands = run.subjects(upstream)
     return [stack.enter_context(processes.running(command, run.place.server_core)) for command in commands]
+
+
+def limits(stack: contextlib.ExitStack, run: Run, upstream: str) -> list[Server]:
+    return [stack.enter_context(processes.running(command, run.place.server_core)) for command in run.limit(upstream)]
 
 
 def mode_of(gateway: Server) -> str:

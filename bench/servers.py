@@ -42,6 +42,39 @@ http {{
 """
 
 
+KEY_MAP_CONFIG = """
+daemon off;
+master_process off;
+pid {folder}/nginx-key-map-{port}.pid;
+error_log stderr error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log {folder}/nginx-key-map-{port}.access.log;
+    keepalive_timeout 3600;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/nginx-body;
+    proxy_temp_path {folder}/nginx-proxy;
+    fastcgi_temp_path {folder}/nginx-fastcgi;
+    uwsgi_temp_path {folder}/nginx-uwsgi;
+    scgi_temp_path {folder}/nginx-scgi;
+    map $http_authorization $is_known {{ default 0; "Bearer {token}" 1; }}
+    upstream model {{ server {upstream}; keepalive 200; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        location = /healthz {{ return 200 '{{}}'; }}
+        location / {{
+            if ($is_known = 0) {{ return 401; }}
+            proxy_pass http://model;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Authorization "";
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run happens: its folder, the interpreter of everything in Python, the two cores."""
@@ -76,6 +109,16 @@ def nginx(place: Place) -> Command:
     config.write_text(NGINX_CONFIG.format(folder=place.folder, port=port, answer=chat_answer(), models=models_answer()))
     arguments = [find_program("nginx"), "-e", "stderr", "-p", f"{place.folder}/", "-c", str(config)]
     return Command("direct", arguments, port, place.folder, place.environment())
+
+
+def nginx_key_map(place: Place, upstream: str, token: str) -> Command:
+    """nginx with one worker and a map of keys before the upstream: the limit of what a server that checks keys can do."""
+    port = free_port()
+    config = place.folder / f"nginx-key-map-{port}.conf"
+    address = upstream.removeprefix("http://")
+    config.write_text(KEY_MAP_CONFIG.format(folder=place.folder, port=port, upstream=address, token=token))
+    arguments = [find_program("nginx"), "-e", "stderr", "-p", f"{place.folder}/", "-c", str(config)]
+    return Command("nginx", arguments, port, place.folder, place.environment())
 
 
 def stream_upstream(place: Place, chunks: int, interval: float) -> Command:
