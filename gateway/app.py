@@ -23,7 +23,7 @@ from gateway.http.middleware.base import Middleware
 from gateway.http.middleware.body_limit import BodyLimit
 from gateway.http.middleware.cors import Cors
 from gateway.http.middleware.drain import Drain
-from gateway.http.middleware.in_flight import InFlightRequests, RevocationListener
+from gateway.http.middleware.in_flight import InFlightRequests, RevocationListener, abort_environment_key
 from gateway.http.pipeline import Pipeline
 from gateway.http.request import Request
 from gateway.http.routes import Services, make_endpoints, routes
@@ -38,7 +38,7 @@ from gateway.observability.redaction import Redactor, cached_redactor
 from gateway.observability.shared_metrics import SharedMetrics
 from gateway.observability.store_monitor import StoreMonitor, Watched
 from gateway.providers import registry
-from gateway.providers.base import Provider, ProviderConfig
+from gateway.providers.base import CreateProvider, Provider, ProviderConfig
 from gateway.routing.catalog import Catalog
 from gateway.routing.object_access import ObjectAccess, ObjectRules
 from gateway.routing.ownership import Ownership
@@ -102,7 +102,8 @@ class App:
         self._settings = settings
         self._clock = clock or shared.clock
         self._rate_clock = clock or shared.rate_clock
-        self._ip_rate_limit = shared.ip_rate_limit
+        self._shared = shared
+        self._packaged_prices = packaged_prices()
         self._metrics = Metrics(shared.metrics, shared.worker)
         self._redactor = Redactor(settings.secrets)
         self._tasks = BackgroundTasks()
@@ -130,9 +131,11 @@ class App:
             ChangeRules(settings.max_children, settings.changes_per_minute, shared.changes.wait),
         )
         self.last_used = LastUsedWriter(store, self._metrics)
-        self._authenticator = Authenticator(
-            settings.environment_key, self.token_cache, self._clock, shared.enforcement, settings.allow_open
-        )
+        self._authenticator = self._make_authenticator()
+
+    def _make_authenticator(self) -> Authenticator:
+        key, is_open = self._settings.environment_key, self._settings.allow_open
+        return Authenticator(key, self.token_cache, self._clock, self._shared.enforcement, is_open)
 
     def _make_limits_and_usage(self) -> None:
         settings = self._settings
@@ -180,7 +183,7 @@ class App:
 
     def _services(self) -> Services:
         settings = self._settings
-        prices = load_prices(packaged_prices(), read_price_table(settings.prices))
+        prices = load_prices(self._packaged_prices, read_price_table(settings.prices))
         catalog = Catalog(self.provider, self._test_provider, settings.model_aliases, prices)
         rules = AdmissionRules(settings.completion_tokens, settings.queue_seconds)
         admission = Admission(self.limiter, self.counters, rules, self._metrics.count_refusal)
@@ -198,7 +201,7 @@ class App:
             UsageReports(self._usage_store, reads),
             reads,
             self._authenticator,
-            self._ip_rate_limit,
+            self._shared.ip_rate_limit,
             HealthCheck(
                 self._authenticator,
                 self.token_cache,
@@ -246,6 +249,29 @@ class App:
         self._tasks.keep(self.ownership.run, "write who made which object")
         self._tasks.keep(self._store_monitor.run, "update the metrics of the stores")
 
+    def reload(self, settings: Settings, create: CreateProvider) -> None:
+        """Answers requests that begin from now on by other settings. Raises as the constructor does; then nothing has changed."""
+        before, unused = dict(vars(self)), self.provider
+        try:
+            self._use(settings, create)
+        except BaseException:
+            unused = self.provider
+            vars(self).update(before)
+            raise
+        finally:
+            if unused is not self.provider:
+                self._tasks.start(self.in_flight.after_present(unused.aclose), "close the unused provider")
+        abort_environment_key(self.in_flight, before["_settings"].environment_key, settings.environment_key)
+        self.reload_tokens()
+
+    def _use(self, settings: Settings, create: CreateProvider) -> None:
+        old, self._settings, self._redactor = self._settings, settings, Redactor(settings.secrets)
+        if (old.backend, _provider_config(old)) != (settings.backend, config := _provider_config(settings)):
+            self.provider = create(config)
+        if (old.environment_key, old.allow_open) != (settings.environment_key, settings.allow_open):
+            self._authenticator = self._make_authenticator()
+        self.pipeline = Pipeline(self._middleware(), self._redactor, settings.trusted_proxies)
+
     def reload_tokens(self) -> None:
         """Reads the token file now instead of at the next poll."""
         self._tasks.start(self.token_cache.refresh(), "reload the token file")
@@ -270,10 +296,5 @@ class App:
 
 
 def _provider_config(settings: Settings) -> ProviderConfig:
-    return ProviderConfig(
-        upstream_url=settings.upstream_url,
-        upstream_api_key=settings.upstream_api_key,
-        connect_timeout=settings.connect_timeout,
-        first_byte_timeout=settings.first_byte_timeout,
-        chunk_timeout=settings.chunk_timeout,
-    )
+    times = settings.connect_timeout, settings.first_byte_timeout, settings.chunk_timeout
+    return ProviderConfig(settings.upstream_url, settings.upstream_api_key, *times)

@@ -14,6 +14,7 @@ from gateway.app import App, WorkerShared
 from gateway.auth.principal import Mode
 from gateway.cli import start
 from gateway.cli.console import ArgumentParser, print_lines
+from gateway.cli.reload import Reloader
 from gateway.config.settings import ConfigurationError, Settings
 from gateway.observability import logging as log
 from gateway.server import worker
@@ -49,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         return _refuse(error)
     start.warn_of_mounted_token_file(loaded.tokens_file)
+    reloader = Reloader(loaded, lambda: start.load_settings(arguments))
     with contextlib.closing(lock):
-        return _serve(loaded, listener)
+        return _serve(reloader, listener)
 
 
 def _refuse(error: Exception) -> int:
@@ -70,7 +72,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _serve(loaded: Settings, listener: socket.socket) -> int:
+def _serve(reloader: Reloader, listener: socket.socket) -> int:
+    loaded = reloader.settings
     address = _address(listener)
     shared = WorkerShared.new(loaded.workers)
 
@@ -79,23 +82,27 @@ def _serve(loaded: Settings, listener: socket.socket) -> int:
         _print_banner(loaded, app, address)
 
     if loaded.workers == 1:
-        worker.run(_serving(loaded, shared, announce), listener)
+        worker.run(_serving(reloader, shared, announce), listener)
         return 0
     supervisor = os.getpid()
 
     def work(number: int) -> None:
         on_ready = announce if number == 0 else lambda _app: _tune_garbage_collector()
-        worker.run(_serving(loaded, shared._replace(worker=number), on_ready), listener, supervisor)
+        worker.run(_serving(reloader, shared._replace(worker=number), on_ready), listener, supervisor)
 
-    return Supervisor(work, loaded.workers, loaded.drain_delay + loaded.drain_seconds, listener.close).run()
+    return Supervisor(
+        work, loaded.workers, loaded.drain_delay + loaded.drain_seconds, listener.close, reloader.reload
+    ).run()
 
 
-def _serving(loaded: Settings, shared: WorkerShared, on_ready: Callable[[App], None]) -> worker.Serving[App]:
+def _serving(reloader: Reloader, shared: WorkerShared, on_ready: Callable[[App], None]) -> worker.Serving[App]:
+    loaded = reloader.settings  # a worker that is started later begins with the newest
     return worker.Serving(
         lambda: App(loaded, shared=shared),
         loaded.drain_delay,
         loaded.drain_seconds,
         on_ready,
+        reloader.reload_app,
         loaded.max_header_bytes,
     )
 

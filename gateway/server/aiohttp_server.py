@@ -183,9 +183,12 @@ class AiohttpServer(web.Server):
     def __init__(
         self, handler: Handler, timeouts: ConnectionTimeouts = _TIMEOUTS, max_head_bytes: int = MAX_HEAD_BYTES
     ) -> None:
+        self.handler = handler
+        """May be replaced: requests that begin afterwards are answered by the new one."""
+
         async def handle(raw: web.BaseRequest) -> web.StreamResponse:
             connection = AiohttpConnection(raw)
-            await handler(Request(raw.method, raw.raw_path, raw.headers, raw.version, connection))
+            await self.handler(Request(raw.method, raw.raw_path, raw.headers, raw.version, connection))
             cast(HttpProtocol, raw.protocol).request_ended(keeps_alive=connection.keep_alive)
             return cast(web.StreamResponse, connection)
 

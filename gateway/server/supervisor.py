@@ -49,11 +49,16 @@ class _Slot:
 class Supervisor:
     """Keeps ``count`` workers running until SIGTERM or SIGINT. It must be used before any thread or event loop is started."""
 
-    def __init__(self, target: Target, count: int, drain_seconds: float, on_stop: Callable[[], None]) -> None:
-        """``on_stop`` is called when the workers are told to stop. It closes this process's copy of their socket: while any
+    def __init__(
+        self, target: Target, count: int, drain_seconds: float, on_stop: Callable[[], None], reload: Callable[[], bool]
+    ) -> None:
+        """``reload`` is called at SIGHUP, and says whether the workers should be told, too.
+
+        ``on_stop`` is called when the workers are told to stop. It closes this process's copy of their socket: while any
         process has it open, the kernel accepts connections that nobody serves.
         """
         self._on_stop = on_stop
+        self._reload = reload
         self._target = target
         self._slots = [_Slot(number) for number in range(count)]
         self._drain_seconds = drain_seconds
@@ -70,7 +75,7 @@ class Supervisor:
             number = received.si_signo if received else None
             if number in (signal.SIGTERM, signal.SIGINT):
                 return self._stop()
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and self._reload():
                 self._tell_all(signal.SIGHUP)
             self._reap()
 

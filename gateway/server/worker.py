@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from gateway.core.tasks import BackgroundTasks
 from gateway.http.request import Request
 from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.head_limits import MAX_HEAD_BYTES
@@ -29,9 +30,6 @@ class Application(Protocol):
 
     async def start(self) -> None:
         """Is called before the first request."""
-
-    def reload_tokens(self) -> None:
-        """Is called at SIGHUP."""
 
     def announce_drain(self) -> None:
         """Is called when the end is near: requests are still served, but no more of them should come."""
@@ -57,6 +55,8 @@ class Serving(NamedTuple, Generic[A]):
     drain_delay: float
     drain_seconds: float
     on_ready: Callable[[A], None]
+    reload: Callable[[A], Awaitable[None]]
+    """Is awaited at SIGHUP. Afterwards the application may have another ``handle``."""
     max_head_bytes: int = MAX_HEAD_BYTES
 
 
@@ -94,6 +94,7 @@ class Worker(Generic[A]):
         self._parent = parent
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._must_reload = asyncio.Event()
 
     async def serve(self) -> None:
         """Serves until it is told to stop."""
@@ -102,9 +103,12 @@ class Worker(Generic[A]):
         await app.start()
         http = AiohttpServer(app.handle, max_head_bytes=self._serving.max_head_bytes)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
-        self._listen_to_signals(loop, app)
+        self._listen_to_signals(loop)
         self._serving.on_ready(app)
+        tasks = BackgroundTasks()
+        tasks.keep(lambda: self._reload_when_told(app, http), "reload the settings")
         await self._wait_for_the_end()
+        await tasks.aclose()
         await self._wait_for_balancers(app)
         server.close()
         await self._drain(app)  # kept connections go on meanwhile, and are told
@@ -112,14 +116,21 @@ class Worker(Generic[A]):
         await http.shutdown(1.0)
         await app.stop()
 
-    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop, app: Application) -> None:
+    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(END_NOW, self._on_end_now)
         # Ctrl-C reaches the whole process group; under a supervisor it is the supervisor that passes it on, once.
         loop.add_signal_handler(signal.SIGINT, self._on_stop if self._parent is None else _nothing)
-        loop.add_signal_handler(signal.SIGHUP, app.reload_tokens)
+        loop.add_signal_handler(signal.SIGHUP, self._must_reload.set)
         # Under a supervisor they were blocked until now, so that none could kill a worker that is just starting.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+    async def _reload_when_told(self, app: A, http: AiohttpServer) -> None:
+        while True:
+            await self._must_reload.wait()
+            self._must_reload.clear()
+            await self._serving.reload(app)
+            http.handler = app.handle
 
     def _on_stop(self) -> None:
         """Begins the drain at the first signal, and ends it at the second."""

@@ -163,8 +163,14 @@ async def read_regular(path: Path, limit: int, threads: Threads) -> bytes:
 
 
 def _read_locked(descriptor: int) -> bytes:
-    with in_place.locked(descriptor, fcntl.LOCK_SH):
-        return in_place.content(in_place.read_all(descriptor))
+    """Returns the content of an open file, which stays locked until it is closed: it may just be written in place."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        in_place.lock(descriptor, fcntl.LOCK_SH, in_place.LOCK_SECONDS)
+    with open(descriptor, "rb", closefd=False) as file:
+        data = file.read()
+    return in_place.content(data) if b"\0" in data else data
 
 
 async def replace(path: Path, data: bytes, threads: Threads) -> None:

@@ -41,7 +41,7 @@ def test_no_signal_of_the_supervisor_kills_a_worker_that_is_just_starting() -> N
         signal.sigwait([signal.SIGTERM])
 
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: sys.exit(Supervisor(work, 1, 1.0, nothing).run())
+        target=lambda: sys.exit(Supervisor(work, 1, 1.0, nothing, lambda: True).run())
     )
     process.start()
     assert os.read(reading, 3) == b"yes"

@@ -50,11 +50,15 @@ def get(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
 
 
 @contextlib.contextmanager
-def streaming(folder: Path, **values: str) -> Iterator[tuple[Process, SlowUpstream, http.client.HTTPResponse]]:
+def streaming(
+    folder: Path, key: str | None = KEY, **values: str
+) -> Iterator[tuple[Process, SlowUpstream, http.client.HTTPResponse]]:
     """A gateway with a stream that has begun and goes on when the upstream is told to."""
     with (
         slow_upstream() as upstream,
-        gateway_process(folder, FREEGPT_API_KEY=KEY, GATEWAY_UPSTREAM_URL=upstream.url, **values) as gateway,
+        gateway_process(
+            folder, **({"FREEGPT_API_KEY": key} if key else {}), GATEWAY_UPSTREAM_URL=upstream.url, **values
+        ) as gateway,
         contextlib.ExitStack() as opened,
     ):
         connection = opened.enter_context(connect(gateway))

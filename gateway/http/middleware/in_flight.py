@@ -3,8 +3,9 @@ their client has disconnected without the event loop noticing."""
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from gateway.auth.principal import ENVIRONMENT_KEY
 from gateway.auth.roles import Access
 from gateway.core.errors import GatewayError, Unauthenticated
 from gateway.http.context import RequestContext
@@ -46,6 +47,17 @@ class InFlightRequests(Middleware):
             ctx.abort_error = make_error()
             self._tasks[ctx].cancel()
         return len(concerned)
+
+    async def after_present(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Awaits ``then`` once all requests have ended that are answered now, or when it is cancelled."""
+        present = set(self._tasks)
+        try:
+            while True:
+                await asyncio.sleep(DISCONNECT_CHECK_SECONDS)
+                if present.isdisjoint(self._tasks):
+                    return
+        finally:
+            await then()
 
     async def wait_idle(self, seconds: float) -> bool:
         """Waits until no request is left, ``seconds`` at most. Returns whether none is left."""
@@ -103,6 +115,12 @@ class RevocationListener:
             return match is None or tokens.secret_status(match, self._clock()) is Status.REVOKED
 
         self._in_flight.abort_where(_revoked, is_revoked)
+
+
+def abort_environment_key(in_flight: InFlightRequests, before: str | None, after: str | None) -> None:
+    """Aborts the requests for inference of the environment key, where it is another one now."""
+    if before != after:
+        in_flight.abort_where(_revoked, lambda ctx: ctx.principal is ENVIRONMENT_KEY and ctx.access is Access.INFERENCE)
 
 
 def _revoked() -> Unauthenticated:
