@@ -4,6 +4,7 @@ All paths are what follows ``/v1/``, encoded as the client sent them. The lists 
 SGLang's.
 """
 
+import re
 from collections.abc import Collection
 from urllib.parse import unquote
 
@@ -46,6 +47,7 @@ _COLLECTIONS = frozenset(
 """Collections whose names have two segments. The name of every other one is the first segment of the path."""
 
 
+_UPLOAD = re.compile(r"uploads/[^/]+/(?:parts|complete|cancel)")
 _UPLOADS = frozenset(
     {"files", "images/edits", "images/variations", "audio/transcriptions", "audio/translations", "skills", "videos"}
 )
@@ -59,6 +61,11 @@ def is_inference(method: str, path: str) -> bool:
 def takes_uploads(path: str) -> bool:
     """Whether bodies that are no JSON are usual here. They hold no ids of objects."""
     return path in _UPLOADS or (path.startswith("uploads/") and path.endswith("/parts"))
+
+
+def has_no_model(path: str) -> bool:
+    """Whether a POST here names no model, and none answers it."""
+    return path in ("files", "uploads") or _UPLOAD.fullmatch(path) is not None
 
 
 def is_administrative(path: str) -> bool:

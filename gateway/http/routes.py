@@ -70,7 +70,9 @@ def make_endpoints(services: Services) -> Endpoints:
     openai = OpenAIEndpoints(services.inference, services.objects, services.max_body_bytes)
     return Endpoints(
         openai,
-        PassThroughEndpoints(openai.run, services.max_body_bytes, services.objects, services.pass_through),
+        PassThroughEndpoints(
+            openai.run, openai.run_form, services.max_body_bytes, services.objects, services.pass_through
+        ),
         TokenEndpoints(management, reports, services.authenticator, services.ip_rate_limit, services.reads),
         UserKeyEndpoints(UserKeys(management), admission),
         MeEndpoints(management, admission),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gateway.auth.principal import Principal
 from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.json_body import JsonObject
+from gateway.core.upstream_routes import has_no_model
 from gateway.inference.models import Admitted, InferenceRequest
 from gateway.limits import presentation
 from gateway.limits.algorithms import BudgetWindow, Charge, Limit, charges
@@ -41,7 +42,16 @@ _REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
 
 _FREE_ENDPOINTS = COUNTING_ENDPOINTS | {"moderations", "files", "uploads"}
 """What providers take no money for, although it is sent to them. Paths behind ``/v1/``, compared as a whole."""
-_UNIT_ENDPOINTS = MappingProxyType({"audio/speech": "character", "images/generations": "image"})
+_UNIT_ENDPOINTS = MappingProxyType(
+    {
+        "audio/speech": "character or request",
+        "images/generations": "image or request",
+        "images/edits": "image or request",
+        "images/variations": "image or request",
+        "audio/transcriptions": "request",
+        "audio/translations": "request",
+    }
+)
 """Endpoints whose responses report no usage, with what they are priced by."""
 _PAID_AT_ONCE = frozenset(
     {"chat/completions", "completions", "embeddings", "responses", "rerank", "messages", *_UNIT_ENDPOINTS}
@@ -217,7 +227,7 @@ def request_price(request: ProviderRequest, target: Target) -> Price | None:
     """Returns the price of a request, None where nobody knows it. Test tokens cost nothing, and reading does not either."""
     if target.is_test or (request.body is None and request.method in _READING):
         return FREE
-    if request.path in _FREE_ENDPOINTS and request.method == "POST":
+    if request.method == "POST" and (request.path in _FREE_ENDPOINTS or has_no_model(request.path)):
         return FREE
     if request.method != "POST" or request.path not in _PAID_AT_ONCE:
         return None
@@ -249,7 +259,7 @@ def _unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObj
     example = "input = 0.15 and output = 0.60 (USD for a million tokens)"
     if request.path in _UNIT_ENDPOINTS:
         named = f"a request to /v1/{request.path} for {named}"
-        example = f"input = 0, output = 0, and {_UNIT_ENDPOINTS[request.path]} or request (USD for one)"
+        example = f"input = 0, output = 0, and {_UNIT_ENDPOINTS[request.path]} (USD for one)"
     elif request.path not in _PAID_AT_ONCE:
         named = f"a request to /v1/{request.path[:100]}"
     return _no_price(named, example)
@@ -265,7 +275,7 @@ def _no_price(named: str, example: str) -> QuotaExceeded:
 
 def _has_unit_price(path: str, price: Price) -> bool:
     """Returns whether the price of an endpoint that reports no usage is known: by its unit, or by the request."""
-    unit = price.character if path == "audio/speech" else price.image
+    unit = price.character if path == "audio/speech" else price.image if path.startswith("images/") else None
     return price.is_free or unit is not None or price.requests > 0
 
 

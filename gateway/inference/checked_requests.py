@@ -10,7 +10,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from gateway.auth.principal import Principal
+from gateway.core import upstream_routes
 from gateway.core.errors import BadRequest, Forbidden
+from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject
 from gateway.inference import nested_models
 from gateway.providers.base import ProviderRequest
@@ -22,6 +24,10 @@ CHECKED_ENDPOINTS = frozenset(
     }
 )  # fmt: skip
 """Paths behind ``/v1/``, compared as a whole. No other path takes a body of a token whose model is checked."""
+FORM_ENDPOINTS = frozenset(
+    {"images/edits", "images/variations", "audio/transcriptions", "audio/translations", "videos"}
+)
+"""Paths whose forms name a model."""
 READ_PARAMETERS = frozenset(
     {"after", "before", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream"}
 )
@@ -77,10 +83,13 @@ def check_request(principal: Principal, request: ProviderRequest) -> None:
     Raises Forbidden for a route or a field that could choose another model, BadRequest for a field that bounds the answer and
     is misspelt or has the wrong type.
     """
+    if isinstance(request.body, FormBody):
+        _check_form(principal, request, request.body)
+        return
     fields = request.fields if isinstance(request.fields, JsonObject) else None
     if principal.depends_on_model:
         _check_route(request, fields)
-    if fields is None or request.path not in CHECKED_ENDPOINTS:
+    if fields is None or not (request.path in CHECKED_ENDPOINTS or upstream_routes.has_no_model(request.path)):
         return
     for name, raw in fields.raw_values.items():
         _check_spelling(name)
@@ -102,11 +111,42 @@ def _check_route(request: ProviderRequest, fields: JsonObject | None) -> None:
         for name, _ in parse_qsl(request.query.replace(";", "&"), keep_blank_values=True):
             if name not in READ_PARAMETERS:
                 raise Forbidden(f"{why}; it may not send the query parameter `{name[:100]}`.")
+    elif (
+        request.method == "POST"
+        and upstream_routes.has_no_model(request.path)
+        and isinstance(request.body, bytes | None)
+    ):
+        return
     elif request.method != "POST" or request.path not in CHECKED_ENDPOINTS:
         routes = ", ".join(sorted(CHECKED_ENDPOINTS))
         raise Forbidden(f"{why}, and is checked only for POST to {routes} (under /v1/), not for this route.")
     elif fields is None:
         raise Forbidden(f"{why}, and only in JSON bodies can that be checked. Send one, with a JSON content type.")
+
+
+def _check_form(principal: Principal, request: ProviderRequest, form: FormBody) -> None:
+    """Checks the parts without a file as the fields of a JSON body are. Lists are written ``name[]``, objects ``name[key]``."""
+    is_known = request.path in FORM_ENDPOINTS or upstream_routes.has_no_model(request.path)
+    if principal.depends_on_model and not (is_known and request.method == "POST"):
+        raise Forbidden("What this token may do depends on the model, and in forms for this route that is not checked.")
+    seen: set[str] = set()
+    for name, value in form.texts:
+        _check_spelling(name)
+        if name in COUNTS | _SWITCHES and name in seen:
+            raise BadRequest(f"The form has the part `{name}` twice.", code="duplicate_key", param=name)
+        seen.add(name)
+        if name in COUNTS and not (value.isascii() and value.isdecimal() and int(value[:_MAX_NUMBER_BYTES]) >= 1):
+            raise BadRequest(f"`{name}` must be a number of at least 1.", code="invalid_type", param=name)
+        if name not in PLAIN_FIELDS and name not in COUNTS:
+            _check_part(principal, request.model, name, value)
+
+
+def _check_part(principal: Principal, model: str | None, name: str, value: str) -> None:
+    """Some upstreams read a text that is JSON, and a name in brackets, as a field of an object."""
+    is_json = value.lstrip()[:1] in ("{", "[")
+    raw = msgspec.Raw(value.encode() if is_json else msgspec.json.encode(value))
+    for piece in filter(None, name.replace("]", "").replace(".", "[").split("[")):
+        _check_field(principal, model, piece, raw)
 
 
 def _check_spelling(name: str) -> None:

@@ -1,7 +1,7 @@
 """Defines the interface of a provider. A third party implements ``Provider`` and registers a function that creates one;
 see docs/providers.md."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,14 +16,14 @@ class ProviderRequest(msgspec.Struct, frozen=True):
 
     ``path`` is what follows ``/v1/``, encoded as the client sent it; ``query`` has no credential in it. ``headers`` are
     those of the client's that ``request_headers`` allows, so there is no credential in them either. For a JSON body ``fields``
-    holds its top-level values; a body of any other kind is an iterator of chunks.
+    holds its top-level values, for a form its texts; a body of any other kind than JSON is an iterable of chunks.
     """
 
     method: str
     path: str
     query: str = ""
     headers: Mapping[str, str] = {}
-    body: bytes | AsyncIterator[bytes] | None = None
+    body: bytes | AsyncIterable[bytes] | None = None
     fields: Mapping[str, Any] | None = None
     model: str | None = None
     stream: bool = False

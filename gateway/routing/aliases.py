@@ -6,6 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from gateway.core import lenient_json, sse
+from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject, parse_object, set_field
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 
@@ -17,10 +18,14 @@ NameFor: TypeAlias = Callable[[str], str | None]
 
 
 def rename_request(request: ProviderRequest, model: str) -> ProviderRequest:
-    """Returns the request with the provider's name for the model. Only JSON bodies name one.
+    """Returns the request with the provider's name for the model. JSON bodies and forms name one.
 
     Raises what ``parse_object`` raises, for a request without ``fields``.
     """
+    if isinstance(request.body, FormBody):
+        form = request.body.with_model(model)
+        headers = {**request.headers, **form.headers}
+        return msgspec.structs.replace(request, body=form, headers=headers, fields=form.fields, model=model)
     if not isinstance(request.body, bytes):
         return msgspec.structs.replace(request, body=None, fields=None, model=model)
     given = request.fields if isinstance(request.fields, JsonObject) else parse_object(request.body)

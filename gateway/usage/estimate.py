@@ -39,7 +39,10 @@ _COMPLETION_LIMITS: Mapping[str, tuple[str, ...]] = {
 _ANY_LIMIT = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _FIRST_OF_LIST = re.compile(rb'\[\s*(["\[])')
 _MAX_NUMBER_BYTES = 32
-_WITHOUT_COMPLETION = frozenset({"embeddings", "moderations", "rerank", "audio/speech", "images/generations"})
+_IMAGES = frozenset({"images/generations", "images/edits", "images/variations"})
+_WITHOUT_COMPLETION = _IMAGES | {
+    "embeddings", "moderations", "rerank", "audio/speech", "audio/transcriptions", "audio/translations",
+}  # fmt: skip
 COUNTING_ENDPOINTS = frozenset({"messages/count_tokens", "responses/input_tokens"})
 """Endpoints that only count tokens. They use none."""
 
@@ -162,7 +165,7 @@ def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
     largest = max_prompt if is_whole else None
     has_tools = _has_provider_tools(values)
     if endpoint in _WITHOUT_COMPLETION:
-        images = _count(values, "n") if endpoint == "images/generations" else 0
+        images = _count(values, "n") if endpoint in _IMAGES else 0
         characters = _length(values["input"]) if endpoint == "audio/speech" and "input" in values else 0
         return Estimate(prompt, 0, 1, False, largest, has_tools, images, characters)
     choices = max(_count(values, "n"), _count(values, "best_of")) * _prompt_count(endpoint, values)

@@ -201,7 +201,7 @@ async def test_routes_that_are_understood(path: str) -> None:
     "path",
     ["Chat/completions", "chat/Completions", "chat/completions%20", "deployments/dear/chat/completions", "messages/batches",
      "Deployments/dear/chat/completions", "openai/deployments/dear/chat/completions", "models/dear/predictions", "batches",
-     "accounts/a/models/dear/completions", "realtime/client_secrets", "evals", "engines/dear", "responses/compact", "files"],
+     "accounts/a/models/dear/completions", "realtime/client_secrets", "evals", "engines/dear", "responses/compact"],
 )  # fmt: skip
 async def test_other_routes_are_refused(path: str) -> None:
     for principal in (CHEAP, token_with({"models": {"cheap": {"rpm": 5}}})):

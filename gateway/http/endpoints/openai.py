@@ -6,11 +6,14 @@ from collections.abc import Mapping
 import msgspec
 from multidict import istr
 
-from gateway.core.errors import NotFound
+from gateway.core.errors import BadRequest, NotFound
+from gateway.core.form_data import FORM
 from gateway.core.json_body import JsonObject, names_model, parse_object, read_model_and_stream, read_stream
 from gateway.http.context import RequestContext
+from gateway.http.form_reader import FormReader
 from gateway.http.response import Response
 from gateway.http.untrusted_content import DATA_TYPES, response_headers
+from gateway.inference.checked_requests import FORM_ENDPOINTS
 from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference
 from gateway.providers.base import JSON, ProviderRequest
@@ -33,6 +36,7 @@ class OpenAIEndpoints:
         self._inference = inference
         self._objects = objects
         self._max_body = max_body
+        self._forms = FormReader(max_body)
 
     async def json_endpoint(self, ctx: RequestContext) -> Response:
         """Serves the endpoints whose body is a JSON object with a model."""
@@ -46,6 +50,9 @@ class OpenAIEndpoints:
         an unknown endpoint.
         """
         model, endpoint = ctx.params["model"], ctx.params["endpoint"]
+        if endpoint in FORM_ENDPOINTS and ctx.request.media_type == FORM:
+            ctx.query = ""
+            return await self.run_form(ctx, endpoint, model)
         if endpoint not in _ENGINE_ENDPOINTS:
             raise NotFound(f"Invalid URL ({ctx.method} {ctx.path[:200]})", code="unknown_url")
         fields = parse_object(await ctx.request.read(self._max_body))
@@ -78,6 +85,24 @@ class OpenAIEndpoints:
             stream=stream and endpoint != "embeddings",  # they are never streamed, whatever the body says
         )
         return await self.run(ctx, request)
+
+    async def run_form(self, ctx: RequestContext, path: str, model: str | None = None) -> Response:
+        """Reads a form and sends it upstream, with ``model`` in place of its own if one is given.
+
+        Raises BadRequest for a form that can be read in two ways, or without a model where it has to be checked; and what
+        ``FormReader.read`` and ``run`` raise.
+        """
+        async with self._forms.read(ctx) as given:
+            form = given if model is None else given.with_model(model)
+            if form.model is None and path in FORM_ENDPOINTS and ctx.caller.depends_on_model:
+                message = "you must provide a model parameter"
+                raise BadRequest(message, code="missing_required_parameter", param="model")
+            fields = form.fields
+            await self._objects.check_body(ctx.caller, fields.body)
+            headers = {**forwarded_headers(ctx.request.headers), **form.headers}
+            query = forwarded_query(ctx.query)
+            request = ProviderRequest(ctx.method, path, query, headers, form, fields, form.model)
+            return await self.run(ctx, request)
 
     async def run(self, ctx: RequestContext, request: ProviderRequest) -> Response:
         """Sends ``request`` upstream for the caller, and the response to the client while the use case is open.

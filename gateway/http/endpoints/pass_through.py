@@ -5,24 +5,22 @@ from typing import Protocol
 
 from gateway.auth.upstream_access import check_upstream_access
 from gateway.core.errors import Forbidden, NotFound, UpgradeRequired
+from gateway.core.form_data import FORM
 from gateway.core.json_body import JsonObject, names_model, parse_object, read_model
 from gateway.core.upstream_errors import UpstreamFailed
-from gateway.core.upstream_routes import takes_uploads
+from gateway.core.upstream_routes import has_no_model, takes_uploads
 from gateway.http.context import RequestContext
+from gateway.http.form_reader import FORM_BYTES
 from gateway.http.path_validation import problem_with_passed
 from gateway.http.request import Upload
 from gateway.http.response import Response
 from gateway.inference.admission import check_route_cost
-from gateway.inference.checked_requests import CHECKED_ENDPOINTS
+from gateway.inference.checked_requests import CHECKED_ENDPOINTS, FORM_ENDPOINTS
 from gateway.providers.base import JSON, ProviderRequest
 from gateway.providers.request_headers import forwarded_headers
 from gateway.providers.request_query import forwarded_query
 from gateway.routing.object_access import ObjectAccess
 from gateway.tokens.models import Role
-
-FORM = "multipart/form-data"
-FORM_BYTES = 1024 * 1024
-"""What a form may have besides a file of the largest size: OpenAI's clients upload large files in parts of exactly 64 MiB."""
 
 
 class RunInference(Protocol):
@@ -31,13 +29,22 @@ class RunInference(Protocol):
     async def __call__(self, ctx: RequestContext, request: ProviderRequest) -> Response: ...
 
 
+class RunForm(Protocol):
+    """Reads the form of a request and sends it upstream; ``path`` is what follows ``/v1/``."""
+
+    async def __call__(self, ctx: RequestContext, path: str) -> Response: ...
+
+
 class PassThroughEndpoints:
     """The endpoint of everything under ``/v1`` that has no route of its own. ``max_body`` is in bytes."""
 
-    def __init__(self, run: RunInference, max_body: int, objects: ObjectAccess, opened: tuple[str, ...]) -> None:
+    def __init__(
+        self, run: RunInference, run_form: RunForm, max_body: int, objects: ObjectAccess, opened: tuple[str, ...]
+    ) -> None:
         """``opened`` are the beginnings of paths that tokens which are not admins may use besides inference."""
         self._objects = objects
         self._run = run
+        self._run_form = run_form
         self._max_body = max_body
         self._opened = opened
 
@@ -60,13 +67,18 @@ class PassThroughEndpoints:
             return await self._run(ctx, _passed_request(ctx))
         if is_json(ctx.request.media_type) or not (ctx.caller.role is Role.ADMIN or takes_uploads(path)):
             return await self._pass_json(ctx)
+        if ctx.request.media_type == FORM and (path in FORM_ENDPOINTS or ctx.caller.depends_on_model):
+            return await self._run_form(ctx, path)
         if ctx.caller.depends_on_model:
-            raise Forbidden("What this token may do depends on the model, and only in JSON bodies can that be checked.")
+            raise Forbidden(
+                "What this token may do depends on the model, and is checked in JSON bodies and in forms alone."
+            )
         return await self._pass_chunks(ctx)
 
     async def _pass_json(self, ctx: RequestContext) -> Response:
         fields = parse_object(await ctx.request.read(self._max_body))
-        model = read_model(fields) if names_model(fields) or ctx.caller.is_limited else None
+        needs_model = ctx.caller.is_limited and not has_no_model(ctx.path.removeprefix("/v1/"))
+        model = read_model(fields) if names_model(fields) or needs_model else None
         request = _passed_request(ctx, body=fields.body, fields=fields, model=model)
         return await self._run(ctx, request)
 

@@ -1,6 +1,6 @@
 """Defines what a provider may ask of the network, and what it gets: a request in, a response with its head and chunks out."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -24,7 +24,7 @@ class TransportRequest(msgspec.Struct, frozen=True):
     method: str
     url: str
     headers: Mapping[str, str]
-    body: bytes | AsyncIterator[bytes] | None = None
+    body: bytes | AsyncIterable[bytes] | None = None
 
 
 class TransportResponse(Protocol):
