@@ -12,10 +12,9 @@ from gateway.auth.local_client import Arrival
 from gateway.auth.principal import Principal
 from gateway.auth.roles import Access
 from gateway.config.parsers import Network
-from gateway.core import sse
 from gateway.core.errors import GatewayError
 from gateway.core.upstream_errors import UpstreamReported
-from gateway.http.error_formats import ErrorFormat, openai_error
+from gateway.http.error_formats import ErrorFormat, EventFormat, openai_error, openai_event
 from gateway.http.path_validation import origin_form
 from gateway.http.request import Request
 from gateway.http.response import Response
@@ -48,15 +47,34 @@ class Route(NamedTuple):
     access: Access
     endpoint: Endpoint
     error_format: ErrorFormat = openai_error
+    error_event: EventFormat = openai_event
+    """How an error ends an event stream that has begun."""
 
 
 class RequestContext:
     """A request, its id, and who and what it turned out to be."""
 
     __slots__ = (
-        "_target", "_trusted_proxies", "abort_error", "access", "began", "bytes_sent", "error", "extra_headers", "id",
+        "_target",
+        "_trusted_proxies",
+        "abort_error",
+        "access",
+        "began",
+        "bytes_sent",
+        "error",
+        "extra_headers",
+        "first_bytes",
+        "id",
         "inference",
-        "method", "params", "path", "principal", "query", "request", "route", "routing_error", "started_response",
+        "method",
+        "params",
+        "path",
+        "principal",
+        "query",
+        "request",
+        "route",
+        "routing_error",
+        "started_response",
     )  # fmt: skip
 
     def __init__(self, request: Request, trusted_proxies: Sequence[Network] = ()) -> None:
@@ -84,6 +102,8 @@ class RequestContext:
         self.inference: InferenceRequest | None = None
         """Model, deployment and usage, once it is known to be a request for inference."""
         self.bytes_sent = 0
+        self.first_bytes = b""
+        """The beginning of a response that is sent in chunks."""
         self.extra_headers: Mapping[str, str] = _NO_HEADERS
         """Headers that a middleware adds to the response, whatever it will be."""
         self.started_response: Response | None = None
@@ -169,6 +189,7 @@ class RequestContext:
         self.started_response = response
         if first:
             self.bytes_sent += len(first)
+            self.first_bytes = first
             await connection.write(first)
         async for chunk in chunks:
             self.bytes_sent += len(chunk)
@@ -183,7 +204,8 @@ class RequestContext:
         """
         started, connection = self.started_response, self.request.connection
         if started is not None and started.is_event_stream and not isinstance(error, UpstreamReported):
-            await connection.write(sse.encode_event(body))
+            render = self.route.error_event if self.route is not None else openai_event
+            await connection.write(render(body, self.first_bytes))
         connection.break_off()
 
 

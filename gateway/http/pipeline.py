@@ -83,7 +83,7 @@ class Pipeline:
         """Sends an error: with a status of its own while nothing has been sent; after that the response is aborted."""
         ctx.error = error
         render = ctx.route.error_format if ctx.route is not None else openai_error
-        body = render(error, self._redact)
+        body = render(error, self._redact, ctx.id)
         if ctx.started_response is not None:
             await ctx.abort(error, body)
             return ctx.started_response

@@ -18,6 +18,7 @@ from gateway.http.endpoints.pass_through import PassThroughEndpoints
 from gateway.http.endpoints.tokens import TokenEndpoints
 from gateway.http.endpoints.usage import UsageEndpoints
 from gateway.http.endpoints.user_keys import UserKeyEndpoints
+from gateway.http.error_formats import anthropic_error, anthropic_event, responses_event
 from gateway.http.ip_rate_limit import IpRateLimit
 from gateway.inference.admission import Admission
 from gateway.inference.service import Inference
@@ -29,6 +30,8 @@ POST = ("POST",)
 PATCH = ("PATCH",)
 DELETE = ("DELETE",)
 ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+ANTHROPIC = (anthropic_error, anthropic_event)
 
 
 class Services(NamedTuple):
@@ -111,11 +114,13 @@ def routes(to: Endpoints) -> tuple[Route, ...]:
         Route(POST, "/v1/chat/completions", Access.INFERENCE, to.openai.json_endpoint),
         Route(POST, "/v1/completions", Access.INFERENCE, to.openai.json_endpoint),
         Route(POST, "/v1/embeddings", Access.INFERENCE, to.openai.json_endpoint),
-        Route(POST, "/v1/responses", Access.INFERENCE, to.openai.json_endpoint),
+        Route(POST, "/v1/responses", Access.INFERENCE, to.openai.json_endpoint, error_event=responses_event),
         Route(GET, "/v1/models", Access.INFERENCE, to.openai.models),
         Route(GET, "/v1/models/{model...}", Access.INFERENCE, to.openai.model),
         Route(POST, "/v1/engines/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
         Route(POST, "/engines/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
         Route(POST, "/openai/deployments/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
+        Route(ANY_METHOD, "/v1/messages", Access.INFERENCE, to.pass_through.pass_through, *ANTHROPIC),
+        Route(ANY_METHOD, "/v1/messages/{rest...}", Access.INFERENCE, to.pass_through.pass_through, *ANTHROPIC),
         Route(ANY_METHOD, "/v1/{rest...}", Access.INFERENCE, to.pass_through.pass_through),
     )

@@ -237,3 +237,24 @@ async def test_urls_are_sent_as_they_are(network: Network) -> None:
         for path in ("/a%2Fb?x=%20&y=+", "/a/b?%F0%9F=1", "/'quotes'?\"=1"):
             (await transport.send(get(upstream.url + path))).close()
             assert upstream.requests[-1].target == f"/v1{path}"
+
+
+async def test_the_first_content_has_the_limit_of_the_first_byte(network: Network) -> None:
+    """The head comes at once, the content after more than the limit for one piece."""
+
+    async def thinks(_received: Received, connection: Connection) -> None:
+        await connection.start_stream()
+        await connection.chunk(b"\n")
+        await asyncio.sleep(0.8)
+        await connection.chunk(b"one")
+        await connection.end_stream()
+
+    async with network.open_to(thinks, Timeouts(connect=30, first_byte=30, chunk=0.1)) as (transport, upstream):
+        response = await transport.send(get(upstream.url))
+        assert await response.read(100) == b"\none"
+        response.close()
+    async with network.open_to(thinks, Timeouts(connect=30, first_byte=0.1, chunk=30)) as (transport, upstream):
+        response = await transport.send(get(upstream.url))
+        with pytest.raises(UpstreamTimeout):
+            await response.read(100)
+        response.close()
