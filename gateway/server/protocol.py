@@ -144,7 +144,7 @@ class HttpProtocol(RequestHandler):
         has_line = end >= 0 or data.find(b"\n", start) >= 0
         begins_well = (_REQUEST_LINE if has_line else _METHOD_START).match(data, start)
         is_refused = begins_well is None or (end < 0 and data.find(b"\n\n", start) >= 0)
-        if is_refused or (end >= 0 and _is_chunked_1_0(data, start, end)):
+        if is_refused or (end >= 0 and _is_bad_head(data, start, end)):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
             return 0
         if (end if end >= 0 else len(data)) - start > self._max_head_bytes:
@@ -282,10 +282,14 @@ class _Sent:
         """Does nothing."""
 
 
-def _is_chunked_1_0(data: bytes, start: int, end: int) -> bool:
-    """Returns whether a head is HTTP/1.0 with ``Transfer-Encoding``: older servers take its body for the next request."""
-    is_1_0 = data[data.index(b"\n", start) - 2] == _ZERO
-    return is_1_0 and b"\ntransfer-encoding" in data[start:end].lower()
+def _is_bad_head(data: bytes, start: int, end: int) -> bool:
+    """Returns whether HTTP/1.0 comes with ``Transfer-Encoding``, or HTTP/1.1 without ``Host`` (RFC 9112 6.1 and 3.2).
+
+    A server of HTTP/1.0 takes a body in chunks for the next request.
+    """
+    if data[data.index(b"\n", start) - 2] == _ZERO:
+        return b"\ntransfer-encoding" in data[start:end].lower()
+    return data.find(b"\nHost:", start, end) < 0 and b"\nhost:" not in data[start:end].lower()
 
 
 def _part_of_chunks(data: bytes, start: int) -> int:

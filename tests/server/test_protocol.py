@@ -126,6 +126,18 @@ async def test_a_trailer_that_is_refused_ends_the_body(trailer: bytes) -> None:
         assert await client.until_closed() == b""
 
 
+@pytest.mark.parametrize(("head", "is_refused"), [
+    (b"GET / HTTP/1.1\r\n\r\n", True), (b"GET / HTTP/1.1\r\nX-Host: a\r\n\r\n", True),
+    (b"GET / HTTP/1.1\r\nhOsT: a\r\n\r\n", False), (b"GET / HTTP/1.0\r\n\r\n", False),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", True),
+])  # fmt: skip
+async def test_http_1_1_has_one_host(head: bytes, is_refused: bool) -> None:
+    async with serving(Echo()) as client:
+        await client.send(head)
+        reply = await client.reply()
+    assert reply.status == (400 if is_refused else 200)
+
+
 async def test_a_broken_body_that_nobody_reads_gets_no_response_of_its_own() -> None:
     async def handle(received: Request) -> None:
         await received.connection.send(404, {}, b"none", closes=False)
