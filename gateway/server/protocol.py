@@ -21,6 +21,7 @@ from gateway.http.error_formats import openai_error
 from gateway.http.request import HTTP_1_1
 from gateway.server.deadlines import ConnectionTimeouts, HeadDeadline, WriteDeadline
 from gateway.server.head_limits import MAX_HEAD_BYTES, MAX_HEADERS, parser_error
+from gateway.server.request_framing import is_bad_head, part_of_chunks
 from gateway.server.response_head import encode_head
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,7 @@ _CHUNKED = -1
 _REQUEST_LINE = re.compile(rb"(?!CONNECT )[A-Z-]+ [^ \r\n#]+ HTTP/1\.[01]\r\n")
 """CONNECT is for proxies: aiohttp would take its body for the next request."""
 _METHOD_START = re.compile(rb"[A-Z-]+( |\Z)")
-_ZERO = ord("0")
 _HEAD_END = b"\n\r\n"
-_CHUNKED_BODY_END = re.compile(rb"[^\r\n]\r\n\r\n")
 
 
 class HttpProtocol(RequestHandler):
@@ -144,7 +143,7 @@ class HttpProtocol(RequestHandler):
         has_line = end >= 0 or data.find(b"\n", start) >= 0
         begins_well = (_REQUEST_LINE if has_line else _METHOD_START).match(data, start)
         is_refused = begins_well is None or (end < 0 and data.find(b"\n\n", start) >= 0)
-        if is_refused or (end >= 0 and _is_bad_head(data, start, end)):
+        if is_refused or (end >= 0 and is_bad_head(data, start, end)):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
             return 0
         if (end if end >= 0 else len(data)) - start > self._max_head_bytes:
@@ -168,7 +167,7 @@ class HttpProtocol(RequestHandler):
 
     def _parse_body(self, data: bytes, start: int) -> int:
         if self._body_left == _CHUNKED:
-            end = _part_of_chunks(data, start)
+            end = part_of_chunks(data, start)
         else:
             end = min(start + self._body_left, len(data))
             self._body_left -= end - start
@@ -280,25 +279,3 @@ class _Sent:
 
     async def write_eof(self) -> None:
         """Does nothing."""
-
-
-def _is_bad_head(data: bytes, start: int, end: int) -> bool:
-    """Returns whether HTTP/1.0 comes with ``Transfer-Encoding``, or HTTP/1.1 without ``Host`` (RFC 9112 6.1 and 3.2).
-
-    A server of HTTP/1.0 takes a body in chunks for the next request.
-    """
-    if data[data.index(b"\n", start) - 2] == _ZERO:
-        return b"\ntransfer-encoding" in data[start:end].lower()
-    return data.find(b"\nHost:", start, end) < 0 and b"\nhost:" not in data[start:end].lower()
-
-
-def _part_of_chunks(data: bytes, start: int) -> int:
-    """Returns up to where a body in chunks can be parsed without reading behind its end.
-
-    It ends with an empty line behind a line that is not empty. Where that may have begun in what was parsed before, the line
-    ends go one by one.
-    """
-    if start < 4 and data[start] in b"\r\n":
-        return start + 1
-    found = _CHUNKED_BODY_END.search(data, start)
-    return len(data) if found is None else found.end()
