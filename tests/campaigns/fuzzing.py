@@ -111,14 +111,14 @@ async def fuzzed_gateway(folder: Path, behave: Behaviour = respond, **values: st
 
 @contextmanager
 def bugs_in_log() -> Iterator[list[str]]:
-    """Collects what is logged as an error by the gateway, by aiohttp and by the event loop."""
+    """Collects exceptions that the gateway logs, and errors of aiohttp and of the event loop."""
     bugs: list[str] = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = self.format(record)
-            if record.levelno >= logging.ERROR or "unhandled exception" in text:
-                bugs.append(f"{record.name}: {text}")
+            is_of_library = record.levelno >= logging.ERROR and not record.name.startswith("gateway")
+            if is_of_library or record.exc_info or "unhandled exception" in record.getMessage():
+                bugs.append(f"{record.name}: {self.format(record)}")
 
     handler = Handler(logging.WARNING)
     logging.getLogger().addHandler(handler)
