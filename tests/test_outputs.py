@@ -28,6 +28,7 @@ WRITERS = {
     "cli/tokens/usage.py": {"Console": "bars: times and numbers alone", "console.print": "the same"},
     "core/csv_text.py": {"csv.writer": "escapes", "writer.writerows": "escapes"},
     "http/context.py": {"connection.write": "HTTP"},
+    "http/form_reader.py": {"spool.write": "the client's own bytes, for the upstream"},
     "limits/stores/sqlite.py": {"rows.write": "a database"},
     "limits/stores/sqlite_file.py": {"rows.write": "a database"},
     "observability/logging.py": {
@@ -35,7 +36,9 @@ WRITERS = {
         "self._stream.write": "the same",
         "self._writer.write": "the same",
     },
-    "storage/files.py": {"file.write": "files of the gateway's own"},
+    "storage/files.py": {"file.write": "files of the gateway's own", "in_place.write": "the same"},
+    "storage/spool.py": {"self._file.write": "the client's own bytes, for the upstream"},
+    "storage/write_check.py": {"os.write": "one blank"},
 }
 """By module, each call that writes, and why what it writes is safe to look at. A new one has to use ``core/escaping.py`` or
 ``core/csv_text.py`` before it is added here."""

@@ -227,7 +227,9 @@ def request_price(request: ProviderRequest, target: Target) -> Price | None:
     """Returns the price of a request, None where nobody knows it. Test tokens cost nothing, and reading does not either."""
     if target.is_test or (request.body is None and request.method in _READING):
         return FREE
-    if request.method == "POST" and (request.path in _FREE_ENDPOINTS or has_no_model(request.path)):
+    if request.method == "POST" and (
+        request.path in _FREE_ENDPOINTS or (request.model is None and has_no_model(request.path))
+    ):
         return FREE
     if request.method != "POST" or request.path not in _PAID_AT_ONCE:
         return None

@@ -136,9 +136,9 @@ async def test_a_stall_is_told_in_the_stream(tmp_path: Path) -> None:
 async def test_a_passed_stream_that_breaks_within_an_event(tmp_path: Path) -> None:
     """Of routes that are only passed through, too: the error is an event of its own, not the end of half a line."""
     async with breaking(tmp_path) as (upstream, gateway), connected(gateway.port) as client:
-        upstream.data, upstream.how = b'data: {"type":"ping"}\n\ndata: {"type":"del', "stall"
+        upstream.data, upstream.how = b'data: {"delta":"text"}\n\ndata: {"type":"del', "stall"
         upstream.at = len(upstream.data)
-        await client.send(post("/v1/messages", STREAM))
+        await client.send(post("/v1/other", STREAM))
         reply = await client.reply()
     assert not reply.whole
     last = reply.body.rstrip(b"\n").rpartition(b"\n")[2]
