@@ -3,19 +3,21 @@
 import re
 
 _ZERO = ord("0")
+_CHUNKED = re.compile(rb"\ntransfer-encoding:[ \t]*chunked[ \t]*\r\n")
 _CHUNKED_BODY_END = re.compile(rb"[^\r\n]\r\n\r\n")
 
 
 def is_bad_head(data: bytes, start: int, end: int) -> bool:
-    """Returns whether a header has no name, or HTTP/1.0 a ``Transfer-Encoding``, or HTTP/1.1 no ``Host`` (RFC 9112 5, 6.1, 3.2).
+    """Returns whether a header has no name, HTTP/1.1 no ``Host``, or ``Transfer-Encoding`` is not that of RFC 9112 6.1.
 
-    A server of HTTP/1.0 takes a body in chunks for the next request.
+    The parser takes an empty ``Transfer-Encoding`` for no body, and a server of HTTP/1.0 takes none for anything else: the body
+    would be the next request.
     """
-    if data.find(b"\n:", start, end) >= 0:
+    is_1_0 = data[data.index(b"\n", start) - 2] == _ZERO
+    head = data[start : end + 1].lower()  # with the line end of the last header
+    if b"\n:" in head or (b"\nhost:" not in head and not is_1_0):
         return True
-    if data[data.index(b"\n", start) - 2] == _ZERO:
-        return b"\ntransfer-encoding" in data[start:end].lower()
-    return data.find(b"\nHost:", start, end) < 0 and b"\nhost:" not in data[start:end].lower()
+    return b"\ntransfer-encoding" in head and (is_1_0 or _CHUNKED.search(head) is None)
 
 
 def part_of_chunks(data: bytes, start: int) -> int:

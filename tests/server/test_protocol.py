@@ -131,6 +131,7 @@ async def test_a_trailer_that_is_refused_ends_the_body(trailer: bytes) -> None:
     (b"GET / HTTP/1.1\r\nhOsT: a\r\n\r\n", False), (b"GET / HTTP/1.0\r\n\r\n", False),
     (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", True),
     (b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", True),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \r\n\r\n", True),
 ])  # fmt: skip
 async def test_headers_have_names_and_http_1_1_has_one_host(head: bytes, is_refused: bool) -> None:
     async with serving(Echo()) as client:

@@ -16,6 +16,9 @@ from gateway.server.request_framing import is_bad_head, part_of_chunks
         (b"GET / HTTP/1.0", False),
         (b"GET / HTTP/1.0\r\nTransfer-encoding: chunked", True),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked", False),
+        (b"GET / HTTP/1.1\r\nTRANSFER-ENCODING:\tChunked \r\nHost: a", False),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:", True),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked", True),
     ],
 )
 def test_heads(head: bytes, is_bad: bool) -> None:
