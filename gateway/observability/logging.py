@@ -180,8 +180,10 @@ class _Handler(logging.Handler):
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record."""
+        """Writes a record; a warning at once, before a client sees what it is about."""
         self._writer.write(self.format(record))
+        if record.levelno >= logging.WARNING:
+            self._writer.flush()
 
     def flush(self) -> None:
         """Writes what waits; the standard library calls it when the process ends."""

@@ -182,6 +182,17 @@ async def test_ending_the_logging_writes_what_waits() -> None:
     assert json.loads(stream.getvalue())["message"] == "seen"
 
 
+@pytest.mark.usefixtures("_root_logger")
+async def test_a_warning_is_written_before_anything_else_happens() -> None:
+    """Whoever sees a failed response finds its reason in the log."""
+    stream = io.StringIO()
+    log.configure("json", "info", (), stream)
+    logging.getLogger("gateway").info("later")
+    assert stream.getvalue() == ""
+    logging.getLogger("gateway").warning("now")
+    assert [json.loads(text)["message"] for text in stream.getvalue().splitlines()] == ["later", "now"]
+
+
 def test_a_process_without_a_stream_logs_nothing() -> None:
     LogWriter(None).write("nobody reads this")
 
