@@ -49,7 +49,7 @@ MAX_OPTIONS_BYTES = 1024
 """How large ``stream_options`` may be."""
 
 _READING = frozenset({"GET", "HEAD", "DELETE"})
-_SWITCHES = frozenset({"stream", "background"})
+_SWITCHES = frozenset({"stream", "background", "store"})
 _OTHER_ANSWERER = frozenset(
     {
         "api_base", "api_key", "base_url", "custom_llm_provider", "deployment", "deployment_id", "engine", "extra_body",

@@ -187,9 +187,10 @@ async def test_stream_options_must_be_understood(options: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["true", 2, [], {}])
-async def test_background_is_true_false_or_null(value: Any) -> None:
+@pytest.mark.parametrize("name", ["background", "store"])
+async def test_switches_are_true_false_or_null(name: str, value: Any) -> None:
     with pytest.raises(BadRequest, match="true, false or null"):
-        await sent(WITH_RATE, post("responses", {"model": "cheap", "input": "x", "background": value}))
+        await sent(WITH_RATE, post("responses", {"model": "cheap", "input": "x", name: value}))
 
 
 @pytest.mark.parametrize("path", sorted(CHECKED_ENDPOINTS))
