@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]
 
 PATHS = (
     "chat/completions", "chat/completions", "completions", "embeddings", "responses", "moderations", "rerank", "messages",
-    "images/generations", "audio/speech", "score", "batches", "files", "engines/cheap-1/chat/completions",
+    "images/generations", "audio/speech", "score", "audio/transcriptions", "engines/cheap-1/chat/completions",
 )  # fmt: skip
 TYPES = (
     "application/json", "application/json", "application/json", "application/json; charset=utf-7", "text/json",
