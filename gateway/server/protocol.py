@@ -143,11 +143,11 @@ class HttpProtocol(RequestHandler):
         has_line = end >= 0 or data.find(b"\n", start) >= 0
         begins_well = (_REQUEST_LINE if has_line else _METHOD_START).match(data, start)
         is_refused = begins_well is None or (end < 0 and data.find(b"\n\n", start) >= 0)
+        if not is_refused and (end if end >= 0 else len(data)) - start > self._max_head_bytes:
+            self._refuse(HeaderTooLarge(self._max_head_bytes))
+            return 0
         if is_refused or (end >= 0 and is_bad_head(data, start, end)):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
-            return 0
-        if (end if end >= 0 else len(data)) - start > self._max_head_bytes:
-            self._refuse(HeaderTooLarge(self._max_head_bytes))
             return 0
         if end < 0:
             self._start_head_deadline()

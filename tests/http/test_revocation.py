@@ -61,8 +61,19 @@ async def start(client: Client, secret: str, path: str = "/v1/chat/completions")
 
 
 @pytest.mark.parametrize("how", ["revoke", "delete"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
-async def test_streams_of_a_dead_token_end(tmp_path: Path, how: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "beginning"),
+    [
+        ("/v1/chat/completions", b'data: {"error":{"message":"Invalid API key provided'),
+        ("/v1/responses", b'event: response.failed\ndata: {"type":"response.failed","response":{'),
+        (
+            "/v1/messages",
+            b'event: error\ndata: {"type":"error","error":{"type":"authentication_error","message":"Invalid API',
+        ),
+    ],
+)
+async def test_streams_of_a_dead_token_end(tmp_path: Path, how: str, path: str, beginning: bytes) -> None:
+    """Each client is told in its own dialect."""
     async with (
         scene(tmp_path) as (tokens, upstream, gateway),
         connected(gateway.port) as dying,
@@ -73,8 +84,8 @@ async def test_streams_of_a_dead_token_end(tmp_path: Path, how: str, path: str) 
         await asyncio.to_thread(tokens.end, how)
         last = await dying.piece(2)
         assert last is not None
-        assert last.startswith(b'data: {"error":{"message":"Invalid API key provided')
-        assert b'"code":"invalid_api_key"' in last
+        assert last.startswith(beginning)
+        assert b"Invalid API key provided: it has been revoked" in last
         assert await dying.piece(2) is None
         async with asyncio.timeout(2):
             await upstream.connections[0].closed.wait()

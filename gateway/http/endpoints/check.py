@@ -41,7 +41,8 @@ class CheckEndpoints:
         if dry_run.exceeded is not None:
             exceeded = dry_run.exceeded
             binding = presentation.describe_limit(exceeded.charge.limit, exceeded.counter, now)
-            return json_response(200, _refused(presentation.limit_error(exceeded, ctx.caller.names), binding))
+            refused = _refused(presentation.limit_error(exceeded, ctx.caller.names), binding)
+            return json_response(200, {**refused, "retry_after_ms": exceeded.retry_after_ms})
         tightest = presentation.describe_limit(*dry_run.tightest, now) if dry_run.tightest else None
         return json_response(200, {"allowed": True, "status": 200, **_NO_ERROR, "limit": tightest})
 

@@ -101,7 +101,7 @@ async def test_what_is_not_inference_is_closed_until_it_is_named(
     for method, path in CLOSED:
         reply = await gateway.request(method, path, [key])
         assert reply.status == 403
-        if method != "HEAD":
+        if method != "HEAD" and not path.startswith("/v1/messages"):
             check_error(reply, 403, "permission_error", "insufficient_permissions")
     assert not upstream.requests
     assert (await gateway.request("GET", "/v1/organization/costs", [BEARER])).status == 200
@@ -121,7 +121,7 @@ async def test_families_whose_objects_have_owners_are_open_unless_they_are_close
         assert (reply.status, reply.json()["data"]) == (200, [])
         other = await gateway.request("GET", f"/v1/{family}/id-of-somebody-else", [("api-key", made.secret)])
         assert other.status == 404
-    for family in ("fine_tuning/jobs", "evals", "realtime/sessions", "messages/batches"):
+    for family in ("fine_tuning/jobs", "evals", "realtime/sessions", "videos"):
         reply = await gateway.request("POST", f"/v1/{family}", [("api-key", made.secret)], CHAT)
         check_error(reply, 403, "permission_error", "insufficient_permissions")
 
