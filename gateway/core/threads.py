@@ -48,7 +48,7 @@ async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asynci
     """Waits for the end of ``work``, and returns what ``settle`` makes of it. Cancelling the caller does not shorten the wait.
 
     For work that does not stop when its caller does, such as that of a thread: only its end tells whether it is done. Raises what
-    ``settle`` raises; CancelledError, after ``settle``, if the caller was cancelled meanwhile.
+    ``settle`` raises; CancelledError, after ``settle`` and whatever that raises, if the caller was cancelled meanwhile.
     """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
@@ -56,7 +56,8 @@ async def await_uncancelled(work: "asyncio.Future[T]", settle: "Callable[[asynci
             await asyncio.wait([work])
         except asyncio.CancelledError as error:
             cancelled = error
-    settled = settle(work)
-    if cancelled is not None:
-        raise cancelled
-    return settled
+    try:
+        return settle(work)
+    finally:
+        if cancelled is not None:
+            raise cancelled

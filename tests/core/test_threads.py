@@ -75,3 +75,30 @@ async def test_work_that_does_not_stop_is_settled_once_and_then_the_cancellation
         await waiting
     assert settled == [7]
     assert await await_uncancelled(work, lambda done: done.result() + 1) == 8
+
+
+async def test_a_cancellation_is_not_lost_where_the_work_fails() -> None:
+    """A loop that catches failures and goes on would never end."""
+    may_end, threads, failures = threading.Event(), Threads("files"), 0
+
+    def fail() -> None:
+        may_end.wait(10)
+        raise OSError("damaged")
+
+    async def watch() -> None:
+        nonlocal failures
+        while True:
+            try:
+                await threads.run_to_end(fail)
+            except OSError:
+                failures += 1
+
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    task.cancel()
+    may_end.set()
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert failures == 0
+    threads.close()
