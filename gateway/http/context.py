@@ -62,6 +62,7 @@ class RequestContext:
         "began",
         "bytes_sent",
         "error",
+        "error_format",
         "extra_headers",
         "first_bytes",
         "id",
@@ -94,6 +95,8 @@ class RequestContext:
         self.route: Route | None = None
         self.access = Access.ANY
         """What the path requires of the caller. A path without a route requires some valid credential."""
+        self.error_format: ErrorFormat = openai_error
+        """How errors are written on this path, also for a method that it does not have."""
         self.routing_error: GatewayError | None = None
         """Why there is no route. It is only told to callers who have authenticated."""
         self.params: Mapping[str, str] = _NO_HEADERS

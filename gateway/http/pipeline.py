@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from gateway.config.parsers import Network
 from gateway.core.errors import GatewayError, InternalError
 from gateway.http.context import RequestContext
-from gateway.http.error_formats import openai_error
 from gateway.http.middleware.base import Middleware
 from gateway.http.request import Request
 from gateway.http.response import Response
@@ -82,8 +81,7 @@ class Pipeline:
     async def _send_error(self, ctx: RequestContext, error: GatewayError) -> Response:
         """Sends an error: with a status of its own while nothing has been sent; after that the response is aborted."""
         ctx.error = error
-        render = ctx.route.error_format if ctx.route is not None else openai_error
-        body = render(error, self._redact, ctx.id)
+        body = ctx.error_format(error, self._redact, ctx.id)
         if ctx.started_response is not None:
             await ctx.abort(error, body)
             return ctx.started_response

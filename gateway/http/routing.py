@@ -9,6 +9,7 @@ from gateway.auth.roles import Access
 from gateway.core.errors import MethodNotAllowed, NotFound
 from gateway.http import path_validation
 from gateway.http.context import RequestContext, Route
+from gateway.http.error_formats import ErrorFormat
 from gateway.http.middleware.base import Middleware
 
 
@@ -23,6 +24,11 @@ class RouteMatch(NamedTuple):
     def access(self) -> Access:
         """What the path requires, also for a method that it does not have."""
         return (self.route or self.rows[0]).access
+
+    @property
+    def error_format(self) -> ErrorFormat:
+        """How errors are written on the path, also for a method that it does not have."""
+        return (self.route or self.rows[0]).error_format
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -81,6 +87,8 @@ class Routing(Middleware):
 
     async def before(self, ctx: RequestContext) -> None:
         match = self._router.find(ctx.path, ctx.method)
+        if match is not None:
+            ctx.error_format = match.error_format
         if match is None or match.params:
             problem = path_validation.problem_with(ctx.path)
             if match is None or problem is not None:

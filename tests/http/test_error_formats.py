@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from gateway.core.errors import BadRequest
 from gateway.core.upstream_errors import UpstreamInvalid, UpstreamRefused
 from gateway.http.error_formats import anthropic_error, anthropic_event, openai_error, openai_event, responses_event
+from tests.support.gateway import BEARER, KEY, StartGateway
 
 
 def test_all_four_keys_are_there() -> None:
@@ -54,3 +57,16 @@ def test_a_response_that_began_fails_with_its_id() -> None:
 def test_errors_as_events() -> None:
     assert openai_event(b"{}", b"") == b"data: {}\n\n"
     assert anthropic_event(b"{}", b"") == b"event: error\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("OPTIONS", "/v1/messages", 405), ("TRACE", "/v1/messages/batches", 405), ("POST", "/v1/messages/%FF", 404),
+])  # fmt: skip
+async def test_refusals_before_the_endpoint_have_anthropics_shape_too(
+    start_gateway: StartGateway, method: str, path: str, status: int
+) -> None:
+    gateway = await start_gateway(FREEGPT_API_KEY=KEY)
+    reply = await gateway.request(method, path, [BEARER])
+    body = reply.json()
+    assert (reply.status, body["type"], sorted(body)) == (status, "error", ["error", "request_id", "type"])
+    assert sorted(body["error"]) == ["message", "type"]

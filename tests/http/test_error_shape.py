@@ -129,7 +129,7 @@ async def test_no_model(start_gateway: StartGateway, path: str, body: bytes) -> 
             400,
             "invalid_http",
         ),
-        (request("DELETE", "/v1/chat/completions", [BEARER]), 404, None),
+        (request("DELETE", "/v1/chat/completions", [BEARER]), 405, "method_not_supported"),
         (request("DELETE", "/api/tokens/validate", [BEARER]), 405, "method_not_supported"),
         (request("OPTIONS", "/v1/chat/completions", [BEARER]), 405, "method_not_supported"),
         (request("TRACE", "/v1/files", [BEARER]), 405, "method_not_supported"),

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.core import sse
-from gateway.core.errors import NotFound
+from gateway.core.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
 from gateway.providers.echo import embeddings, responses
 from gateway.providers.echo import text as echo_text
@@ -19,6 +19,13 @@ from gateway.providers.echo.text import Choice, Reply
 
 CREATED = 1_700_000_000
 """The time of creation of every response, in seconds since the epoch: a constant, so that equal requests get equal bytes."""
+
+
+_METHODS = {
+    **dict.fromkeys(("chat/completions", "completions", "embeddings", "responses"), ("POST",)),
+    "models": ("GET", "HEAD"),
+}
+"""What a request with another method is told. The gateway itself answers with the list of models."""
 
 
 def create(_config: ProviderConfig) -> Provider:
@@ -32,7 +39,7 @@ class EchoProvider:
     name = "echo"
 
     async def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Returns the echo. Raises BadRequest for invalid fields, NotFound for any other endpoint or method."""
+        """Returns the echo. Raises BadRequest for invalid fields, MethodNotAllowed, and NotFound for other endpoints."""
         fields = dict(request.fields or {})
         match request.path if request.method == "POST" else "":
             case "chat/completions":
@@ -43,9 +50,7 @@ class EchoProvider:
                 return _json_response(embeddings.response(fields))
             case "responses":
                 return _responses_response(request, fields)
-        raise NotFound(
-            f"The echo backend has no /v1/{request.path}. Set GATEWAY_UPSTREAM_URL to use an upstream that has."
-        )
+        raise _not_served(request)
 
     async def models(self) -> list[dict[str, Any]]:
         """Returns the one model, ``echo``. Requests may name any other."""
@@ -100,6 +105,13 @@ class _Completion:
 
     def chunk_choice(self, index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
         return {"index": index, "text": delta.get("text", ""), "logprobs": None, "finish_reason": finish}
+
+
+def _not_served(request: ProviderRequest) -> GatewayError:
+    path = f"/v1/{request.path}"
+    if (allowed := _METHODS.get(request.path)) is not None:
+        return MethodNotAllowed(request.method, path, allowed)
+    return NotFound(f"The echo backend has no {path}. Set GATEWAY_UPSTREAM_URL to use an upstream that has.")
 
 
 def _responses_response(request: ProviderRequest, fields: dict[str, Any]) -> ProviderResponse:

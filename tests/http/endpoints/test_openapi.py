@@ -20,9 +20,10 @@ DESCRIPTION: dict[str, Any] = json.loads((ROOT / "gateway/http/openapi/openapi.j
 TABLE = routes(Endpoints(*[_Nothing()] * len(Endpoints._fields)))  # type: ignore[arg-type]
 IN_WORDS = {
     "/v1/{rest...}", "/engines/{model}/{endpoint...}", "/v1/engines/{model}/{endpoint...}",
-    "/openai/deployments/{model}/{endpoint...}",
+    "/openai/deployments/{model}/{endpoint...}", "/v1/messages", "/v1/messages/{rest...}",
 }  # fmt: skip
-"""OpenAPI has no word for a path of any length: these stand in the introduction."""
+"""OpenAPI has no word for a path of any length, and what is forwarded is described by the upstream: these stand in the
+introduction."""
 
 
 def described() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -185,6 +185,23 @@ async def test_what_it_does_not_have(client: openai.AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("chat/completions", "POST"),
+        ("completions", "POST"),
+        ("embeddings", "POST"),
+        ("responses", "POST"),
+        ("models", "GET, HEAD"),
+    ],
+)
+async def test_methods_that_it_does_not_have(client: openai.AsyncOpenAI, path: str, allowed: str) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.put(f"/{path}", cast_to=object, body={"model": "echo"})
+    assert (caught.value.status_code, caught.value.code) == (405, "method_not_supported")
+    assert caught.value.response.headers["Allow"] == allowed
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [("messages", []), ("messages", "text"), ("messages", [1]), ("n", 0), ("n", 129), ("n", "2"), ("n", True),
      ("max_tokens", -1), ("max_tokens", 1.5), ("stop", 5), ("stop", [1])],
