@@ -22,6 +22,9 @@ KEEP_ALIVE_SECONDS = 4.0
 MAX_HEAD_BYTES = 256 * 1024
 """What may come in until the head of a response is complete, with all interim responses before it."""
 MAX_INTERIM_RESPONSES = 100
+ASK_SYSTEM_AFTER_SECONDS = 0.001
+"""How long a connection has been idle when the system is asked what has come meanwhile: the call takes as long as a tenth of a
+request. What comes within that time cannot be told from what is still on its way."""
 _HEAD_PIECE_BYTES = 16 * 1024
 """How much is parsed at once while a head is expected: one read may contain thousands of interim responses."""
 
@@ -58,6 +61,8 @@ class ClientConnection(ResponseHandler):
         self._interim_responses = 0
         self._expected = Expected.NOTHING
         self._readable: Callable[[float], list[Any]] | None = None
+        self._idle_since = 0.0
+        """By the event loop's clock, which stands still during one of its turns."""
 
     @property
     def is_unread(self) -> bool:
@@ -66,7 +71,11 @@ class ClientConnection(ResponseHandler):
 
     def is_connected(self) -> bool:
         """Returns whether the connection can be used; an idle one cannot if something waits on its socket to be read."""
-        return super().is_connected() and not (self._expected is Expected.NOTHING and self._has_unread_bytes())
+        if not super().is_connected():
+            return False
+        if self._expected is not Expected.NOTHING or self._loop.time() - self._idle_since < ASK_SYSTEM_AFTER_SECONDS:
+            return True
+        return not self._has_unread_bytes()
 
     def set_response_params(self, **params: Any) -> None:
         """Begins to expect the response to a new request."""
@@ -117,6 +126,7 @@ class ClientConnection(ResponseHandler):
 
     def _end_response(self) -> None:
         self._expected = Expected.NOTHING
+        self._idle_since = self._loop.time()
 
     def _abort_on_excess(self) -> None:
         """Aborts a connection whose parser has read on behind the end of the response: the rest may come at any time."""

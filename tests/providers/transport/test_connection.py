@@ -11,7 +11,7 @@ from gateway.core.upstream_errors import UpstreamFailed, UpstreamUnreachable
 from gateway.providers.transport import connection
 from gateway.providers.transport.aiohttp_client import READ_BUFFER_BYTES, AiohttpTransport
 from gateway.providers.transport.base import Timeouts, TransportRequest
-from gateway.providers.transport.connection import MAX_HEAD_BYTES, MAX_INTERIM_RESPONSES
+from gateway.providers.transport.connection import ASK_SYSTEM_AFTER_SECONDS, MAX_HEAD_BYTES, MAX_INTERIM_RESPONSES
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 
 TIMEOUTS = Timeouts(connect=30, first_byte=30, chunk=30)
@@ -101,7 +101,10 @@ async def test_bytes_that_the_event_loop_has_not_read_yet_count_as_well() -> Non
             kept.send(OWN)
             assert await asking == b"own"
             kept.send(FOREIGN)
-            # From here to the request there is no await at which the loop could read.
+            # From here to the request there is no await at which the loop could read. It is busy for a millisecond.
+            until = loop.time() + ASK_SYSTEM_AFTER_SECONDS
+            while loop.time() < until:
+                pass
             asking = asyncio.Task(read(transport, TransportRequest("GET", url, {})))
             async with asyncio.timeout(10):
                 new, _ = await loop.sock_accept(listener)
