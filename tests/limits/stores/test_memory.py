@@ -262,3 +262,23 @@ async def test_what_is_lost_at_the_end_is_logged(tmp_path: Path, caplog: pytest.
     folder.write_text("in the way")
     await counters.aclose()
     assert "counters lost at shutdown" in [record.message for record in caplog.records]
+
+
+async def test_what_is_wrong_with_the_file_is_told_until_it_is_right(tmp_path: Path) -> None:
+    path = tmp_path / COUNTERS_FILE
+    path.write_bytes(b"this is no database" * 100)
+    counters = MemoryCounterStore(path)
+    assert counters.problem == "the counters of limits cannot be read; tokens with a budget are refused until then"
+    path.unlink()
+    await counters.flush()
+    assert counters.problem is None
+    path.unlink()
+    path.mkdir()
+    await spend(counters, 10)
+    await counters.flush()
+    assert counters.problem == "the counters of limits cannot be written"
+    path.rmdir()
+    await counters.flush()
+    assert (counters.problem, counters.pending) == (None, 0)
+    await counters.aclose()
+    assert MemoryCounterStore().problem is None
