@@ -24,6 +24,8 @@ from gateway.providers.transport.base import Timeouts, Transport, TransportReque
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """The endpoints whose response must be a JSON object or an event stream."""
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+"""The largest event of a stream: a picture, or a response as a whole. It is in memory until it is complete."""
 """The limit for a whole response, and for one event of a stream."""
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 """The limit for a response that came compressed: its sender has not sent as many bytes as it costs here."""
@@ -151,7 +153,7 @@ class OpenAIProvider:
         self, request: ProviderRequest, response: TransportResponse, chunks: AsyncIterator[bytes]
     ) -> ProviderResponse:
         """Waits for the first content: an error that comes before it can still be sent with a status of its own."""
-        limits = StreamLimits(_max_bytes(response), lambda: response.limit_pause(USAGE_GRACE_SECONDS))
+        limits = StreamLimits(MAX_EVENT_BYTES, lambda: response.limit_pause(USAGE_GRACE_SECONDS))
         start = StreamStart(read_events(chunks, stream_end(request), limits))
         await start.read()
         headers = self._returned_headers(response)
