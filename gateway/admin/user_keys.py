@@ -29,20 +29,20 @@ class UserKeys:
         authorizer = await self._management.authorizer(principal)
         if not _is_allowed(authorizer, email, Action.READ):
             raise _no_key()
-        return _OwnedKeys.of(authorizer, email).active
+        return _OwnedKeys.of(authorizer, email).newest
 
     async def replace(self, requester: Requester, email: str, name: str) -> CreatedToken:
         """Gives the user a key and returns it with its secret; every key that is there ends.
 
-        An active key with no more rights than the requester's gets a new secret: it stays the same token, with its limits and
-        what it has used of them. Else a token is created. Raises Forbidden, Conflict, Unauthenticated,
+        The newest active key with no more rights than the requester's gets a new secret: it stays the same token, with its
+        limits and what it has used of them. Else a token is created. Raises Forbidden, Conflict, Unauthenticated,
         StoreUnavailable.
         """
         async with self._management.transaction(requester) as (tx, authorizer):
             if not _is_allowed(authorizer, email, Action.CREATE):
                 raise Forbidden("Only an admin, or a token of that owner, may make this user's key.", param="email")
             owned = _OwnedKeys.of(authorizer, email)
-            kept = owned.active if owned.active is not None and _may_be_kept(authorizer, owned.active) else None
+            kept = next((key for key in owned.active if _may_be_kept(authorizer, key)), None)
             tx.apply(change for change in owned.revocations if kept is None or change.record.id != kept.id)
             if kept is None:
                 created = _new_key(authorizer, owned, email, name)
@@ -66,21 +66,25 @@ class UserKeys:
 
 
 class _OwnedKeys(NamedTuple):
-    """A user's keys: the newest that is active, and what ends them all with their descendants.
+    """A user's keys: those that are active, the newest first, and what ends them all with their descendants.
 
     There is more than one only where somebody created them by other means.
     """
 
-    active: TokenRecord | None
+    active: tuple[TokenRecord, ...]
     revocations: tuple[RecordChange, ...]
+
+    @property
+    def newest(self) -> TokenRecord | None:
+        return next(iter(self.active), None)
 
     @staticmethod
     def of(authorizer: Authorizer, email: str) -> "_OwnedKeys":
         tokens, now = authorizer.tokens, authorizer.now
         keys = [record for record in reversed(tokens.records) if _is_key_of(record, email)]
-        active = (record for record in keys if tokens.status(record, now) is Status.ACTIVE)
+        active = tuple(record for record in keys if tokens.status(record, now) is Status.ACTIVE)
         revocations = tuple(change for record in keys for change in changes.revoke(tokens, record, now))
-        return _OwnedKeys(next(active, None), revocations)
+        return _OwnedKeys(active, revocations)
 
 
 def _is_key_of(record: TokenRecord, email: str) -> bool:
@@ -105,13 +109,30 @@ def _may_be_kept(authorizer: Authorizer, active: TokenRecord) -> bool:
 
 
 def _new_key(authorizer: Authorizer, owned: _OwnedKeys, email: str, name: str) -> CreatedToken:
-    """Returns a key below the requester's token, with its rights. Raises Forbidden."""
-    above = owned.active if authorizer.scope(Action.CREATE) is Scope.ALL else authorizer.record
-    parent = _first_not_ending(authorizer.tokens, above, {change.record.id for change in owned.revocations})
+    """Returns a key with the requester's rights, whose parent goes on when the user's keys end. Raises Forbidden."""
+    ending = {change.record.id for change in owned.revocations}
+    if authorizer.scope(Action.CREATE) is Scope.ALL:
+        parent = _first_not_ending(authorizer.tokens, owned.newest, ending)
+    else:
+        parent = _requester_token(authorizer, ending)
     spec = TokenSpec(name=name, owner=email, parent_id=parent.id if parent else None, prefix=token_secret.LIVE)
     created = changes.new_token(spec, authorizer.rights, email, authorizer.now)
     authorizer.require_within(rights_of_chain((created.record,)))
     return created
+
+
+def _requester_token(authorizer: Authorizer, ending: Container[str]) -> TokenRecord | None:
+    """The token that asks, unless it is one of those that end: a key beside it would count what it uses anew.
+
+    Raises Forbidden.
+    """
+    own = authorizer.record
+    if own is not None and own.id in ending:
+        raise Forbidden(
+            "This token would end together with the key that is to be replaced, and it may not do all that this key may. "
+            "Send the key itself, or ask an admin."
+        )
+    return own
 
 
 def _first_not_ending(tokens: TokenHierarchy, record: TokenRecord | None, ending: Container[str]) -> TokenRecord | None:

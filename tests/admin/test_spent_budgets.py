@@ -133,6 +133,8 @@ ACTIONS = st.tuples(
 @example([(1, "spend", 0, ""), (1, "update", 1, "d*")])
 @example([(1, "spend", 0, ""), (1, "update", 1, "dear**")])
 @example([(1, "spend", 0, ""), (1, "create", 0, "of the second"), (1, "delete", 1, "")])
+@example([(0, "spend", 1, ""), (0, "create", 0, "a cent"), (2, "replace", 0, "")])
+@example([(0, "spend", 0, ""), (0, "create", 0, "a cent"), (2, "replace", 0, "")])
 def test_no_sequence_of_calls_spends_more_than_was_given(actions: list[Action]) -> None:
     async def run() -> dict[str, int]:
         member = Member()
@@ -219,14 +221,36 @@ async def test_a_replaced_key_stays_the_same_token(member: Member) -> None:
     )
 
 
-async def test_a_requester_with_fewer_rights_gets_a_key_of_its_own_rights(member: Member) -> None:
+async def test_a_token_below_the_key_does_not_replace_it(member: Member) -> None:
+    """A key of its own rights could not be below the one that ends, and would count what was spent anew."""
     requester = await owner(member)
     weak = await member.management.create(requester, TokenSpec(name="weak", limits=LIMITS["less"]))
     weak_requester = Requester(Principal.of(SecretMatch(weak.record, None), requester.principal.chain), BY)
-    created = await member.keys.replace(weak_requester, ANN, "mine")
-    assert created.record.id != "tok_1"
-    assert created.record.limits is not None
-    assert created.record.limits.narrows(LIMITS["less"] or LimitSet())
+    with pytest.raises(Forbidden, match="would end together with the key"):
+        await member.keys.replace(weak_requester, ANN, "mine")
+    assert await member.principal(0) is not None
+
+
+async def test_a_token_beside_the_key_gets_a_key_below_itself(member: Member) -> None:
+    narrow = record("sk-made-up-third-secret", id="tok_3", owner=ANN, limits={"budget": "0.001/month"})
+    await add(member, narrow)
+    requester = Requester(Principal.of(SecretMatch(narrow, None)), BY)
+    assert (await member.keys.replace(requester, ANN, "mine")).record.parent_id == "tok_3"
+    assert await member.principal(0) is None
+
+
+async def test_an_older_key_with_fewer_rights_stays_the_same_token(member: Member) -> None:
+    newer = record("sk_live_made-up-newer-secret", id="tok_3", owner=ANN)
+    await add(member, newer)
+    replaced = await member.keys.replace(await owner(member), ANN, "mine")
+    assert replaced.record.id == "tok_1"
+    tokens = await member.management.tokens()
+    assert tokens.secret_status(_match(tokens.find_by_id("tok_3")), NOW) == "revoked"
+
+
+async def add(member: Member, record: TokenRecord) -> None:
+    member.store.put([*(await member.management.tokens()).records, record])
+    await member.cache.load()
 
 
 def _match(found: TokenRecord | None) -> SecretMatch:
