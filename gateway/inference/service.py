@@ -110,9 +110,13 @@ class Inference:
 
     async def _send(self, request: ProviderRequest, target: Target) -> ProviderResponse:
         """Sends the request under the provider's name for the model."""
-        if target.is_renamed and target.model is not None:
-            request = aliases.rename_request(request, target.model)
-        return await target.provider.send(request)
+        if not target.is_renamed or target.model is None or request.model is None:
+            return await target.provider.send(request)
+        try:
+            return await target.provider.send(aliases.rename_request(request, target.model))
+        except UpstreamRefused as error:
+            aliases.rename_error(error, target.model, request.model)
+            raise
 
     def _identity(self, principal: Principal, request: InferenceRequest, now: int) -> RequestIdentity:
         match, model = principal.secret_match, request.request.model

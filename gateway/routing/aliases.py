@@ -1,5 +1,6 @@
 """Aliases of models: the provider's name in requests, and the client's name in responses. Pure."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeAlias
 
@@ -8,6 +9,7 @@ import msgspec
 from gateway.core import lenient_json, sse
 from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject, parse_object, set_field
+from gateway.core.upstream_errors import UpstreamRefused
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
@@ -95,7 +97,7 @@ def _rename_event(event: bytes, name_for: NameFor) -> bytes:
 
 
 def _rename_json(body: bytes, name_for: NameFor) -> bytes:
-    """Sets ``model``, at the top level, or in the ``response`` or ``message`` of an event."""
+    """Sets ``model``, at the top level, in the ``response`` or ``message`` of an event, or in each entry of a list."""
     if b'"model"' not in body:
         return body
     try:
@@ -108,7 +110,34 @@ def _rename_json(body: bytes, name_for: NameFor) -> bytes:
     for place in _PLACES:
         if place in fields and (renamed := _rename_json(raw := bytes(fields[place]), name_for)) != raw:
             return set_field(body, place, msgspec.Raw(renamed))
-    return body
+    return _rename_list(body, fields["data"], name_for) if "data" in fields else body
+
+
+def _rename_list(body: bytes, data: msgspec.Raw, name_for: NameFor) -> bytes:
+    """Renames in the entries of ``{"data": [...]}``: stored responses, chats, batches, jobs."""
+    try:
+        entries = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    renamed = [_rename_entry(entry, name_for) for entry in entries]
+    return (
+        set_field(body, "data", renamed)
+        if any(new is not old for new, old in zip(renamed, entries, strict=True))
+        else body
+    )
+
+
+def _rename_entry(entry: msgspec.Raw, name_for: NameFor) -> msgspec.Raw:
+    try:
+        model = msgspec.json.decode(entry, type=_Entry).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return entry
+    name = _new_name(bytes(model), name_for) if bytes(model) else None
+    return entry if name is None else msgspec.Raw(set_field(bytes(entry), "model", name))
+
+
+class _Entry(msgspec.Struct):
+    model: msgspec.Raw = msgspec.Raw()
 
 
 def _new_name(raw: bytes, name_for: NameFor) -> str | None:
@@ -127,8 +156,33 @@ def _rename_odd_json(body: bytes, name_for: NameFor) -> bytes:
         return body
     if not isinstance(content, dict):
         return body
-    for place in (content, *(content.get(name) for name in _PLACES)):
-        if isinstance(place, dict) and isinstance(place.get("model"), str):
-            place["model"] = name_for(place["model"]) or place["model"]
-            return lenient_json.encode(content)
-    return body
+    entries = content.get("data")
+    places = [content, *(content.get(name) for name in _PLACES), *(entries if isinstance(entries, list) else ())]
+    named = [place for place in places if isinstance(place, dict) and isinstance(place.get("model"), str)]
+    for place in named[:1] if "model" in content else named:
+        place["model"] = name_for(place["model"]) or place["model"]
+    return lenient_json.encode(content) if named else body
+
+
+def rename_error(error: UpstreamRefused, real: str, alias: str) -> None:
+    """Puts the client's name for a model in place of the provider's in all that an upstream's error says.
+
+    Only the whole name counts, and outside of quotation marks only one that no word of a sentence could be.
+    """
+    if real not in error.message and not (error.original_body and real.encode() in error.original_body):
+        return
+    pattern = _name_pattern(real)
+    error.message = pattern.sub(lambda _found: alias.encode(), error.message.encode("utf-8", "surrogatepass")).decode(
+        "utf-8", "surrogatepass"
+    )
+    written = msgspec.json.encode(alias)[1:-1]
+    bodies = error.openai_body, error.original_body
+    error.openai_body, error.original_body = (body and pattern.sub(lambda _found: written, body) for body in bodies)
+
+
+def _name_pattern(name: str) -> re.Pattern[bytes]:
+    escaped = re.escape(name.encode())
+    quoted = rb"(?<=[`'\"])" + escaped + rb"(?=[`'\"\\])"
+    if name.isalpha():
+        return re.compile(quoted)
+    return re.compile(quoted + rb"|(?<![\w.:/@-])" + escaped + rb"(?![\w:/@-]|\.\w)")

@@ -42,6 +42,17 @@ async def test_a_token_may_use_its_models_only() -> None:
     assert provider.requests[0].model == "real"
 
 
+async def test_an_error_of_the_provider_has_the_alias() -> None:
+    provider = failing(UpstreamRefused(404, "The model `real` is unknown", {}, b'{"error":{"message":"`real`"}}'))
+    setup = make_inference(provider, aliases={"alias": "real"})
+    with pytest.raises(UpstreamRefused) as raised:
+        await setup.respond(ENVIRONMENT_KEY, chat("alias"))
+    assert (raised.value.message, raised.value.openai_body) == (
+        "The model `alias` is unknown",
+        b'{"error":{"message":"`alias`"}}',
+    )
+
+
 async def test_an_alias_is_replaced_on_both_ways() -> None:
     provider = answering(WHOLE)
     setup = make_inference(provider, aliases={"alias": "real"})

@@ -1,10 +1,12 @@
 """Models under another name: the provider sees its own, the client sees the one that it used."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from gateway.core.upstream_errors import UpstreamRefused
 from gateway.providers.base import EVENT_STREAM, JSON, ProviderRequest, ProviderResponse
 from gateway.routing import aliases
 from gateway.routing.aliases import rename_request, rename_response
@@ -117,3 +119,49 @@ async def test_a_renamed_document_has_not_the_length_that_was_announced() -> Non
 def test_a_name_may_be_left() -> None:
     body = b'{"model":"other", "x":1}'
     assert rename_response(ProviderResponse(200, JSON, body), lambda _: None).body == body
+
+
+@pytest.mark.parametrize(("body", "expected"), [
+    (b'{"object":"list","data":[{"id":"1","model":"real"},{"id":"2"},5,{"model":7}]}',
+     b'{"object":"list","data":[{"id":"1","model":"alias"},{"id":"2"},5,{"model":7}]}'),
+    (b'{"data":[{"model":"real"}],"x":NaN}', b'{"data": [{"model": "alias"}], "x": NaN}'),
+    (b'{"data":[{"x":{"model":"real"}}]}', b'{"data":[{"x":{"model":"real"}}]}'),
+    (b'{"data":[["model"]],"model":"real"}', b'{"data":[["model"]],"model":"alias"}'),
+    (b'{"data":{"model":"real"}}', b'{"data":{"model":"real"}}'),
+])  # fmt: skip
+def test_each_entry_of_a_list_is_renamed(body: bytes, expected: bytes) -> None:
+    """Stored responses and chats, batches, jobs."""
+    assert renamed(body) == expected
+
+
+def refused(message: str, openai_body: bytes | None = None, original: bytes | None = None) -> UpstreamRefused:
+    error = UpstreamRefused(404, message, {}, openai_body, original)
+    aliases.rename_error(error, "gpt-4o", 'my "4"')
+    return error
+
+
+def test_an_error_has_the_name_that_the_client_used() -> None:
+    own = b'{"error":{"message":"The model `gpt-4o` is \\"gpt-4o\\"","model":"gpt-4o","param":null}}'
+    error = refused("The model `gpt-4o` does not exist", own)
+    assert error.message == 'The model `my "4"` does not exist'
+    assert b"gpt-4o" not in (error.openai_body or b"")
+    assert json.loads(error.openai_body or b"")["error"]["model"] == 'my "4"'
+    assert error.original_body == error.openai_body
+
+
+@pytest.mark.parametrize(("message", "is_renamed"), [
+    ("Rate limit reached for gpt-4o in organization x", True),
+    ("Use gpt-4o.", True),
+    ("gpt-4o: too long", False),
+    ("The model gpt-4o-mini is another one", False),
+    ("x/gpt-4o and gpt-4o.5 are, too", False),
+    ("nothing of it", False),
+])  # fmt: skip
+def test_only_the_whole_name_is_replaced(message: str, is_renamed: bool) -> None:
+    assert ('my "4"' in refused(message).message) is is_renamed
+
+
+def test_a_name_that_is_a_word_is_replaced_in_quotation_marks_alone() -> None:
+    error = UpstreamRefused(404, "a small error: 'small' is unknown", {})
+    aliases.rename_error(error, "small", "big")
+    assert error.message == "a small error: 'big' is unknown"
