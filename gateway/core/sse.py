@@ -103,23 +103,33 @@ def find_done(block: bytes) -> int:
 def find_error(block: bytes) -> tuple[int, Any] | None:
     """Returns the index behind the first event that reports an error, and its document; None where there is none.
 
-    Only blocks that contain the word are parsed, so that a healthy stream costs one search a chunk.
+    Only blocks that contain the word are parsed, so that a healthy stream costs three searches a chunk.
     """
-    if b'"error"' not in block:
+    if b'"error"' not in block and b"event: error" not in block and b"event:error" not in block:
         return None
     end = 0
     for event in split_events(block):
         end += len(event)
-        if b'"error"' in event and (report := _read_report(event_data(event))) is not None:
+        is_named = _is_named_error(event)
+        if (is_named or b'"error"' in event) and (report := _read_report(event_data(event), is_named)) is not None:
             return end, report
     return None
 
 
-def _read_report(data: bytes | None) -> Any:
+def _is_named_error(event: bytes) -> bool:
+    return b"error" in event and any(line.strip() in (b"event: error", b"event:error") for line in event.splitlines())
+
+
+def _read_report(data: bytes | None, is_named: bool) -> Any:
+    """Returns the document; of an event that is named ``error``, whatever it has: text is put under ``error``."""
     try:
-        return reported_error(lenient_json.decode(data or b"null"))
+        content = lenient_json.decode(data or b"null")
     except ValueError:
-        return None
+        return {"error": (data or b"").decode("utf-8", "replace")} if is_named else None
+    report = reported_error(content)
+    if report is not None or not is_named or not content:
+        return report
+    return content if isinstance(content, dict) else {"error": content}
 
 
 def reported_error(content: Any) -> Any:

@@ -32,11 +32,13 @@ class UpstreamTimeout(UpstreamFailed):
 class UpstreamReported(UpstreamFailed):
     """The upstream has reported its failure to the client in the stream itself, so that only the connection is left to break.
 
-    A provider raises it from an event stream, after the event that reports the error.
+    A provider raises it from an event stream, after the event that reports the error. ``openai_body`` is that error in OpenAI's
+    shape, for clients that look for another event than the one that the upstream has sent; ``message`` is what it says.
     """
 
-    def __init__(self) -> None:
-        super().__init__("The upstream reported an error in its stream.", code="upstream_error")
+    def __init__(self, message: str, openai_body: bytes | None) -> None:
+        super().__init__(f"The upstream reported an error in its stream: {message}", code="upstream_error")
+        self.openai_body = openai_body
 
 
 class UpstreamRefused(UpstreamFailed):

@@ -14,7 +14,7 @@ from gateway.auth.roles import Access
 from gateway.config.parsers import Network
 from gateway.core.errors import GatewayError
 from gateway.core.upstream_errors import UpstreamReported
-from gateway.http.error_formats import ErrorFormat, EventFormat, openai_error, openai_event
+from gateway.http.error_formats import FOLLOWS_REPORTS, ErrorFormat, EventFormat, openai_error, openai_event
 from gateway.http.path_validation import origin_form
 from gateway.http.request import Request
 from gateway.http.response import Response
@@ -67,6 +67,7 @@ class RequestContext:
         "first_bytes",
         "id",
         "inference",
+        "last_bytes",
         "method",
         "params",
         "path",
@@ -107,6 +108,8 @@ class RequestContext:
         self.bytes_sent = 0
         self.first_bytes = b""
         """The beginning of a response that is sent in chunks."""
+        self.last_bytes = b""
+        """The last chunk of such a response behind the first one."""
         self.extra_headers: Mapping[str, str] = _NO_HEADERS
         """Headers that a middleware adds to the response, whatever it will be."""
         self.started_response: Response | None = None
@@ -194,21 +197,27 @@ class RequestContext:
             self.bytes_sent += len(first)
             self.first_bytes = first
             await connection.write(first)
-        async for chunk in chunks:
-            self.bytes_sent += len(chunk)
-            await connection.write(chunk)
+        chunk = b""
+        try:
+            async for chunk in chunks:
+                self.bytes_sent += len(chunk)
+                await connection.write(chunk)
+        finally:
+            self.last_bytes = chunk
         await connection.finish()
 
     async def abort(self, error: GatewayError, body: bytes) -> None:
         """Ends a response that has begun, so that no client takes it for a whole one.
 
-        An event stream first gets an event with ``body``, the error as the client's dialect writes it; it does not, where
-        the upstream has reported the error in the stream itself. Raises ConnectionError where the client has gone.
+        An event stream first gets an event with ``body``, the error as the client's dialect writes it. Where the upstream has
+        reported the error in the stream itself, only dialects get it whose clients would miss that. Raises ConnectionError where
+        the client has gone.
         """
         started, connection = self.started_response, self.request.connection
-        if started is not None and started.is_event_stream and not isinstance(error, UpstreamReported):
+        if started is not None and started.is_event_stream:
             render = self.route.error_event if self.route is not None else openai_event
-            await connection.write(render(body, self.first_bytes))
+            if not isinstance(error, UpstreamReported) or render in FOLLOWS_REPORTS:
+                await connection.write(render(body, self.first_bytes, self.last_bytes))
         connection.break_off()
 
 

@@ -1,5 +1,6 @@
 """Errors as JSON and as events, in the dialects that clients speak. A route names its formats; errors carry facts."""
 
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -9,7 +10,7 @@ import msgspec
 from gateway.core import lenient_json, sse
 from gateway.core.errors import GatewayError
 from gateway.core.escaping import for_json
-from gateway.core.upstream_errors import UpstreamRefused
+from gateway.core.upstream_errors import UpstreamRefused, UpstreamReported
 
 Redact: TypeAlias = Callable[[str], str]
 """Makes secrets unreadable: errors quote what the client wrote, and that may be a secret in the wrong place."""
@@ -17,8 +18,11 @@ Redact: TypeAlias = Callable[[str], str]
 ErrorFormat: TypeAlias = Callable[[GatewayError, Redact, str], bytes]
 """Renders the body of an error response. The last parameter is the id of the request."""
 
-EventFormat: TypeAlias = Callable[[bytes, bytes], bytes]
-"""Renders the last event of a stream from the body of the error and from the first bytes that the client was sent."""
+EventFormat: TypeAlias = Callable[[bytes, bytes, bytes], bytes]
+"""Renders the last event of a stream from the body of the error, and from the first and the last bytes that were sent."""
+
+_SEQUENCE_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
+"""Within a string the quotation marks would have backslashes."""
 
 _ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
     {
@@ -31,7 +35,7 @@ _ANTHROPIC_TYPES: Mapping[int, str] = MappingProxyType(
 
 def openai_error(error: GatewayError, redact: Redact, _request_id: str = "") -> bytes:
     """Renders OpenAI's error object with all four keys. An upstream's own error in that shape is kept as it came."""
-    if isinstance(error, UpstreamRefused) and error.openai_body is not None:
+    if isinstance(error, UpstreamRefused | UpstreamReported) and error.openai_body is not None:
         return error.openai_body
     fields = {
         "message": redact(error.message),
@@ -42,13 +46,13 @@ def openai_error(error: GatewayError, redact: Redact, _request_id: str = "") -> 
     return for_json(msgspec.json.encode({"error": fields}))
 
 
-def openai_event(body: bytes, _first: bytes) -> bytes:
+def openai_event(body: bytes, _first: bytes = b"", _last: bytes = b"") -> bytes:
     """Renders the error as the event that chat and completions have."""
     return sse.encode_event(body)
 
 
-def responses_event(body: bytes, first: bytes) -> bytes:
-    """Renders ``response.failed``, with the id of the response that began.
+def responses_event(body: bytes, first: bytes, last: bytes) -> bytes:
+    """Renders ``response.failed``, with the id of the response that began and the number behind that of the last event.
 
     Codex listens to that event alone; OpenAI's libraries raise only for the ``error`` at its top level.
     """
@@ -57,6 +61,7 @@ def responses_event(body: bytes, first: bytes) -> bytes:
     response = _begun_response(first)
     failed = {
         "type": "response.failed",
+        "sequence_number": _next_number(last or first),
         "response": {
             **response,
             "object": "response",
@@ -77,9 +82,20 @@ def anthropic_error(error: GatewayError, redact: Redact, request_id: str = "") -
     return for_json(msgspec.json.encode({"type": "error", "error": told, "request_id": request_id}))
 
 
-def anthropic_event(body: bytes, _first: bytes) -> bytes:
+def anthropic_event(body: bytes, _first: bytes = b"", _last: bytes = b"") -> bytes:
     """Renders the error as the event that Messages have."""
     return b"event: error\n" + sse.encode_event(body)
+
+
+FOLLOWS_REPORTS = frozenset({responses_event})
+"""Formats whose event also follows one in which the upstream itself has reported the error: OpenAI's clients take the event
+``error`` of Responses for an ordinary one, and raise nothing."""
+
+
+def _next_number(sent: bytes) -> int:
+    """Returns the number of the event behind those that were sent last; 0 where they have none."""
+    numbers = _SEQUENCE_NUMBER.findall(sent)
+    return int(numbers[-1]) + 1 if numbers else 0
 
 
 def _begun_response(first: bytes) -> dict[str, Any]:

@@ -122,5 +122,12 @@ def routes(to: Endpoints) -> tuple[Route, ...]:
         Route(POST, "/openai/deployments/{model}/{endpoint...}", Access.INFERENCE, to.openai.engine),
         Route(ANY_METHOD, "/v1/messages", Access.INFERENCE, to.pass_through.pass_through, *ANTHROPIC),
         Route(ANY_METHOD, "/v1/messages/{rest...}", Access.INFERENCE, to.pass_through.pass_through, *ANTHROPIC),
+        Route(
+            ANY_METHOD,
+            "/v1/responses/{rest...}",
+            Access.INFERENCE,
+            to.pass_through.pass_through,
+            error_event=responses_event,
+        ),
         Route(ANY_METHOD, "/v1/{rest...}", Access.INFERENCE, to.pass_through.pass_through),
     )

@@ -27,6 +27,8 @@ class ProviderRequest(msgspec.Struct, frozen=True):
     fields: Mapping[str, Any] | None = None
     model: str | None = None
     stream: bool = False
+    request_id: str = ""
+    """The gateway's own id of the request, for the log."""
 
 
 @dataclass(slots=True)

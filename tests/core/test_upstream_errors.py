@@ -12,7 +12,7 @@ ALL: list[tuple[UpstreamFailed, int, str, str | None]] = [
     (upstream_errors.UpstreamFailed("x"), 502, "upstream_error", None),
     (upstream_errors.UpstreamUnreachable("x"), 502, "upstream_error", "upstream_unreachable"),
     (upstream_errors.UpstreamInvalid("x"), 502, "upstream_error", "upstream_invalid"),
-    (upstream_errors.UpstreamReported(), 502, "upstream_error", "upstream_error"),
+    (upstream_errors.UpstreamReported("m", None), 502, "upstream_error", "upstream_error"),
     (upstream_errors.UpstreamRefused(418, "x", {}), 418, "upstream_error", "upstream_error"),
     (upstream_errors.UpstreamAuthFailed(401, "x", {}), 502, "upstream_error", "upstream_auth"),
     (upstream_errors.UpstreamTimeout("x"), 504, "upstream_error", "upstream_timeout"),

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.auth.roles import Access
 from gateway.core.errors import Conflict
 from gateway.core.upstream_errors import UpstreamReported
-from gateway.http.context import RequestContext, new_request_id
+from gateway.http.context import RequestContext, Route, new_request_id
+from gateway.http.error_formats import responses_event
 from gateway.http.response import EVENT_STREAM, Response
 from gateway.inference.models import InferenceRequest
 from gateway.providers.base import ProviderRequest
@@ -116,8 +118,22 @@ async def test_an_aborted_event_stream_ends_with_the_error() -> None:
 
 async def test_an_error_that_the_upstream_has_told_is_not_told_again() -> None:
     connection = MemoryConnection()
-    await (await started(connection, EVENTS)).abort(UpstreamReported(), b"{}")
+    await (await started(connection, EVENTS)).abort(UpstreamReported("m", None), b"{}")
     assert (connection.sent, connection.end) == ([], "broken off")
+
+
+async def test_the_event_that_responses_end_with_follows_what_the_upstream_has_told() -> None:
+    connection = MemoryConnection()
+    ctx = await started(connection, EVENTS)
+    ctx.route = Route(("POST",), "/v1/responses", Access.INFERENCE, json_endpoint, error_event=responses_event)
+    ctx.last_bytes = b'data: {"sequence_number":4}\n\n'
+    await ctx.abort(UpstreamReported("m", None), b'{"error":{"message":"m"}}')
+    assert b'"sequence_number":5' in connection.sent[0]
+    assert connection.end == "broken off"
+
+
+async def json_endpoint(_ctx: RequestContext) -> Response:
+    return Response(200, TEXT)
 
 
 async def test_what_is_no_event_stream_gets_no_event() -> None:

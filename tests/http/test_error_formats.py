@@ -44,14 +44,17 @@ def test_anthropics_own_error_is_kept_as_it_came() -> None:
 def test_a_response_that_began_fails_with_its_id() -> None:
     body = openai_error(UpstreamInvalid("broke off"), str)
     first = b': x\n\nevent: response.created\ndata: {"type":"response.created","response":{"id":"r1","model":"m"}}\n\n'
-    event = responses_event(body, first)
+    last = b'data: {"type":"x","sequence_number": 7,"delta":"\\"sequence_number\\":99"}\n\n'
+    event = responses_event(body, first, last)
     assert event.startswith(b"event: response.failed\ndata: ")
     content = json.loads(event.partition(b"data: ")[2])
     assert content["type"] == "response.failed"
     assert (content["response"]["id"], content["response"]["status"]) == ("r1", "failed")
     assert content["response"]["error"] == {"code": "upstream_invalid", "message": "broke off"}
     assert content["error"]["type"] == "upstream_error"
-    assert "id" not in json.loads(responses_event(body, b"data: x\n\n").partition(b"data: ")[2])["response"]
+    assert content["sequence_number"] == 8
+    unknown = json.loads(responses_event(body, b"data: x\n\n", b"").partition(b"data: ")[2])
+    assert ("id" in unknown["response"], unknown["sequence_number"]) == (False, 0)
 
 
 def test_errors_as_events() -> None:

@@ -83,6 +83,7 @@ class OpenAIEndpoints:
             fields=fields,
             model=model,
             stream=stream and endpoint != "embeddings",  # they are never streamed, whatever the body says
+            request_id=ctx.id,
         )
         return await self.run(ctx, request)
 
@@ -101,7 +102,7 @@ class OpenAIEndpoints:
             await self._objects.check_body(ctx.caller, fields.body)
             headers = {**forwarded_headers(ctx.request.headers), **form.headers}
             query = forwarded_query(ctx.query)
-            request = ProviderRequest(ctx.method, path, query, headers, form, fields, form.model)
+            request = ProviderRequest(ctx.method, path, query, headers, form, fields, form.model, request_id=ctx.id)
             return await self.run(ctx, request)
 
     async def run(self, ctx: RequestContext, request: ProviderRequest) -> Response:

@@ -130,4 +130,5 @@ def _passed_request(
         body=body,
         fields=fields,
         model=model,
+        request_id=ctx.id,
     )

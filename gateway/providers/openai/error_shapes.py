@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import msgspec
-
 from gateway.core import lenient_json, sse
 
 OPENAI_KEYS = ("message", "type", "param", "code")
 _NOTHING_SAID = "nothing more"
+_SAYING = ("message", "detail", "title", "msg", "error_message", "error_description", "errors", "reason")
+"""Names under which upstreams say what is wrong, OpenAI's first; FastAPI, RFC 9457, OAuth, Cloudflare."""
+_ANSWERING = ("choices", "output", "data", "embeddings", "content")
+"""What a document has that is an answer, whatever else it says."""
 _STATUS_FIELDS = ("code", "status", "status_code", "http_status", "statusCode")
 _NAMED_STATUS: Mapping[str, int] = MappingProxyType(
     {
@@ -64,7 +66,8 @@ def decode(body: bytes) -> tuple[Any, bool]:
 def read_error(content: Any) -> ReportedError | None:
     """Returns the error in a document of any known shape, completed; None where it reports none.
 
-    The shapes: ``{"error": {…}}``, ``{"error": "…"}``, a list of them, and ``{"message"}`` or ``{"detail"}`` at the top.
+    The shapes: ``{"error": {…}}``, ``{"error": "…"}``, a list of them, and ``{"message"}``, ``{"detail"}`` and the like at the
+    top, also beside an ``error`` that is only a title, a code or true.
     """
     if isinstance(content, list):
         content = next((item for item in content if isinstance(item, dict) and item.get("error")), None)
@@ -74,12 +77,40 @@ def read_error(content: Any) -> ReportedError | None:
     if isinstance(error, dict) and error:
         return ReportedError({**content, "error": _completed(error)}, set(OPENAI_KEYS) <= error.keys())
     if error:
-        beside = {name: content[name] for name in ("type", "param", "code", "error_type") if name in content}
-        beside.setdefault("type", beside.pop("error_type", None))
-        return ReportedError({**content, "error": _completed({"message": error, **beside})}, was_complete=False)
-    if any(content.get(name) for name in ("message", "detail", "title", "msg")):
-        return ReportedError({"error": _completed(content)}, was_complete=False)
-    return None
+        beside = {name: value for name, value in content.items() if name not in ("error", "error_type")}
+        beside.setdefault("type", content.get("error_type"))
+        beside["message"] = _title_and_text(error, _said(content))
+        return ReportedError({**content, "error": _completed(beside)}, was_complete=False)
+    return None if _said(content) is None else ReportedError({"error": _completed(content)}, was_complete=False)
+
+
+def read_any_error(content: Any, text: str) -> ReportedError | None:
+    """Returns the error in a document that can be nothing else, with ``text`` as its message where no name is known."""
+    if (found := read_error(content)) is not None or not isinstance(content, dict) or not content:
+        return found
+    return ReportedError({"error": _completed({**content, "message": text})}, was_complete=False)
+
+
+def is_no_answer(content: Any) -> bool:
+    """Returns whether a document with status 200 is an error, by what it says and by what it has not."""
+    return (
+        isinstance(content, dict) and not any(content.get(name) for name in _ANSWERING) and _said(content) is not None
+    )
+
+
+def readable_event(content: Any) -> Any:
+    """Returns the document of an event that reports an error so that OpenAI's clients find what it says under ``error.message``.
+
+    A document in which they find it, and one with a ``type`` of its own, as those of Responses and Messages have, is returned as
+    it is.
+    """
+    if not isinstance(content, dict) or isinstance(content.get("type"), str):
+        return content
+    error = content.get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"]:
+        return content
+    found = read_error(content)
+    return content if found is None else {**content, **found.document}
 
 
 def named_status(document: Mapping[str, Any]) -> int | None:
@@ -114,8 +145,8 @@ def _as_status(value: Any) -> int | None:
 
 def _completed(error: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the error with OpenAI's four keys, and all others as they are."""
-    said = next((error[name] for name in ("message", "detail", "title", "msg") if error.get(name)), _NOTHING_SAID)
-    message = said if isinstance(said, str) else msgspec.json.encode(said).decode()
+    said = _said(error)
+    message = _NOTHING_SAID if said is None else _text(said)
     has_type = error.get("type") is not None
     return {
         **error,
@@ -124,3 +155,22 @@ def _completed(error: Mapping[str, Any]) -> dict[str, Any]:
         "param": error.get("param"),
         "code": error.get("code", None if has_type else "upstream_error"),
     }
+
+
+def _said(error: Mapping[str, Any]) -> Any:
+    """Returns what is said under the first known name, None where nothing is; of a list of one error, what that says."""
+    said = next((error[name] for name in _SAYING if error.get(name)), None)
+    if isinstance(said, list) and len(said) == 1 and isinstance(said[0], dict):
+        return said[0].get("message") or said
+    return said
+
+
+def _title_and_text(error: Any, beside: Any) -> str:
+    """Returns ``error`` as a text, with what is said beside it."""
+    if beside is None:
+        return _text(error)
+    return f"{error}: {_text(beside)}" if isinstance(error, str) and error != beside else _text(beside)
+
+
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else lenient_json.encode(said).decode("utf-8", "replace")

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.core import lenient_json, sse
 from gateway.core.escaping import for_json
-from gateway.core.upstream_errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused
+from gateway.core.upstream_errors import UpstreamAuthFailed, UpstreamFailed, UpstreamRefused, UpstreamReported
 from gateway.providers.openai import error_shapes
 from gateway.providers.openai.error_shapes import ReportedError
 from gateway.providers.openai.streaming import StreamChunk
@@ -34,16 +34,16 @@ async def read_body(response: TransportResponse) -> bytes:
 
 def from_body(status: int, body: bytes, headers: Mapping[str, str], redact: Redact) -> UpstreamFailed:
     """Returns the error for a response with status 400 or above. ``redact`` cuts secrets out of a text."""
-    text = redact(body.decode("utf-8", "replace"))
+    text = redact(_decoded(body))
     content, is_framed = error_shapes.decode(text.encode())
-    reported = error_shapes.read_error(content)
+    answered = f"The upstream answered {status}: {_without_markup(text) or 'nothing more'}"
+    reported = error_shapes.read_any_error(content, answered)
     if reported is not None:
         own_body = lenient_json.encode(reported.document) if is_framed or isinstance(content, list) else text.encode()
         return _refused(status, reported, own_body, headers, redact)
-    message = _without_markup(text) or "nothing more"
     if status in (401, 403):
-        return _auth_failed(status, message, headers)
-    return UpstreamRefused(status, f"The upstream answered {status}: {message}", headers)
+        return _auth_failed(status, _without_markup(text) or "nothing more", headers)
+    return UpstreamRefused(status, answered, headers)
 
 
 def from_report(content: Any, headers: Mapping[str, str], redact: Redact) -> UpstreamFailed:
@@ -81,9 +81,33 @@ def redacted(body: bytes, content: Any, redact: Redact) -> bytes:
 
 
 def redacted_event(chunk: StreamChunk, redact: Redact) -> bytes:
-    """Returns an event that reports an error, in the upstream's own bytes unless a secret occurs in them."""
-    clean = redacted(chunk.data, chunk.error, redact)
-    return chunk.data if clean is chunk.data else sse.encode_event(clean)
+    """Returns an event that reports an error, in the upstream's own bytes unless a secret occurs in them.
+
+    One in which OpenAI's clients would not find what the upstream says gets an object under ``error`` that says it.
+    """
+    document = error_shapes.readable_event(chunk.error)
+    clean = redacted(chunk.data, document, redact)
+    if clean is chunk.data and document is chunk.error:
+        return chunk.data
+    return sse.encode_event(for_json(redacted(lenient_json.encode(document), document, redact)))
+
+
+def reported(content: Any, redact: Redact) -> UpstreamReported:
+    """Returns the error for one that an event of a stream has reported."""
+    found = error_shapes.read_error(content)
+    if found is None:
+        return UpstreamReported("nothing more", None)
+    document = {"error": found.document["error"]}
+    body = redacted(lenient_json.encode(document), document, redact)
+    return UpstreamReported(_shortened(redact(found.message)), for_json(body))
+
+
+def _decoded(body: bytes) -> str:
+    """Returns the text of a body, which servers without UTF-8 write in Latin-1."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body.decode("latin-1")
 
 
 def _without_markup(text: str) -> str:

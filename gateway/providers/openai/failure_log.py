@@ -12,12 +12,19 @@ _MAX_WORDS = 500
 _MAX_CAUSES = 4
 
 
-def note(request: TransportRequest, error: UpstreamFailed) -> None:
+def note(request: TransportRequest, error: UpstreamFailed, request_id: str) -> None:
     """Logs an error that clients see as 502, 503 or 504, one of the gateway's key, and one that tells of a wrong address.
 
-    What an upstream says about a client's request is the client's matter, and is not logged.
+    What an upstream says about a client's request is the client's matter, and is not logged. ``request_id`` is the one that the
+    client was given, empty for a request of the gateway's own.
     """
-    extra = {"address": shown_address(request.url), "status": error.status, "problem": error.message[:_MAX_WORDS]}
+    extra: dict[str, object] = {
+        "address": shown_address(request.url),
+        "status": error.status,
+        "problem": error.message[:_MAX_WORDS],
+    }
+    if request_id:
+        extra["request_id"] = request_id
     if words := _causes(error):
         extra["cause"] = words
     if isinstance(error, UpstreamAuthFailed):

@@ -9,11 +9,11 @@ import msgspec
 from multidict import istr
 
 from gateway.core import lenient_json, sse
-from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid, UpstreamReported
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid
 from gateway.core.upstream_routes import is_inference
 from gateway.observability.redaction import spellings
 from gateway.providers.base import EVENT_STREAM, JSON, Provider, ProviderConfig, ProviderRequest, ProviderResponse
-from gateway.providers.openai import errors, failure_log, model_list
+from gateway.providers.openai import error_shapes, errors, failure_log, model_list
 from gateway.providers.openai.first_content import has_content
 from gateway.providers.openai.key_redaction import KeyRedactor
 from gateway.providers.openai.stream_ends import stream_end, wants_stream
@@ -81,7 +81,7 @@ class OpenAIProvider:
                 response.close()
                 raise
         except UpstreamFailed as error:
-            failure_log.note(asked, error)
+            failure_log.note(asked, error, request.request_id)
             raise
 
     async def models(self) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ class OpenAIProvider:
             finally:
                 response.close()
         except UpstreamFailed as error:
-            failure_log.note(asked, error)
+            failure_log.note(asked, error, "")
             raise
 
     async def aclose(self) -> None:
@@ -184,10 +184,10 @@ class OpenAIProvider:
                         response.begin_content()
                     if chunk.error is not None:
                         yield errors.redacted_event(chunk, self._redact)
-                        raise UpstreamReported
+                        raise errors.reported(chunk.error, self._redact)
                     yield self._key_redactor.redact(chunk.data)
         except UpstreamFailed as error:
-            failure_log.note(self._transport_request(request), error)
+            failure_log.note(self._transport_request(request), error, request.request_id)
             raise
 
     def _document_response(self, response: TransportResponse, body: bytes, is_strict: bool) -> ProviderResponse:
@@ -195,7 +195,7 @@ class OpenAIProvider:
         headers = self._returned_headers(response)
         try:
             head = msgspec.json.decode(body, type=_JsonBody)
-            is_odd, may_report = False, head.error != errors.NO_ERROR or head.object == _ERROR_OBJECT
+            is_odd, may_report = False, head.error != errors.NO_ERROR or head.object in _NO_OBJECTS
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             is_odd = may_report = True
         if may_report and (report := _reported_in(body, is_odd, is_strict)) is not None:
@@ -238,13 +238,16 @@ class OpenAIProvider:
 
 
 class _JsonBody(msgspec.Struct):
-    """Has the fields of a JSON response that are looked at. In the Responses API an ``error`` of null is normal."""
+    """Has the fields of a JSON response that are looked at. In the Responses API an ``error`` of null is normal.
+
+    An answer of OpenAI's API names its ``object``; one that does not is looked at as a whole.
+    """
 
     error: msgspec.Raw = errors.NO_ERROR
     object: msgspec.Raw = errors.NO_ERROR
 
 
-_ERROR_OBJECT = msgspec.Raw(b'"error"')
+_NO_OBJECTS = (msgspec.Raw(b'"error"'), errors.NO_ERROR)
 
 
 def _reported_in(body: bytes, is_odd: bool, is_strict: bool) -> Any:
@@ -257,6 +260,8 @@ def _reported_in(body: bytes, is_odd: bool, is_strict: bool) -> Any:
     except ValueError:
         content = None
     report = sse.reported_error(content)
+    if report is None and is_strict and error_shapes.is_no_answer(content):
+        return content
     if report is None and is_strict and not isinstance(content, dict):
         raise UpstreamInvalid("The upstream's answer is not a JSON object.")
     return report

@@ -11,10 +11,12 @@ from gateway.providers.transport.base import TransportRequest
 REQUEST = TransportRequest("POST", "https://user:secret@host:8/v1/chat/completions?api-version=1", {})
 
 
-def logged(caplog: pytest.LogCaptureFixture, error: UpstreamFailed) -> list[tuple[int, dict[str, object]]]:
+def logged(
+    caplog: pytest.LogCaptureFixture, error: UpstreamFailed, request_id: str = "req_1"
+) -> list[tuple[int, dict[str, object]]]:
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        failure_log.note(REQUEST, error)
+        failure_log.note(REQUEST, error, request_id)
     return [(record.levelno, vars(record)) for record in caplog.records]
 
 
@@ -26,6 +28,12 @@ def test_the_address_and_the_causes_are_logged(caplog: pytest.LogCaptureFixture)
     assert fields["address"] == "https://host:8/v1/chat/completions"
     assert "Connection refused" in str(fields["cause"])
     assert fields["status"] == 502
+    assert fields["request_id"] == "req_1"
+
+
+def test_a_request_of_the_gateways_own_has_no_id(caplog: pytest.LogCaptureFixture) -> None:
+    ((_, fields),) = logged(caplog, UpstreamUnreachable("x"), "")
+    assert "request_id" not in fields
 
 
 def test_a_refused_key_is_an_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -84,6 +84,15 @@ async def test_names_are_replaced_in_events_of_the_responses_api(tmp_path: Path)
     assert [json.loads(block.split("data: ")[1])["response"]["model"] for block in blocks] == ["m", "m"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/responses", "/v1/chat/completions", "/v1/batches", "/v1/fine_tuning/jobs?limit=2"]
+)
+async def test_names_are_replaced_in_lists_of_stored_objects(tmp_path: Path, path: str) -> None:
+    listed = b'{"object":"list","data":[{"id":"1","model":"org/real-2024-07-18"},{"id":"2","model":"other"}]}'
+    reply, _ = await ask(tmp_path, always(answer(listed)), request("GET", path, [BEARER]), **ALIASES)
+    assert [entry["model"] for entry in reply.json()["data"]] == ["m", "other"]
+
+
 async def test_aliases_are_in_the_list_of_models(tmp_path: Path) -> None:
     models = b'{"object":"list","data":[{"id":"org/real","object":"model","created":7,"owned_by":"x"}]}'
     async with (
@@ -245,3 +254,14 @@ async def test_a_cached_file_that_has_not_changed_is_304(tmp_path: Path) -> None
     reply, received = await ask(tmp_path, always(answer(b"", "304 Not Modified", extra=b'ETag: "tag"\r\n')), data)
     assert received.header("If-None-Match") == '"tag"'
     assert (reply.status, reply.header("ETag")) == (304, '"tag"')
+
+
+async def test_the_log_names_the_request_that_the_upstream_has_failed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = [post(), post("/v1/rerank"), request("GET", "/v1/files/f1", [BEARER])]
+    for data in requests:
+        caplog.clear()
+        reply, _ = await ask(tmp_path, always(answer(b"{}", "503 X")), data)
+        (record,) = [one for one in caplog.records if one.getMessage() == "the upstream failed"]
+        assert vars(record)["request_id"] == reply.header("x-request-id")
