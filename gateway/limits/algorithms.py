@@ -201,7 +201,7 @@ class BudgetWindow(Limit):
         return cost
 
     def settle(self, counter: Counter, amount: int, actual: int) -> None:
-        counter.used = min(MAX_COUNTER_VALUE, counter.used + actual)
+        counter.used = max(0, min(MAX_COUNTER_VALUE, counter.used + actual))
         counter.reserved = max(0, counter.reserved - amount)
 
     def retry_after_ms(self, counter: Counter, minimum: int, now: int) -> int | None:
@@ -297,4 +297,4 @@ def count_in_other_windows(counters: TokenCounters, limit: BudgetWindow, used: i
         counter = counters.get(name)
         if counter is None:
             counter = counters[name] = Counter(ends_at=ends_at)
-        counter.used = min(MAX_COUNTER_VALUE, counter.used + used)
+        counter.used = max(0, min(MAX_COUNTER_VALUE, counter.used + used))

@@ -102,10 +102,20 @@ class Limiter:
         return await self._counters.extend(reservation, index, amount, self.now())
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
-        """Replaces what was reserved by what was used. To be called once for each reservation."""
+        """Replaces what was reserved by what was used in all. To be called once for each reservation."""
+        if reservation.settled_money:
+            actual = reservation.unsettled(actual)
         self._counters.settle(reservation, actual)
         if self._queues:
             self._wake.set()
+
+    def settle_so_far(self, reservation: Reservation, cost: int) -> None:
+        """Moves what was used of a budget so far, ``cost`` micro-dollars in all, from reserved to used.
+
+        Rates and requests at a time are settled at the end alone: a restart forgets them anyway.
+        """
+        if cost != reservation.settled_money:
+            self._counters.settle(*reservation.settle_money(cost))
 
     async def run(self) -> None:
         """Serves the queues until cancelled."""

@@ -33,6 +33,36 @@ class Reservation:
     """The counter of each charge, as it was after the last change that this request made."""
     at: int
     """When it was reserved."""
+    settled_money: int = 0
+    """Of each budget's amount, the micro-dollars that count as used already."""
+
+    def settle_money(self, used: int) -> tuple["Reservation", list[int]]:
+        """Notes that ``used`` micro-dollars are used so far, and returns the part of this that is to be settled now.
+
+        With it goes what was used under each of its charges since the last such call: below 0 where it was less than it seemed.
+        The rest of the reservation, and all that it has of other limits, stays reserved.
+        """
+        added, indexes = used - self.settled_money, self._budgets()
+        released = []
+        for index in indexes:
+            left = self.amounts[index] - self.settled_money
+            released.append(min(left, added))
+            self.amounts[index] = max(self.amounts[index], used)
+        self.settled_money = used
+        charges, counters = [self.charges[index] for index in indexes], [self.counters[index] for index in indexes]
+        return Reservation(self.worker, charges, released, counters, self.at), [added] * len(indexes)
+
+    def unsettled(self, actual: Sequence[int]) -> list[int]:
+        """Returns ``actual``, what was used of each charge in all, without what is settled. The amounts become what is left."""
+        left = list(actual)
+        for index in self._budgets():
+            left[index] -= self.settled_money
+            self.amounts[index] -= self.settled_money
+        self.settled_money = 0
+        return left
+
+    def _budgets(self) -> list[int]:
+        return [index for index, charge in enumerate(self.charges) if isinstance(charge.limit, BudgetWindow)]
 
     @property
     def has_budget(self) -> bool:
@@ -84,6 +114,8 @@ class CounterStore(Protocol):
 
     def settle(self, reservation: Reservation, actual: Sequence[int]) -> None:
         """Replaces what was reserved by what was used, for each charge. To be called once for each reservation.
+
+        Money that was settled before may be taken back: then what was used is below 0.
 
         It never fails: what cannot be written at once is pending.
         """
