@@ -37,6 +37,19 @@ class UsageStore(Protocol):
         Returns how many were new. Raises UsageStoreError; then nothing was written, unless the store failed while it committed.
         """
 
+    def write_running(self, entries: Sequence[LedgerEntry]) -> None:
+        """Keeps what requests that still run have used so far, in place of what was kept of them before.
+
+        Reports count it, until ``write`` replaces it by the request's final entry. Requests that have one are ignored. Raises
+        UsageStoreError; then nothing was written, unless the store failed while it committed.
+        """
+
+    def take_over(self) -> int:
+        """Adds what is kept of running requests as their final entries, where the process that wrote it has ended.
+
+        The entries have the status 500. Returns how many were added. Raises UsageStoreError.
+        """
+
     def prune(self, before_ms: int, limit: int) -> int:
         """Removes at most ``limit`` entries that began before this time, in milliseconds since the epoch. Their sums by the hour
         stay.

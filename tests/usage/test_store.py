@@ -70,6 +70,24 @@ def test_the_first_entry_of_a_request_counts(store: UsageStore) -> None:
     assert store.totals("tok_1").cost == 6
 
 
+def test_what_a_running_request_has_used_counts_until_its_entry_does(store: UsageStore) -> None:
+    store.write([ledger_entry(1, cost=5)])
+    for cost in (10, 30):
+        store.write_running([ledger_entry(2, USED, cost=cost, model="o1", partial=True)])
+        assert store.totals("tok_1").cost == 5 + cost
+    assert report(store, group_by="model") == [(None, "gpt-4o", 1, 5), (None, "o1", 1, 30)]
+    assert report(store, bucket="hour", token_ids=frozenset({"tok_1"})) == [(NOW // 3600 * 3600, None, 2, 35)]
+    assert store.write([ledger_entry(2, cost=20)]) == 1
+    assert (store.totals("tok_1").cost, store.totals("tok_1").partial) == (25, 0)
+
+
+def test_a_request_that_has_its_entry_does_not_run_again(store: UsageStore) -> None:
+    store.write([ledger_entry(1, cost=5)])
+    store.write_running([ledger_entry(1, cost=3), ledger_entry(2, cost=1)])
+    assert store.totals("tok_1").cost == 6
+    assert store.take_over() == 0, "this process still runs"
+
+
 def test_sums_are_those_of_hours(week: UsageStore) -> None:
     assert week.report(ReportQuery(DAY, DAY + 1, "hour", "token")) == [
         ReportRow(DAY, "tok_1", UsageTotals(2, 200, 20, 80, 8, 1501, 1, 1, 0))

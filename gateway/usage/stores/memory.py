@@ -23,17 +23,28 @@ class MemoryUsageStore:
         self._lock = threading.Lock()
         self._entries: dict[str, LedgerEntry] = {}
         self._hours: dict[HourKey, UsageTotals] = {}
+        self._running: dict[str, LedgerEntry] = {}
 
     def write(self, entries: Sequence[LedgerEntry]) -> int:
         """See ``UsageStore.write``. Raises nothing."""
         with self._lock:
             before = len(self._entries)
             for entry in entries:
+                self._running.pop(entry.request_id, None)
                 if entry.request_id not in self._entries:
                     self._entries[entry.request_id] = entry
                     key = hour_key(entry)
                     self._hours[key] = self._hours.get(key, NO_TOTALS).plus(totals_of(entry))
             return len(self._entries) - before
+
+    def write_running(self, entries: Sequence[LedgerEntry]) -> None:
+        """See ``UsageStore.write_running``. Raises nothing."""
+        with self._lock:
+            self._running.update({one.request_id: one for one in entries if one.request_id not in self._entries})
+
+    def take_over(self) -> int:
+        """Returns 0: what the store holds ends with its process."""
+        return 0
 
     def prune(self, before_ms: int, limit: int) -> int:
         """See ``UsageStore.prune``. Raises nothing."""
@@ -45,8 +56,7 @@ class MemoryUsageStore:
 
     def report(self, query: ReportQuery) -> list[ReportRow]:
         """See ``UsageStore.report``. Raises TooManyRows."""
-        with self._lock:
-            hours = list(self._hours.items())
+        hours = self._sums()
         first = query.since // HOUR_SECONDS * HOUR_SECONDS
         sums: dict[tuple[int, str], UsageTotals] = {}
         for key, totals in hours:
@@ -63,13 +73,16 @@ class MemoryUsageStore:
 
     def totals(self, token_id: str) -> UsageTotals:
         """See ``UsageStore.totals``. Raises nothing."""
-        with self._lock:
-            hours = list(self._hours.items())
+        hours = self._sums()
         found = NO_TOTALS
         for key, totals in hours:
             if key[1] == token_id:
                 found = found.plus(totals)
         return found
+
+    def _sums(self) -> list[tuple[HourKey, UsageTotals]]:
+        with self._lock:
+            return [*self._hours.items(), *((hour_key(one), totals_of(one)) for one in self._running.values())]
 
     def close(self) -> None:
         """Does nothing: what the store holds stays."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.storage import sqlite
+from gateway.storage.process_lock import ProcessLock
 from gateway.storage.sqlite import WrongVersion
-from gateway.usage.aggregation import HourKey, bounded, encodable, hour_key, totals_of
+from gateway.usage.aggregation import bounded, encodable, sums_by_hour
 from gateway.usage.models import (
     BUCKET_SECONDS,
     HOUR_SECONDS,
@@ -24,6 +25,7 @@ from gateway.usage.models import (
     UsageTotals,
 )
 from gateway.usage.store import ReportTooSlow, TooManyRows, UsageStoreError
+from gateway.usage.stores import sqlite_running as running
 
 LEDGER_FILE = "usage.sqlite"
 """The file's name in the folder for what the gateway itself writes."""
@@ -78,8 +80,7 @@ CREATE TABLE IF NOT EXISTS hours (
 CREATE INDEX IF NOT EXISTS hours_by_token ON hours (token_id, hour_start_seconds);
 """
 
-_SUMS = UsageTotals._fields
-"""The columns of ``hours`` that are added up."""
+_SUMS = UsageTotals._fields  # the columns of ``hours`` that are added up
 
 _INSERT = f"INSERT INTO entries VALUES ({', '.join('?' * 20)}) ON CONFLICT (request_id) DO NOTHING"  # noqa: S608
 _ADD = (
@@ -89,7 +90,6 @@ _ADD = (
 )
 _PRUNE = "DELETE FROM entries WHERE rowid IN (SELECT rowid FROM entries WHERE at < ? LIMIT ?)"
 _ADDED_UP = ", ".join(f"coalesce(sum({name}), 0)" for name in _SUMS)
-_TOTALS = f"SELECT {_ADDED_UP} FROM hours WHERE token_id = ?"  # noqa: S608
 _GROUP_COLUMNS: dict[GroupBy, str] = {"token": "token_id", "model": "model", "owner": "owner"}
 
 
@@ -104,20 +104,34 @@ class SqliteUsageStore:
         self._report_seconds = report_seconds
         self._lock = threading.Lock()
         self._writer = sqlite.ReopeningConnection(
-            path, lambda: sqlite.connect(path, _SCHEMA, SCHEMA_VERSION, busy_seconds)
+            path, lambda: running.connect(path, _SCHEMA, SCHEMA_VERSION, busy_seconds)
         )
+        self._process = ProcessLock(path)
 
     def write(self, entries: Sequence[LedgerEntry]) -> int:
         """See ``UsageStore.write``. Raises UsageStoreError."""
         with self._writing() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            new = _insert(connection, entries)
-            hours: dict[HourKey, UsageTotals] = {}
-            for entry in new:
-                key, totals = hour_key(entry), totals_of(entry)
-                before = hours.get(key)
-                hours[key] = totals if before is None else before.plus(totals)
-            connection.executemany(_ADD, [(*key, *totals) for key, totals in hours.items()])
+            new = _add(connection, entries)
+            running.end(connection, entries)
+            connection.execute("COMMIT")
+        return len(new)
+
+    def write_running(self, entries: Sequence[LedgerEntry]) -> None:
+        """See ``UsageStore.write_running``. Raises UsageStoreError."""
+        with self._writing() as connection:
+            self._process.acquire()
+            connection.execute("BEGIN IMMEDIATE")
+            running.write(connection, self._process.number, entries)
+            connection.execute("COMMIT")
+
+    def take_over(self) -> int:
+        """See ``UsageStore.take_over``. Raises UsageStoreError."""
+        if not self.path.exists():
+            return 0
+        with self._writing() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            new = _add(connection, running.take_ended(connection, self._process.is_running))
             connection.execute("COMMIT")
         return len(new)
 
@@ -139,12 +153,14 @@ class SqliteUsageStore:
         with self._reading() as connection:
             if connection is None:
                 return NO_TOTALS
-            return UsageTotals(*connection.execute(_TOTALS, (token_id,)).fetchone())
+            totals = f"SELECT {_ADDED_UP} FROM {running.sums_table(connection)} WHERE token_id = ?"  # noqa: S608
+            return UsageTotals(*connection.execute(totals, (token_id,)).fetchone())
 
     def close(self) -> None:
         """Closes the file. The next write opens it again."""
         with self._lock:
             self._writer.close()
+            self._process.release()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -204,7 +220,7 @@ def rows_of_report(connection: sqlite3.Connection, query: ReportQuery) -> list[t
     SQLite adds everything up before it applies a limit, so it first counts how many rows there would be, and no further than the
     limit.
     """
-    statement, too_many = _Statement(query), query.max_rows + 1
+    statement, too_many = _Statement(query, running.sums_table(connection)), query.max_rows + 1
     if statement.count_hours(connection) == too_many and statement.count_rows(connection) == too_many:
         return [()] * too_many
     return statement.rows(connection)
@@ -213,11 +229,11 @@ def rows_of_report(connection: sqlite3.Connection, query: ReportQuery) -> list[t
 class _Statement:
     """The SQL of a report, and its values. Every name in the SQL is written in this file."""
 
-    def __init__(self, query: ReportQuery) -> None:
+    def __init__(self, query: ReportQuery, table: str) -> None:
         self._start, self._group = _start_column(query), "NULL"
         if query.group_by is not None:
             self._group = _GROUP_COLUMNS[query.group_by]
-        self._from = "FROM hours WHERE hour_start_seconds >= ? AND hour_start_seconds < ?"
+        self._from = f"FROM {table} WHERE hour_start_seconds >= ? AND hour_start_seconds < ?"
         self._values: list[str | int] = [query.since // HOUR_SECONDS * HOUR_SECONDS, query.until]
         if query.token_ids is not None:
             # As one value: the number of values in a statement is limited, the number of tokens is not.
@@ -249,6 +265,13 @@ def _start_column(query: ReportQuery) -> str:
         return "hour_start_seconds"  # as it is, SQLite finds the rows in this order and adds up without sorting
     seconds = BUCKET_SECONDS[query.bucket]
     return f"hour_start_seconds / {seconds} * {seconds}"
+
+
+def _add(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:
+    """Inserts the entries, adds the new ones up by the hour and returns them."""
+    new = _insert(connection, entries)
+    connection.executemany(_ADD, [(*key, *totals) for key, totals in sums_by_hour(new).items()])
+    return new
 
 
 def _insert(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:
