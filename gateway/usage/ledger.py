@@ -12,6 +12,7 @@ from gateway.core.threads import Threads
 from gateway.observability.metrics import Metrics
 from gateway.storage.write_behind import PendingList, WriteBehind, in_thread
 from gateway.usage.models import LedgerEntry
+from gateway.usage.running import RunningRequests
 from gateway.usage.store import UsageStore, UsageStoreError
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Ledger:
         self._writer = WriteBehind(
             "ledger entries", self._pending, in_thread(store.write, self._threads), metrics.ledger_write_failures.inc
         )
+        self.running = RunningRequests(store, self._threads, metrics.ledger_write_failures.inc)
+        """The requests that have no entry yet, because their responses still stream."""
         self.is_full = False
         """Whether so many entries wait that no new request may be admitted: nobody would know what it used."""
         self._lost = 0
@@ -78,10 +81,12 @@ class Ledger:
         self._lost += 1
 
     async def run(self) -> None:
-        """Writes and prunes until cancelled."""
+        """Writes and prunes until cancelled, and takes over from killed processes first."""
         while True:
+            await self.running.take_over()
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
+            await self.running.settle()
             await self.prune()
 
     async def flush(self) -> None:
