@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple
+
+from gateway.usage.models import NOTHING_USED, Usage
 
 
 class State(Enum):
@@ -46,6 +49,16 @@ class Charged(Enum):
     ALL = "what was reported, or else an estimate"
 
 
+class Used(NamedTuple):
+    """What a request has used. ``cost`` in micro-dollars."""
+
+    usage: Usage = NOTHING_USED
+    cost: int = 0
+    is_estimated: bool = False
+    is_partial: bool = False
+
+
+NO_USE = Used()
 _NOTHING = dict.fromkeys(Outcome, Charged.NOTHING)
 
 CHARGES: Mapping[State, Mapping[Outcome, Charged]] = MappingProxyType(

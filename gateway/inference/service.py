@@ -74,7 +74,7 @@ class Inference:
             request.request,
             admitted,
             self._admission.limiter,
-            self._ledger.record,
+            self._ledger,
         )
         is_asked = self._rules.asks_for_usage and not (
             self._refuse_options and (target.provider.name, target.model) in self._refuse_options

@@ -6,7 +6,7 @@ way in which it does.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import lru_cache
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,7 @@ import msgspec
 from gateway.core.errors import GatewayError
 from gateway.core.json_body import JsonObject
 from gateway.core.upstream_errors import UpstreamTimeout
-from gateway.inference.charges import CHARGES, Charged, Outcome, State
+from gateway.inference.charges import CHARGES, NO_USE, Charged, Outcome, State, Used
 from gateway.inference.models import Admitted, RequestIdentity
 from gateway.inference.stream_budget import StreamBudget
 from gateway.limits import presentation
@@ -26,6 +26,7 @@ from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderRespon
 from gateway.usage import extraction
 from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate
 from gateway.usage.generated_text import BYTES_PER_TOKEN, MAX_READ_BYTES, count_response_tokens
+from gateway.usage.ledger import Ledger
 from gateway.usage.models import NOTHING_USED, LedgerEntry, Usage
 
 CLIENT_GONE = 499
@@ -45,13 +46,17 @@ class UsageTracker:
         request: ProviderRequest,
         admitted: Admitted,
         limiter: Limiter,
-        record: Callable[[LedgerEntry], None],
+        ledger: Ledger,
     ) -> None:
         self._identity = identity
         self._request = request
         self._price, self._reservation, self._known_estimate, self._expected = admitted
         self._limiter = limiter
-        self._record = record
+        self._ledger = ledger
+        self._is_running = False
+        self._final = NO_USE
+        self._progress: tuple[State, Usage | None, int] | None = None
+        """What the last call of ``settle_so_far`` found."""
         self._began = time.perf_counter()
         self._status = 200
         self._stream: extraction.StreamUsageReader | None = None
@@ -79,16 +84,22 @@ class UsageTracker:
             reported = extraction.usage_of_response(body)
             self._settle(Outcome.COMPLETED, reported, 0 if reported else count_response_tokens(body))
         elif response.content_type.startswith(EVENT_STREAM):
+            self._watch()
             self.state = State.STREAMING_EVENTS
             self._stream = extraction.StreamUsageReader(drops_usage)
             response.body = self._track_events(body, self._stream)
         else:
+            self._watch()
             response.body = self._track_bytes(body, is_json="json" in response.content_type)
         return response
 
     def __enter__(self) -> Self:
         """Notes that the provider may be at work from now on."""
-        self.state = State.SENT_FOR_STREAM if self._request.stream else State.SENT
+        if self._request.stream:
+            self.state = State.SENT_FOR_STREAM
+            self._watch()
+        else:
+            self.state = State.SENT
         return self
 
     def __exit__(
@@ -98,13 +109,39 @@ class UsageTracker:
             self._status = error.status if isinstance(error, GatewayError) else _status_of(error)
         try:
             if self.state is not State.SETTLED:
-                stream = self._stream
-                reported, tokens = (stream.usage, stream.text_tokens) if stream is not None else (None, 0)
-                self._settle(_outcome_of(error), reported, tokens)
+                self._settle(_outcome_of(error), *self._counted())
         finally:
             if self.state is not State.SETTLED:
-                self._close(NOTHING_USED, is_estimated=False)
-            self._record(self._entry())
+                self._close(NO_USE)
+            if self._is_running:
+                self._ledger.running.remove(self)
+            self._ledger.record(self._entry(self._final))
+
+    def settle_so_far(self) -> LedgerEntry | None:
+        """Counts what the response has used so far as used, and returns its entry as if the client left now.
+
+        Returns None where nothing has changed since the last call, or the request is settled. The end corrects whatever was
+        counted too much or too little.
+        """
+        progress = (self.state, *self._counted())
+        if self.state is State.SETTLED or progress == self._progress:
+            return None
+        self._progress = progress
+        used = self._used(Outcome.CLIENT_GONE, *progress[1:])
+        if self._reservation is not None:
+            self._limiter.settle_so_far(self._reservation, used.cost)
+        return self._entry(used._replace(is_partial=True))
+
+    def _watch(self) -> None:
+        """Lets what is used be settled from time to time, as long as the response streams."""
+        if not self._is_running:
+            self._is_running = True
+            self._ledger.running.add(self)
+
+    def _counted(self) -> tuple[Usage | None, int]:
+        """Returns what a stream has reported so far, and the completion tokens that were counted by their text."""
+        stream = self._stream
+        return (None, 0) if stream is None else (stream.usage, stream.text_tokens)
 
     async def _track_events(
         self, blocks: AsyncIterator[bytes], stream: extraction.StreamUsageReader
@@ -154,40 +191,37 @@ class UsageTracker:
 
     def _settle(self, outcome: Outcome, reported: Usage | None, tokens: int) -> None:
         """Settles by the table. ``tokens`` is the number of completion tokens, counted by their text."""
+        self._close(self._used(outcome, reported, tokens))
+
+    def _used(self, outcome: Outcome, reported: Usage | None, tokens: int) -> Used:
+        """Returns what the request has used if it ends now, in this way."""
         charged = CHARGES[self.state][outcome]
-        self.is_partial = charged in (Charged.PROMPT, Charged.RESERVED, Charged.SO_FAR)
+        is_partial = charged in (Charged.PROMPT, Charged.RESERVED, Charged.SO_FAR)
         # Only a request that makes something uses something: what is read again was counted when it was made.
         is_counted = self._request.method == "POST" or self._request.body is not None
         if charged is Charged.NOTHING or not is_counted:
-            self._close(NOTHING_USED, is_estimated=False)
-        elif charged is Charged.RESERVED:
-            self._close_as_reserved()
-        elif reported is not None:
+            return Used(is_partial=is_partial)
+        if charged is not Charged.RESERVED and reported is not None:
             if charged is Charged.SO_FAR:
                 reported = extraction.count_so_far(reported, 0, tokens)
-            self._close(self._with_units(reported), is_estimated=False)
-        else:
-            self._close_as_estimated(tokens)
+            usage = self._with_units(reported)
+            return Used(usage, self._cost(usage), False, is_partial)
+        return self._estimated(charged, tokens, is_partial)
 
-    def _close_as_estimated(self, tokens: int) -> None:
-        """Closes with the estimated prompt and the counted completion, where the provider does not say what was used."""
+    def _estimated(self, charged: Charged, tokens: int, is_partial: bool) -> Used:
+        """Returns the estimated prompt and the counted completion, where the provider does not say what was used; or the longest
+        response that the request allows, and no more money than was reserved."""
         if self._request.fields is None or (found := self._estimate()) is NOTHING_ESTIMATED:
-            self._close(NOTHING_USED, is_estimated=False)
-            return
-        usage = Usage(found.prompt, tokens if found.has_completion else 0)
-        self._close(self._with_units(usage), is_estimated=True)
-
-    def _close_as_reserved(self) -> None:
-        """Closes with the longest response that the request allows, and with no more money than was reserved."""
-        if self._request.fields is None or (found := self._estimate()) is NOTHING_ESTIMATED:
-            self._close(NOTHING_USED, is_estimated=False)
-            return
-        usage = self._expected or Usage(found.prompt, found.completion_or(0))
+            return Used(is_partial=is_partial)
+        if charged is not Charged.RESERVED:
+            usage = self._with_units(Usage(found.prompt, tokens if found.has_completion else 0))
+            return Used(usage, self._cost(usage), True, is_partial)
+        usage = self._with_units(self._expected or Usage(found.prompt, found.completion_or(0)))
         reservation, price = self._reservation, self._price
-        cost = None
+        cost = self._cost(usage)
         if price is not None and reservation is not None and reservation.has_budget:
             cost = min(price.cost(found.expected(price.context_window)), reservation.reserved_money)
-        self._close(self._with_units(usage), is_estimated=True, cost=cost)
+        return Used(usage, cost, True, is_partial)
 
     def _with_units(self, usage: Usage) -> Usage:
         """Returns the usage with the units besides tokens by which some endpoints are priced."""
@@ -203,19 +237,18 @@ class UsageTracker:
             self._known_estimate = estimate(self._request.path, fields if isinstance(fields, JsonObject) else None)
         return self._known_estimate
 
-    def _close(self, usage: Usage, is_estimated: bool, cost: int | None = None) -> None:
-        self.state = State.SETTLED
-        self.usage = usage
-        self.is_estimated = is_estimated
-        if cost is None:
-            cost = 0 if self._price is None or usage is NOTHING_USED else self._price.cost(usage)
-        self.cost = cost
+    def _cost(self, usage: Usage) -> int:
+        return 0 if self._price is None or usage is NOTHING_USED else self._price.cost(usage)
+
+    def _close(self, used: Used) -> None:
+        self.state, self._final = State.SETTLED, used
+        self.usage, self.cost, self.is_estimated, self.is_partial = used
         if self._reservation is not None:
             charges = self._reservation.charges
-            tokens = usage.prompt_tokens + usage.completion_tokens
+            tokens = self.usage.prompt_tokens + self.usage.completion_tokens
             self._limiter.settle(self._reservation, actual_charges(charges, tokens, self.cost))
 
-    def _entry(self) -> LedgerEntry:
+    def _entry(self, used: Used) -> LedgerEntry:
         identity, first = self._identity, self.first_byte_seconds
         return LedgerEntry(
             request_id=identity.request_id,
@@ -226,12 +259,12 @@ class UsageTracker:
             deployment=identity.deployment,
             endpoint=_endpoint(self._request.path),
             status=self._status,
-            usage=self.usage,
-            cost=self.cost,
+            usage=used.usage,
+            cost=used.cost,
             duration_ms=int((time.perf_counter() - self._began) * 1000),
             first_byte_ms=None if first is None else int(first * 1000),
-            partial=self.is_partial,
-            estimated=self.is_estimated,
+            partial=used.is_partial,
+            estimated=used.is_estimated,
         )
 
 

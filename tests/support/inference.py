@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.auth.principal import Principal
 from gateway.core.json_body import parse_object
+from gateway.core.threads import Threads
 from gateway.inference.admission import Admission, AdmissionRules
 from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference, UsageRules
@@ -19,6 +20,8 @@ from gateway.routing.catalog import Catalog
 from gateway.tokens.models import Role, SecretMatch, TokenRecord
 from gateway.usage.models import LedgerEntry
 from gateway.usage.pricing.prices import load_prices, packaged_prices, read_price_table
+from gateway.usage.running import RunningRequests
+from gateway.usage.stores.memory import MemoryUsageStore
 from tests.support.tokens import Clock
 
 LIMITS = {"rpm": 100, "tpm": 100_000, "max_parallel": 5, "budget": "1"}
@@ -32,6 +35,11 @@ class ListLedger:
 
     entries: list[LedgerEntry] = field(default_factory=list)
     is_full: bool = False
+    store: MemoryUsageStore = field(default_factory=MemoryUsageStore)
+    """Has what requests that still run have used."""
+
+    def __post_init__(self) -> None:
+        self.running = RunningRequests(self.store, Threads("ledger"), lambda: None)
 
     def record(self, entry: LedgerEntry) -> None:
         self.entries.append(entry)
