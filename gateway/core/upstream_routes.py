@@ -68,6 +68,11 @@ def has_no_model(path: str) -> bool:
     return path in ("files", "uploads") or _UPLOAD.fullmatch(path) is not None
 
 
+def may_lack_model(path: str) -> bool:
+    """Whether a POST here needs no model: there is none, or the upstream has one for it that costs nothing."""
+    return path == "moderations" or has_no_model(path)
+
+
 def is_administrative(path: str) -> bool:
     """Whether this administers the upstream or its account, however the path is spelled."""
     first, _, rest = unquote(path).casefold().lstrip("/").partition("/")

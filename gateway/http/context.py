@@ -22,6 +22,7 @@ from gateway.inference.models import InferenceRequest
 
 OPENAI_VERSION = "2020-10-01"
 _FORWARDED_FOR = istr("X-Forwarded-For")
+_UPGRADE = istr("Upgrade")
 _STREAM_HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -139,6 +140,12 @@ class RequestContext:
         request = self.request
         ends = request.connection.peer_address, request.connection.own_address
         return Arrival(*ends, request.version, self._target, request.headers)
+
+    @property
+    def asks_for_websocket(self) -> bool:
+        """Whether the client wants to open a WebSocket. The header may hold a list of protocols."""
+        protocols = self.request.headers.get(_UPGRADE, "") if self.method == "GET" else ""
+        return bool(protocols) and any(each.strip() == "websocket" for each in protocols.lower().split(","))
 
     @property
     def client_is_gone(self) -> bool:

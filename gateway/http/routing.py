@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from gateway.auth.roles import Access
-from gateway.core.errors import MethodNotAllowed, NotFound
+from gateway.core.errors import MethodNotAllowed, NotFound, UpgradeRequired
 from gateway.http import path_validation
 from gateway.http.context import RequestContext, Route
 from gateway.http.error_formats import ErrorFormat
@@ -78,8 +78,9 @@ class Router:
 class Routing(Middleware):
     """Finds the route of a request and the parameters in its path.
 
-    A path that is odd or unknown gets an error that is raised behind authentication, so that strangers cannot probe for
-    routes.
+    A WebSocket for which there is no route is refused as such: clients open them below other paths, too, Azure's below
+    ``/openai/realtime``, and turn to plain HTTP for that refusal alone. A path that is odd or unknown gets an error. Both are
+    raised behind authentication, so that strangers cannot probe for routes.
     """
 
     def __init__(self, router: Router) -> None:
@@ -92,10 +93,12 @@ class Routing(Middleware):
         if match is None or match.params:
             problem = path_validation.problem_with(ctx.path)
             if match is None or problem is not None:
-                ctx.routing_error = _unknown_path(ctx, problem)
+                ctx.routing_error = UpgradeRequired() if ctx.asks_for_websocket else _unknown_path(ctx, problem)
                 return
         ctx.route, ctx.params, ctx.access = match.route, match.params, match.access
-        if match.route is None:
+        if match.route is None and ctx.asks_for_websocket:
+            ctx.routing_error = UpgradeRequired()
+        elif match.route is None:
             ctx.routing_error = MethodNotAllowed(ctx.method[:20], ctx.path, match.methods)
 
 

@@ -8,7 +8,7 @@ from gateway.core.errors import Forbidden, NotFound, UpgradeRequired
 from gateway.core.form_data import FORM
 from gateway.core.json_body import JsonObject, names_model, parse_object, read_model
 from gateway.core.upstream_errors import UpstreamFailed
-from gateway.core.upstream_routes import has_no_model, takes_uploads
+from gateway.core.upstream_routes import may_lack_model, takes_uploads
 from gateway.http.context import RequestContext
 from gateway.http.form_reader import FORM_BYTES
 from gateway.http.path_validation import problem_with_passed
@@ -55,7 +55,7 @@ class PassThroughEndpoints:
         not the caller's, Forbidden for what the caller may not use, and for a body whose model cannot be checked where it has
         to be; QuotaExceeded for what costs an unknown amount where the caller has a budget.
         """
-        if ctx.method == "GET" and _asks_for_websocket(ctx):
+        if ctx.asks_for_websocket:
             raise UpgradeRequired
         if (problem := problem_with_passed(ctx.path)) is not None:
             raise NotFound(f"Invalid URL: the path {problem}.", code="unknown_url")
@@ -77,7 +77,7 @@ class PassThroughEndpoints:
 
     async def _pass_json(self, ctx: RequestContext) -> Response:
         fields = parse_object(await ctx.request.read(self._max_body))
-        needs_model = ctx.caller.is_limited and not has_no_model(ctx.path.removeprefix("/v1/"))
+        needs_model = ctx.caller.is_limited and not may_lack_model(ctx.path.removeprefix("/v1/"))
         model = read_model(fields) if names_model(fields) or needs_model else None
         request = _passed_request(ctx, body=fields.body, fields=fields, model=model)
         return await self._run(ctx, request)
@@ -97,12 +97,6 @@ class PassThroughEndpoints:
 def is_json(media_type: str) -> bool:
     """Returns whether a body of this type is read as one JSON value. Lines of JSON (``application/jsonl``) are none."""
     return media_type in (JSON, "text/json") or media_type.endswith("+json")
-
-
-def _asks_for_websocket(ctx: RequestContext) -> bool:
-    """The header may hold a list of protocols."""
-    protocols = ctx.request.headers.get("Upgrade", "").lower().split(",")
-    return any(protocol.strip() == "websocket" for protocol in protocols)
 
 
 def _passed_request(

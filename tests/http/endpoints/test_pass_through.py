@@ -21,7 +21,11 @@ CLOSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/responses", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", [
+    "/v1/realtime", "/v1/responses", "/v1/chat/completions", "/v1/realtime?intent=transcription&model=%2F",
+    "/openai/realtime?api-version=2024-10-01-preview&deployment=m", "/openai/v1/realtime?model=m", "/realtime?model=m",
+    "/openai/deployments/m/realtime", "/engines/m/chat/completions", "/v1//realtime",
+])  # fmt: skip
 @pytest.mark.parametrize("protocols", ["WebSocket", "h2c, websocket"])
 async def test_a_websocket_is_refused_with_426(start_gateway: StartGateway, path: str, protocols: str) -> None:
     """Codex turns to plain HTTP at once; after any other status it tries again for seconds."""
