@@ -56,10 +56,8 @@ def query_of(filters: Mapping[str, Any], authorizer: Authorizer) -> ReportQuery:
     Raises BadRequest for an invalid range, NotFound for a token that the caller may not see.
     """
     now = authorizer.now
-    until = filters["to"].at(now) if "to" in filters else int(now) + 1
+    until = filters["to"].end(now) if "to" in filters else int(now) + 1
     since = filters["from"].at(now) if "from" in filters else max(until - DEFAULT_DAYS * DAY_SECONDS, 0)
-    if since == until and "to" in filters and filters["to"].is_day:
-        until = min(since + DAY_SECONDS, LATEST)  # from a day to the same day is that day
     bucket = filters.get("bucket", "day")
     if since >= until:
         raise _bad_range("it does not lie before the end")
@@ -124,10 +122,10 @@ class Moment(NamedTuple):
         """Returns seconds since the epoch."""
         return expiry.past(self.text, now)
 
-    @property
-    def is_day(self) -> bool:
-        """Whether it is a date without a time."""
-        return len(self.text) == len("2027-01-31")
+    def end(self, now: float) -> int:
+        """Returns the same, and the end of the day for a date without a time: up to a day is with that day."""
+        is_day = len(self.text) == len("2027-01-31") and self.text[4:5] == "-"
+        return min(self.at(now) + (DAY_SECONDS if is_day else 0), LATEST)
 
 
 def _moment(text: str) -> Moment:

@@ -21,6 +21,7 @@ TABLE = routes(Endpoints(*[_Nothing()] * len(Endpoints._fields)))  # type: ignor
 IN_WORDS = {
     "/v1/{rest...}", "/engines/{model}/{endpoint...}", "/v1/engines/{model}/{endpoint...}",
     "/openai/deployments/{model}/{endpoint...}", "/v1/messages", "/v1/messages/{rest...}",
+    "/v1/responses/{rest...}",
 }  # fmt: skip
 """OpenAPI has no word for a path of any length, and what is forwarded is described by the upstream: these stand in the
 introduction."""

@@ -12,7 +12,7 @@ import pytest
 from gateway.admin.authorizer import Authorizer, authorizer_for
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.bounded_threads import BoundedThreads
-from gateway.core.clock import LATEST
+from gateway.core.clock import LATEST, to_iso
 from gateway.core.errors import BadRequest, NotFound, StoreUnavailable
 from gateway.http import params
 from gateway.http.endpoints import usage as endpoint
@@ -88,7 +88,7 @@ def test_the_last_seven_days_by_the_day() -> None:
     assert asked == ReportQuery(
         1_796_083_200, 1_796_083_200 + 86_400 + 9 * 3600, "hour", "model", frozenset({"tok_gone"})
     )
-    assert query("to=2026-12-08").since == 1_796_083_200
+    assert query("to=2026-12-07")[:2] == (1_796_083_200, 1_796_083_200 + 7 * 86_400), "the seven days up to it, with it"
     assert query("to=9999-12-31T23:59:59&from=9999-12-31").until == LATEST
 
 
@@ -100,6 +100,10 @@ def test_the_last_seven_days_by_the_day() -> None:
         ("from=2026-12-01T02:00:00+02:00", 1_796_083_200, NOW + 3600),
         ("from=2026-12-01T02:00:00+0200", 1_796_083_200, NOW + 3600),
         ("from=2026-12-01T00:00:00.000+00:00&to=2026-12-01T01:00:00+00:00", 1_796_083_200, 1_796_083_200 + 3600),
+        ("from=2026-12-01&to=2026-12-31", 1_796_083_200, 1_796_083_200 + 31 * 86_400),
+        ("from=2026-12-01T12:00:00Z&to=2026-12-02", 1_796_083_200 + 12 * 3600, 1_796_083_200 + 2 * 86_400),
+        ("from=2026-12-01&to=2026-12-02T00:00:00Z", 1_796_083_200, 1_796_083_200 + 86_400),
+        (f"from=30d&to={to_iso(DAY)[:10]}", NOW - 30 * 86_400, DAY + 86_400),
         ("from=7d", NOW - 7 * 86_400, NOW + 3600),
         ("from=48h&to=24h", NOW - 2 * 86_400, NOW - 86_400),
     ],
