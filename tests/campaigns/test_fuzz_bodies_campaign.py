@@ -193,7 +193,7 @@ def strings(content: Any) -> Iterator[str]:
             yield from strings(inner)
 
 
-def problem_with(data: bytes, may_lack_model: bool) -> str | None:
+def problem_with(data: bytes, may_lack_model: bool = False) -> str | None:
     """What another reader of this body would take for a model that is not allowed. Moderations may have none: they are free."""
     try:
         content = json.loads(data.decode(), object_pairs_hook=Members)
