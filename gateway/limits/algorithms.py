@@ -4,9 +4,7 @@ A rate per minute is a leaky bucket (GCRA): each use adds debt, and debt is paid
 per minute may send 60 at once and then one each second. One request or model token is 60,000 parts of debt, because a limit
 of ``size`` per minute then pays back exactly ``size`` parts each millisecond: whole numbers, no rounding, for every size.
 
-A budget has one counter for each calendar window (UTC). The name of the window is part of the counter's name, so that no
-counter ever needs a reset.
-
+A budget has one counter for each calendar window (UTC), which is named after the window: no counter ever needs a reset.
 Every ``now`` here is in milliseconds since the epoch.
 """
 
@@ -36,7 +34,7 @@ class Limit:
     The methods that take a counter expect one that is refilled up to now, except ``refill`` and ``settle``.
     """
 
-    __slots__ = ("ends_at", "model", "name", "per", "size", "token_id")
+    __slots__ = ("counter_key", "ends_at", "model", "name", "per", "size", "token_id")
     kind: ClassVar[LimitKind]
     headers: ClassVar[tuple[str, str, str] | None] = None
     """The response headers for the limit, what remains of it, and the time until all of it is available again."""
@@ -54,6 +52,7 @@ class Limit:
         self.ends_at: int | None = None
         self.name = f"{wildcards.canonical(model or '')}|{self.kind}"
         """The name of the counter, unique among the counters of the token. It is written to files."""
+        self.counter_key = f"{token_id}|{self.name}"
 
     def charge(self, amounts: Amounts) -> "Charge":
         """Returns what one request has to reserve."""
@@ -188,6 +187,7 @@ class BudgetWindow(Limit):
         self.per = per
         self.ends_at = windows[per].ends_at
         self.name = counters[per]
+        self.counter_key = f"{token_id}|{self.name}"
         self.other_windows = tuple(
             (counters[length], window.ends_at) for length, window in windows.items() if length != per
         )

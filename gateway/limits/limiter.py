@@ -92,7 +92,7 @@ class Limiter:
             exceeded = outcome
         if not exceeded.is_waiting_for_others or max_wait <= 0:
             raise ReservationRefused(exceeded)
-        key = (request.token_id, _counter_key(exceeded.charge))
+        key = (request.token_id, exceeded.charge.limit.counter_key)
         if len(self._queues.get(key, ())) >= self._queue_size:
             raise ReservationRefused(exceeded, is_queue_full=True)
         return await self._wait(key, _Waiter(request, exceeded, asyncio.get_running_loop().create_future()), max_wait)
@@ -131,7 +131,7 @@ class Limiter:
     async def _behind_queue(self, charges: Sequence[Charge], now: int) -> LimitExceeded | None:
         """Returns the first limit that other requests wait for already: what becomes free is theirs."""
         for index, charge in enumerate(charges):
-            if _counter_key(charge) in self._awaited:
+            if charge.limit.counter_key in self._awaited:
                 counters = await self._counters.read(charges, now)
                 return LimitExceeded(charge, counters[index], BEHIND_QUEUE_RETRY_MS, True, charges, counters)
         return None
@@ -209,7 +209,3 @@ class Limiter:
         waiter.outcome.set_result(outcome)
         self._queues.move_to_end(key)
         return True
-
-
-def _counter_key(charge: Charge) -> str:
-    return f"{charge.limit.token_id}|{charge.limit.name}"

@@ -30,6 +30,8 @@ class Counter(msgspec.Struct, array_like=True):
     """The end of the budget's window, in milliseconds since the epoch."""
     reserved_by_worker: dict[int, int] | None = None
     """How much of ``reserved`` each worker has reserved. None where one process counts alone."""
+    wanted_at: int = 0
+    """When a request did not fit because workers had leased something, in milliseconds since the epoch."""
 
 
 class Amounts(NamedTuple):

@@ -35,6 +35,8 @@ class Reservation:
     """When it was reserved."""
     settled_money: int = 0
     """Of each budget's amount, the micro-dollars that count as used already."""
+    interval: int = 0
+    """The interval between two writes in which it was granted from leases; 0 where it was reserved in the store itself."""
 
     def settle_money(self, used: int) -> tuple["Reservation", list[int]]:
         """Notes that ``used`` micro-dollars are used so far, and returns the part of this that is to be settled now.

@@ -9,8 +9,8 @@ from gateway.limits.models import Amounts, Counter, LimitKind
 @pytest.mark.parametrize(
     ("counter", "written"),
     [
-        (Counter(), [0, 0, 0, None, None]),
-        (Counter(1, 2, 3, 4, {5: 6}), [1, 2, 3, 4, {5: 6}]),
+        (Counter(), [0, 0, 0, None, None, 0]),
+        (Counter(1, 2, 3, 4, {5: 6}, 7), [1, 2, 3, 4, {5: 6}, 7]),
     ],
 )
 def test_a_counter_is_written_as_an_array_and_read_back(counter: Counter, written: list[object]) -> None:

@@ -8,24 +8,23 @@ a while.
 
 import asyncio
 import logging
-import random
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.limits.algorithms import MAX_CLOCK_SKEW_MS, Charge, RequestsPerMinute
+from gateway.limits.algorithms import Charge
+from gateway.limits.leases import CounterChange, LeaseRequest, RenewedLease, new_worker_id
 from gateway.limits.models import Counter
 from gateway.limits.store import CounterStoreUnavailable, LimitExceeded, RateClock, Reservation, decide
 from gateway.limits.stores import sqlite_file
-from gateway.limits.stores.sqlite_file import CounterRows, Settlement
+from gateway.limits.stores.sqlite_file import CounterRows, changes_of
 from gateway.limits.stores.sqlite_transactions import DatabaseBusy, SqliteTransactions, Work
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
-DEAD_AFTER_SECONDS = 30.0
 FLUSH_SECONDS = 0.005
 T = TypeVar("T")
 
@@ -47,24 +46,26 @@ class SqliteCounterStore:
         self._rate_clock = rate_clock
         self._clock = clock
         self._path = path
-        self._worker = random.getrandbits(62)
+        self._worker = new_worker_id()
         self._transactions = transactions or SqliteTransactions(path)
-        self._pending: list[Settlement] = []
+        self._pending: list[CounterChange] = []
         self._is_flush_scheduled = False
+        self._thread_turn = asyncio.Lock()
+        """Is held while the thread writes changes. Later ones wait for them: what is given back was reserved before."""
         self._thread_must_flush = asyncio.Event()
         self._is_registered = False
         self.is_up = True
 
     async def reserve(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         """Reserves all charges in one transaction, or none. Raises CounterStoreUnavailable if the file cannot be used."""
-        settlements = self._take_pending()
+        changes = self._take_pending()
         try:
-            outcome = self._transactions.run_on_loop(lambda conn: self._reserve(conn, settlements, charges, now))
+            outcome = self._transactions.run_on_loop(lambda conn: self._reserve(conn, changes, charges, now))
         except DatabaseBusy:
-            self._put_back(settlements)
+            self._put_back(changes)
             return await self._reserve_in_thread(charges, now)
         except (sqlite3.Error, OSError) as error:
-            self._put_back(settlements)
+            self._put_back(changes)
             raise self._report_failure(error) from None
         self.is_up = True
         return outcome
@@ -80,6 +81,8 @@ class SqliteCounterStore:
             rows = CounterRows(connection)
             counter = rows.counter(charge.limit, rate_now)
             if amount > charge.limit.remaining(counter):
+                if rows.mark_wanted([Charge(charge.limit, amount, amount)], [counter], rate_now):
+                    rows.write()
                 return False
             sqlite_file.reserve(charge, counter, amount, worker)
             rows.write()
@@ -87,7 +90,7 @@ class SqliteCounterStore:
 
         def undo(done: "Future[bool]") -> None:
             if done.exception() is None and done.result():
-                self._enqueue((Reservation(worker, [charge], [amount], [Counter()], now), [0]))
+                self.apply(changes_of(Reservation(worker, [charge], [amount], [Counter()], now), [0]))
 
         try:
             is_extended = self._transactions.run_on_loop(work)
@@ -103,14 +106,47 @@ class SqliteCounterStore:
         known = zip(reservation.charges, reservation.counters, reservation.amounts, actual, strict=True)
         for charge, counter, amount, used in known:
             charge.limit.settle(counter, amount, used)  # the request's own copy, which its response headers show
-        if not _is_written(reservation, actual):
-            self._enqueue((reservation, actual))
+        self.apply(changes_of(reservation, actual))
+
+    @property
+    def worker(self) -> int:
+        """The id under which this worker reserves. Another one where the worker counted as dead meanwhile."""
+        return self._worker
+
+    def apply(self, changes: Sequence[CounterChange]) -> None:
+        """See ``SharedCounterStore.apply``."""
+        self._pending += changes
+        self._schedule_flush()
+
+    async def renew(self, requests: Sequence[LeaseRequest], now: int) -> list[RenewedLease]:
+        """See ``SharedCounterStore.renew``. Raises CounterStoreUnavailable."""
+        rate_now = self._rate_now(now)
+        renewed: list[RenewedLease] = []
+
+        def work(connection: sqlite3.Connection, changes: Sequence[CounterChange]) -> None:
+            rows = self._rows(connection, changes)
+            renewed[:] = [rows.renew(request, self._worker, rate_now) for request in requests]
+            rows.write()
+
+        error: BaseException | None = None
+        changes = self._take_pending()
+        try:
+            self._transactions.run_on_loop(lambda conn: work(conn, changes))
+        except DatabaseBusy:
+            self._put_back(changes)
+            error = await self._write_in_thread(work)
+        except (sqlite3.Error, OSError) as failure:
+            self._put_back(changes)
+            error = failure
+        if not self._note_result(error):
+            raise CounterStoreUnavailable(str(error))
+        return renewed
 
     async def read(self, charges: Sequence[Charge], now: int) -> list[Counter]:
         """Reads the counters of these charges. Raises CounterStoreUnavailable if the file cannot be used."""
         try:
             rows, rate_now = CounterRows(self._transactions.loop_connection()), self._rate_now(now)
-            rows.settle(self._pending)
+            rows.apply(self._pending, self._worker)
             return [rows.counter(charge.limit, rate_now) for charge in charges]
         except (sqlite3.Error, OSError) as error:
             raise self._report_failure(error) from None
@@ -127,7 +163,7 @@ class SqliteCounterStore:
 
     @property
     def pending(self) -> int:
-        """The number of settlements that are not written yet."""
+        """The number of changes that are not written yet."""
         return len(self._pending)
 
     async def run(self) -> None:
@@ -154,13 +190,15 @@ class SqliteCounterStore:
         await self.flush()
         if self._pending:
             log.error("settlements lost at shutdown", extra={"count": len(self._pending)})
-        await self._complete(lambda conn: conn.execute("DELETE FROM workers WHERE id = ?", (self._worker,)))
+        await self._transactions.run_to_completion(
+            lambda conn: conn.execute("DELETE FROM workers WHERE id = ?", (self._worker,))
+        )
         self._transactions.close()
 
     async def _reserve_in_thread(self, charges: Sequence[Charge], now: int) -> Reservation | LimitExceeded:
         def undo(done: "Future[Reservation | LimitExceeded]") -> None:
             if done.exception() is None and isinstance(reservation := done.result(), Reservation):
-                self._enqueue((reservation, [0] * len(charges)))
+                self.apply(changes_of(reservation, [0] * len(charges)))
 
         return await self._run_in_thread(lambda conn: self._reserve(conn, (), charges, now), undo)
 
@@ -173,18 +211,15 @@ class SqliteCounterStore:
     def _reserve(
         self,
         connection: sqlite3.Connection,
-        settlements: Sequence[Settlement],
+        changes: Sequence[CounterChange],
         charges: Sequence[Charge],
         now: int,
     ) -> Reservation | LimitExceeded:
-        if not self._is_registered:
-            self._heartbeat(connection)
-        rows, rate_now = CounterRows(connection), self._rate_now(now)
-        rows.settle(settlements)
+        rows, rate_now = self._rows(connection, changes), self._rate_now(now)
         counters = [rows.counter(charge.limit, rate_now) for charge in charges]
         amounts = decide(charges, counters, now)
         if isinstance(amounts, LimitExceeded):
-            if settlements or rows.is_corrected:
+            if rows.mark_wanted(charges, counters, rate_now) or changes or rows.is_corrected:
                 rows.write()
             return amounts
         for charge, counter, amount in zip(charges, counters, amounts, strict=True):
@@ -192,44 +227,58 @@ class SqliteCounterStore:
         rows.write()
         return Reservation(self._worker, charges, amounts, counters, now)
 
-    def _enqueue(self, settlement: Settlement) -> None:
-        self._pending.append(settlement)
-        if not self._is_flush_scheduled:
+    def _rows(self, connection: sqlite3.Connection, changes: Sequence[CounterChange]) -> CounterRows:
+        """Returns the rows with changes made in them, within a transaction of a worker that is known to be alive."""
+        if not self._is_registered:
+            self._heartbeat(connection)
+        rows = CounterRows(connection)
+        rows.apply(changes, self._worker)
+        return rows
+
+    def _schedule_flush(self) -> None:
+        if self._pending and not self._is_flush_scheduled:
             self._is_flush_scheduled = True
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_on_loop)
 
-    def _take_pending(self) -> list[Settlement]:
-        settlements, self._pending = self._pending, []
-        return settlements
+    def _take_pending(self) -> list[CounterChange]:
+        if self._thread_turn.locked():
+            return []
+        changes, self._pending = self._pending, []
+        return changes
 
-    def _put_back(self, settlements: list[Settlement]) -> None:
-        self._pending = settlements + self._pending
+    def _put_back(self, changes: list[CounterChange]) -> None:
+        self._pending = changes + self._pending
 
     def _flush_on_loop(self) -> None:
         self._is_flush_scheduled = False
-        settlements = self._take_pending()
+        changes = self._take_pending()
         try:
-            if settlements:
-                self._transactions.run_on_loop(lambda conn: sqlite_file.settle(conn, settlements))
-        except DatabaseBusy:
-            self._leave_to_thread(settlements)
-        except (sqlite3.Error, OSError) as error:
-            self._report_failure(error)
-            self._leave_to_thread(settlements)
+            if changes:
+                self._transactions.run_on_loop(lambda conn: sqlite_file.apply(conn, changes, self._worker))
+        except (DatabaseBusy, sqlite3.Error, OSError) as error:
+            if not isinstance(error, DatabaseBusy):
+                self._report_failure(error)
+            self._put_back(changes)
+            self._thread_must_flush.set()
 
     async def _flush_in_thread(self) -> None:
         self._thread_must_flush.clear()
-        settlements = self._take_pending()
-        if settlements and not await self._complete(lambda conn: sqlite_file.settle(conn, settlements)):
-            self._leave_to_thread(settlements)
+        if self._pending and not self._note_result(
+            await self._write_in_thread(lambda conn, changes: sqlite_file.apply(conn, changes, self._worker))
+        ):
+            self._thread_must_flush.set()
 
-    def _leave_to_thread(self, settlements: list[Settlement]) -> None:
-        self._put_back(settlements)
-        self._thread_must_flush.set()
-
-    async def _complete(self, work: Work[object]) -> bool:
-        """Runs work in the thread to its end and returns whether it succeeded."""
-        return self._note_result(await self._transactions.run_to_completion(work))
+    async def _write_in_thread(
+        self, work: Callable[[sqlite3.Connection, Sequence[CounterChange]], object]
+    ) -> BaseException | None:
+        """Runs work in the thread to its end, with all that is pending then, and returns its error."""
+        async with self._thread_turn:
+            changes, self._pending = self._pending, []
+            error = await self._transactions.run_to_completion(lambda conn: work(conn, changes))
+            if error is not None:
+                self._put_back(changes)
+        self._schedule_flush()
+        return error
 
     def _note_result(self, error: BaseException | None) -> bool:
         if error is None:
@@ -240,16 +289,7 @@ class SqliteCounterStore:
 
     def _heartbeat(self, connection: sqlite3.Connection) -> None:
         now = int(self._clock() * 1000)
-        dead = connection.execute(
-            "DELETE FROM workers WHERE seen_at < ? OR seen_at > ? RETURNING id",
-            (now - int(DEAD_AFTER_SECONDS * 1000), now + MAX_CLOCK_SKEW_MS),
-        ).fetchall()
-        if (self._worker,) in dead:
-            # It was stopped for so long that it counts as dead, and its reservations are released. Go on as a new one.
-            self._worker = random.getrandbits(62)
-        connection.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", (self._worker, now))
-        if dead or not self._is_registered:
-            sqlite_file.release_dead_workers(connection)
+        self._worker = sqlite_file.keep_worker(connection, self._worker, now, is_new=not self._is_registered)
         self._is_registered = True
 
     def _report_failure(self, error: BaseException) -> CounterStoreUnavailable:
@@ -258,11 +298,3 @@ class SqliteCounterStore:
             log.error("the counters cannot be reached", extra={"file": self._path, "problem": str(error)})
         self.is_up = False
         return CounterStoreUnavailable(str(error))
-
-
-def _is_written(reservation: Reservation, actual: Sequence[int]) -> bool:
-    """Returns whether the file has everything already: requests are counted when they are reserved."""
-    return all(
-        isinstance(charge.limit, RequestsPerMinute) and used == amount
-        for charge, amount, used in zip(reservation.charges, reservation.amounts, actual, strict=True)
-    )

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.limits.algorithms import (
+    MAX_CLOCK_SKEW_MS,
     MAX_COUNTER_VALUE,
     BudgetWindow,
     Charge,
@@ -20,18 +21,26 @@ from gateway.limits.algorithms import (
     RequestsPerMinute,
     count_in_other_windows,
 )
+from gateway.limits.leases import (
+    CounterChange,
+    LeaseRequest,
+    RenewedLease,
+    counters_behind_leases,
+    lease_id,
+    new_worker_id,
+    renewed_amount,
+)
 from gateway.limits.models import Counter, TokenCounters
 from gateway.limits.store import Reservation, find_counter
 from gateway.storage import sqlite
 
 COUNTERS_FILE = "counters.sqlite"
+DEAD_AFTER_SECONDS = 30.0
 VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (holder TEXT PRIMARY KEY, levels BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (id INTEGER PRIMARY KEY, seen_at INTEGER NOT NULL);
 """
-Settlement = tuple[Reservation, Sequence[int]]
-"""A reservation, and what was used of each of its charges."""
 _SELECT = "SELECT levels FROM counters WHERE holder = ?"
 _UPSERT = "INSERT INTO counters VALUES (?, ?) ON CONFLICT (holder) DO UPDATE SET levels = excluded.levels"
 _encode = msgspec.msgpack.Encoder().encode
@@ -88,20 +97,38 @@ class CounterRows:
             counters = self._tokens[token_id] = read_token(self._connection, token_id)
         return counters
 
-    def settle(self, settlements: Iterable[Settlement]) -> None:
-        """Replaces what was reserved by what was used. Raises sqlite3.Error."""
-        for reservation, actual in settlements:
-            for charge, amount, used in zip(reservation.charges, reservation.amounts, actual, strict=True):
-                self._settle(charge.limit, amount, used, reservation.worker)
+    def apply(self, changes: Iterable[CounterChange], worker: int) -> None:
+        """Makes changes that a worker has collected. Raises sqlite3.Error.
 
-    def _settle(self, limit: Limit, amount: int, used: int, worker: int) -> None:
-        if not isinstance(limit, RequestsPerMinute):
-            counter = self.counter(limit, None)
-            limit.settle(counter, _release(counter, amount, worker), used)
-            if used and isinstance(limit, BudgetWindow):
-                count_in_other_windows(self._counters(limit.token_id), limit, used)
-        elif used != amount:
-            limit.settle(self.counter(limit, None), amount, used)
+        Nothing is reserved for the id that it had before it counted as dead: nobody would release it.
+        """
+        for change in changes:
+            limit, counter = change.limit, self.counter(change.limit, None)
+            if change.at > counter.at:
+                limit.refill(counter, change.at)
+            if change.leased:
+                _add(counter, change.leased, lease_id(change.worker))
+            if change.reserved < 0 or change.worker == worker:
+                _add(counter, change.reserved, change.worker)
+            if change.used:
+                limit.settle(counter, 0, change.used)
+                if isinstance(limit, BudgetWindow):
+                    count_in_other_windows(self._counters(limit.token_id), limit, change.used)
+
+    def renew(self, request: LeaseRequest, worker: int, now: int) -> RenewedLease:
+        """Changes a lease, and returns it. ``now`` is the time up to which rates are paid back. Raises sqlite3.Error."""
+        counter = self.counter(request.limit, now)
+        current = (counter.reserved_by_worker or {}).get(lease_id(worker), 0)  # 0 where the worker counted as dead
+        amount = renewed_amount(request._replace(current=min(current, request.current)), counter, now)
+        _add(counter, amount - min(current, request.current), lease_id(worker))
+        return RenewedLease(amount, msgspec.structs.replace(counter, reserved=counter.reserved - amount))
+
+    def mark_wanted(self, charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> bool:
+        """Notes on counters that a charge does not fit beside leases, and returns whether there are any."""
+        wanted = counters_behind_leases(charges, counters)
+        for counter in wanted:
+            counter.wanted_at = now
+        return bool(wanted)
 
     def write(self) -> None:
         """Writes all rows that were read. Raises sqlite3.Error."""
@@ -109,25 +136,52 @@ class CounterRows:
             write_token(self._connection, token_id, counters)
 
 
-def settle(connection: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
-    """Writes settlements. Raises sqlite3.Error."""
+def apply(connection: sqlite3.Connection, changes: Iterable[CounterChange], worker: int) -> None:
+    """Writes changes that a worker has collected. Raises sqlite3.Error."""
     rows = CounterRows(connection)
-    rows.settle(settlements)
+    rows.apply(changes, worker)
     rows.write()
+
+
+def changes_of(reservation: Reservation, actual: Sequence[int]) -> list[CounterChange]:
+    """Returns what settling a reservation changes. Requests are counted already: nothing where they were made."""
+    found = []
+    for charge, amount, used in zip(reservation.charges, reservation.amounts, actual, strict=True):
+        if not isinstance(charge.limit, RequestsPerMinute):
+            found.append(CounterChange(charge.limit, reservation.worker, 0, -amount, used))
+        elif used != amount:
+            found.append(CounterChange(charge.limit, reservation.worker, 0, 0, used - amount))
+    return found
 
 
 def reserve(charge: Charge, counter: Counter, amount: int, worker: int) -> None:
     """Reserves ``amount`` of a counter for a worker. Requests are counted at once, so that no worker has to give them back."""
-    charge.limit.reserve(counter, amount)
-    if not isinstance(charge.limit, RequestsPerMinute):
-        if counter.reserved_by_worker is None:
-            counter.reserved_by_worker = {}
-        counter.reserved_by_worker[worker] = counter.reserved_by_worker.get(worker, 0) + amount
+    if isinstance(charge.limit, RequestsPerMinute):
+        charge.limit.reserve(counter, amount)
+    else:
+        _add(counter, amount, worker)
+
+
+def keep_worker(connection: sqlite3.Connection, worker: int, now: int, *, is_new: bool) -> int:
+    """Writes that a worker is alive at ``now`` (milliseconds since the epoch), and releases what dead workers have reserved.
+
+    Returns the id of the worker: another one where it was stopped for so long that it counts as dead. Raises sqlite3.Error.
+    """
+    dead = connection.execute(
+        "DELETE FROM workers WHERE seen_at < ? OR seen_at > ? RETURNING id",
+        (now - int(DEAD_AFTER_SECONDS * 1000), now + MAX_CLOCK_SKEW_MS),
+    ).fetchall()
+    if (worker,) in dead:
+        worker = new_worker_id()
+    connection.execute("INSERT OR REPLACE INTO workers VALUES (?, ?)", (worker, now))
+    if dead or is_new:
+        release_dead_workers(connection)
+    return worker
 
 
 def release_dead_workers(connection: sqlite3.Connection) -> None:
     """Releases what is reserved by workers without a heartbeat in the table ``workers``. Raises sqlite3.Error."""
-    alive = {worker for (worker,) in connection.execute("SELECT id FROM workers")}
+    alive = {one for (worker,) in connection.execute("SELECT id FROM workers") for one in (worker, lease_id(worker))}
     for token_id, counters in read_all(connection).items():
         is_changed = False
         for counter in counters.values():
@@ -136,6 +190,17 @@ def release_dead_workers(connection: sqlite3.Connection) -> None:
                 counter.reserved = max(0, counter.reserved - _release(counter, MAX_COUNTER_VALUE, worker))
         if is_changed:
             write_token(connection, token_id, counters)
+
+
+def _add(counter: Counter, amount: int, worker: int) -> None:
+    """Adds to what a worker has reserved; a negative amount is given back."""
+    if amount <= 0:
+        counter.reserved = max(0, counter.reserved - _release(counter, -amount, worker))
+        return
+    counter.reserved += amount
+    if counter.reserved_by_worker is None:
+        counter.reserved_by_worker = {}
+    counter.reserved_by_worker[worker] = counter.reserved_by_worker.get(worker, 0) + amount
 
 
 def _release(counter: Counter, amount: int, worker: int) -> int:

@@ -11,12 +11,12 @@ from gateway.limits.algorithms import Charge, Concurrency, RequestsPerMinute
 from gateway.limits.models import Counter
 from gateway.limits.store import Reservation
 from gateway.limits.stores import sqlite_file
-from gateway.limits.stores.sqlite_file import COUNTERS_FILE, CounterRows
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE, CounterRows, changes_of
 from tests.support.limits import NOW
 
 RPM = Charge(RequestsPerMinute("tok_a", None, 60), 1, 1)
 PARALLEL = Charge(Concurrency("tok_a", None, 9), 1, 1)
-US, OTHER, DEAD = 1, 2, 3
+US, OTHER, DEAD = 2, 4, 6
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def reservation(charge: Charge, amount: int, worker: int = US) -> Reservation:
 
 def test_the_format_of_a_row(connection: sqlite3.Connection) -> None:
     """Files of earlier versions have it: tables, columns, and the order of a counter's fields."""
-    sqlite_file.write_token(connection, "tok_a", {"|tokens": Counter(1, 2, 3, 4, {5: 6})})
+    sqlite_file.write_token(connection, "tok_a", {"|tokens": Counter(1, 2, 3, 4, {5: 6}, 7)})
     [row] = connection.execute("SELECT holder, levels FROM counters").fetchall()
     assert row[0] == "tok_a"
-    assert msgspec.msgpack.decode(row[1], type=dict[str, list[object]]) == {"|tokens": [1, 2, 3, 4, {5: 6}]}
+    assert msgspec.msgpack.decode(row[1], type=dict[str, list[object]]) == {"|tokens": [1, 2, 3, 4, {5: 6}, 7]}
     assert connection.execute("PRAGMA user_version").fetchone() == (1,)
     assert connection.execute("SELECT id, seen_at FROM workers").fetchall() == []
 
@@ -95,7 +95,7 @@ def test_settling_takes_from_the_share_of_the_worker(
     """A worker that counted as dead has less than it reserved, and must not take it from others."""
     before = Counter(reserved=5, reserved_by_worker={US: 2, OTHER: 3})
     sqlite_file.write_token(connection, "tok_a", {"|parallel": before})
-    sqlite_file.settle(connection, [(reservation(PARALLEL, amount), [0])])
+    sqlite_file.apply(connection, changes_of(reservation(PARALLEL, amount), [0]), US)
     assert sqlite_file.read_token(connection, "tok_a") == {
         "|parallel": Counter(reserved=reserved, reserved_by_worker=shares)
     }
@@ -103,22 +103,22 @@ def test_settling_takes_from_the_share_of_the_worker(
 
 def test_a_worker_without_a_share_takes_nothing(connection: sqlite3.Connection) -> None:
     sqlite_file.write_token(connection, "tok_a", {"|parallel": Counter(reserved=3, reserved_by_worker={OTHER: 3})})
-    sqlite_file.settle(connection, [(reservation(PARALLEL, 1), [0])])
+    sqlite_file.apply(connection, changes_of(reservation(PARALLEL, 1), [0]), US)
     assert sqlite_file.read_token(connection, "tok_a")["|parallel"].reserved == 3
 
 
 def test_the_last_share_leaves_nothing(connection: sqlite3.Connection) -> None:
     sqlite_file.write_token(connection, "tok_a", {"|parallel": Counter(reserved=1, reserved_by_worker={US: 1})})
-    sqlite_file.settle(connection, [(reservation(PARALLEL, 1), [0])])
+    sqlite_file.apply(connection, changes_of(reservation(PARALLEL, 1), [0]), US)
     assert sqlite_file.read_token(connection, "tok_a") == {"|parallel": Counter()}
 
 
 def test_a_request_that_was_made_is_settled_without_a_change(connection: sqlite3.Connection) -> None:
     before = {"|requests": Counter(used=60_000, at=NOW)}
     sqlite_file.write_token(connection, "tok_a", before)
-    sqlite_file.settle(connection, [(reservation(RPM, 1), [1])])
+    sqlite_file.apply(connection, changes_of(reservation(RPM, 1), [1]), US)
     assert sqlite_file.read_token(connection, "tok_a") == before
-    sqlite_file.settle(connection, [(reservation(RPM, 1), [0])])
+    sqlite_file.apply(connection, changes_of(reservation(RPM, 1), [0]), US)
     assert sqlite_file.read_token(connection, "tok_a")["|requests"].used == 0
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.limits.algorithms import MAX_CLOCK_SKEW_MS
 from gateway.limits.stores import sqlite as sqlite_store
 from gateway.limits.stores import sqlite_file
-from gateway.limits.stores.sqlite import DEAD_AFTER_SECONDS, MAX_CLOCK_SKEW_MS, SqliteCounterStore
-from gateway.limits.stores.sqlite_file import COUNTERS_FILE
+from gateway.limits.stores.sqlite import SqliteCounterStore
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE, DEAD_AFTER_SECONDS
 from tests.support.limits import BUDGET, NOW, charges_for, granted, refused, running, used_and_reserved
 from tests.support.tokens import Clock
 
