@@ -24,6 +24,7 @@ from gateway.inference.models import InferenceRequest
 from gateway.inference.service import Inference, UsageRules
 from gateway.limits.config import read_limits
 from gateway.limits.limiter import Limiter
+from gateway.limits.stores.leased import LeasedCounterStore
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.observability.metrics import Metrics
@@ -145,7 +146,7 @@ class Bench:
         self._numbers = itertools.count()
         self._clock = SteadyClock()
         self._prices = load_prices(packaged_prices(), {})
-        self._counters: list[MemoryCounterStore | SqliteCounterStore] = []
+        self._counters: list[MemoryCounterStore | LeasedCounterStore] = []
         self._ledgers: list[Ledger] = []
 
     def case(self, limits: tuple[Mapping[str, Any] | None, ...], store: str, chunks: int | None = None) -> Case:
@@ -172,8 +173,8 @@ class Bench:
             ),
         )
 
-    def _counters_in(self, store: str, path: Path) -> MemoryCounterStore | SqliteCounterStore:
-        return MemoryCounterStore(path) if store == "memory" else SqliteCounterStore(path, self._clock)
+    def _counters_in(self, store: str, path: Path) -> MemoryCounterStore | LeasedCounterStore:
+        return MemoryCounterStore(path) if store == "memory" else LeasedCounterStore(SqliteCounterStore(path, self._clock))
 
     async def aclose(self) -> None:
         for ledger in self._ledgers:

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.limits.store import CounterStore
 from gateway.limits.stores import open_counter_store
+from gateway.limits.stores.leased import LeasedCounterStore
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from tests.support.limits import NOW, charges_for, granted, refused
@@ -18,10 +19,13 @@ WINDOWS = ("", "/day", "/week", "/month")
 
 def open_store(kind: str, folder: Path) -> CounterStore:
     path = folder / "counters.sqlite"
-    return MemoryCounterStore(path) if kind == "memory" else SqliteCounterStore(path, Clock())
+    if kind == "memory":
+        return MemoryCounterStore(path)
+    shared = SqliteCounterStore(path, Clock())
+    return shared if kind == "sqlite" else LeasedCounterStore(shared)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "leased"])
 async def counters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CounterStore]:
     store = open_store(request.param, tmp_path)
     yield store

@@ -17,6 +17,7 @@ from gateway.limits.store import (
     find_counters,
 )
 from gateway.limits.stores import open_counter_store
+from gateway.limits.stores.leased import LeasedCounterStore
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
@@ -24,14 +25,18 @@ from tests.support.limits import NOW, charges_for, granted, refused
 from tests.support.tokens import Clock
 
 DAY_MS = 86_400_000
+KINDS = ["memory", "sqlite", "leased"]
 
 
 def open_store(kind: str, folder: Path) -> CounterStore:
     path = folder / COUNTERS_FILE
-    return MemoryCounterStore(path) if kind == "memory" else SqliteCounterStore(path, Clock())
+    if kind == "memory":
+        return MemoryCounterStore(path)
+    shared = SqliteCounterStore(path, Clock())
+    return shared if kind == "sqlite" else LeasedCounterStore(shared)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=KINDS)
 async def counters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CounterStore]:
     store = open_store(request.param, tmp_path)
     yield store
@@ -173,7 +178,7 @@ async def test_a_reservation_knows_whether_it_has_a_budget(counters: CounterStor
     assert (with_budget.has_budget, without.has_budget) == (True, False)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_what_was_spent_outlives_the_process_and_what_was_reserved_does_not(kind: str, tmp_path: Path) -> None:
     charges = charges_for({"budget": "0.0001", "max_parallel": 1}, cost=60)
     first = open_store(kind, tmp_path)
@@ -186,7 +191,7 @@ async def test_what_was_spent_outlives_the_process_and_what_was_reserved_does_no
     await second.aclose()
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_with_a_file_that_is_no_database_no_request_with_a_budget_passes(kind: str, tmp_path: Path) -> None:
     (tmp_path / COUNTERS_FILE).write_bytes(b"this is no database" * 100)
     counters = open_store(kind, tmp_path)
@@ -196,7 +201,7 @@ async def test_with_a_file_that_is_no_database_no_request_with_a_budget_passes(k
     await counters.aclose()
 
 
-@pytest.mark.parametrize("kinds", [("memory", "sqlite"), ("sqlite", "memory")])
+@pytest.mark.parametrize("kinds", [("memory", "leased"), ("leased", "memory"), ("sqlite", "leased")])
 async def test_no_budget_is_refilled_when_the_number_of_workers_changes(tmp_path: Path, kinds: tuple[str, str]) -> None:
     charges = charges_for({"budget": "0.0001"}, cost=60)
     for kind in kinds:
@@ -301,7 +306,7 @@ def test_what_fits_is_granted_with_its_amounts() -> None:
     assert decide([RPM, DAY], [Counter(), Counter(50)], NOW) == [1, 50]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("memory", MemoryCounterStore), ("sqlite", SqliteCounterStore)])
+@pytest.mark.parametrize(("name", "kind"), [("memory", MemoryCounterStore), ("sqlite", LeasedCounterStore)])
 async def test_a_store_is_opened_by_its_name(tmp_path: Path, name: str, kind: type[CounterStore]) -> None:
     store = open_counter_store(name, tmp_path, Clock(), Clock())
     assert type(store) is kind

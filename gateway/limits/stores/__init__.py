@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.limits.store import CounterStore
+from gateway.limits.stores.leased import LeasedCounterStore
 from gateway.limits.stores.memory import MemoryCounterStore
 from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
@@ -18,5 +19,5 @@ def open_counter_store(
     """
     path = folder / COUNTERS_FILE
     if name == "sqlite":
-        return SqliteCounterStore(path, clock, rate_clock=rate_clock)
+        return LeasedCounterStore(SqliteCounterStore(path, clock, rate_clock=rate_clock), rate_clock)
     return MemoryCounterStore(path, rate_clock)
