@@ -52,7 +52,8 @@ class Reservation:
             self.amounts[index] = max(self.amounts[index], used)
         self.settled_money = used
         charges, counters = [self.charges[index] for index in indexes], [self.counters[index] for index in indexes]
-        return Reservation(self.worker, charges, released, counters, self.at), [added] * len(indexes)
+        part = Reservation(self.worker, charges, released, counters, self.at, interval=self.interval)
+        return part, [added] * len(indexes)
 
     def unsettled(self, actual: Sequence[int]) -> list[int]:
         """Returns ``actual``, what was used of each charge in all, without what is settled. The amounts become what is left."""

@@ -176,7 +176,7 @@ class LeasedCounterStore:
             amounts.append(amount)
             counters.append(lease.counter)
         self._schedule(WRITE_SECONDS)
-        return Reservation(self._worker, charges, amounts, counters, now, self._interval)
+        return Reservation(self._worker, charges, amounts, counters, now, interval=self._interval)
 
     def _note(self, lease: Lease, amount: int) -> None:
         lease.asked += amount
