@@ -131,11 +131,8 @@ class App:
             ChangeRules(settings.max_children, settings.changes_per_minute, shared.changes.wait),
         )
         self.last_used = LastUsedWriter(store, self._metrics)
-        self._authenticator = self._make_authenticator()
-
-    def _make_authenticator(self) -> Authenticator:
-        key, is_open = self._settings.environment_key, self._settings.allow_open
-        return Authenticator(key, self.token_cache, self._clock, self._shared.enforcement, is_open)
+        key, is_open = settings.environment_key, settings.allow_open
+        self._authenticator = Authenticator(key, self.token_cache, self._clock, shared.enforcement, is_open)
 
     def _make_limits_and_usage(self) -> None:
         settings = self._settings
@@ -261,6 +258,8 @@ class App:
         finally:
             if unused is not self.provider:
                 self._tasks.start(self.in_flight.after_present(unused.aclose), "close the unused provider")
+        # Last of all, because it cannot fail and cannot be undone: a key ends open mode for good.
+        self._authenticator.use(settings.environment_key, settings.allow_open)
         abort_environment_key(self.in_flight, before["_settings"].environment_key, settings.environment_key)
         self.reload_tokens()
 
@@ -268,8 +267,6 @@ class App:
         old, self._settings, self._redactor = self._settings, settings, Redactor(settings.secrets)
         if (old.backend, _provider_config(old)) != (settings.backend, config := _provider_config(settings)):
             self.provider = create(config)
-        if (old.environment_key, old.allow_open) != (settings.environment_key, settings.allow_open):
-            self._authenticator = self._make_authenticator()
         self.pipeline = Pipeline(self._middleware(), self._redactor, settings.trusted_proxies)
 
     def reload_tokens(self) -> None:

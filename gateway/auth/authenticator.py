@@ -31,11 +31,10 @@ class Authenticator:
         allow_open: bool = False,
     ) -> None:
         """``clock`` tells seconds since the epoch; ``allow_open`` serves other machines in open mode, too."""
-        self._environment_digest = token_secret.digest(environment_key) if environment_key else None
+        self._set_key(environment_key, allow_open)
         self._tokens = tokens
         self._clock = clock
         self._enforcement = enforcement
-        self._allow_open = allow_open
         self._is_enforcing = False
         """What this worker knows of ``enforcement``, which never changes back."""
         self._principals: dict[str, Principal] = {}
@@ -46,6 +45,15 @@ class Authenticator:
         self._on_tokens_changed(tokens.tokens)
         self._has_served = True
 
+    def use(self, environment_key: str | None, allow_open: bool) -> None:
+        """Replaces the key that is set in the environment, and who is served in open mode. A key ends open mode for good."""
+        self._set_key(environment_key, allow_open)
+        self._on_tokens_changed(self._tokens.tokens)
+
+    def _set_key(self, environment_key: str | None, allow_open: bool) -> None:
+        self._environment_digest = token_secret.digest(environment_key) if environment_key else None
+        self._allow_open = allow_open
+
     def _on_tokens_changed(self, tokens: TokenHierarchy) -> None:
         """Forgets principals that the old tokens made, and ends open mode even if nobody asks meanwhile."""
         self._principals = {}
@@ -53,7 +61,8 @@ class Authenticator:
             was_open = self._has_served and not self._enforcement.is_set
             self._enforcement.set()
             if was_open:
-                log.warning("there is a token now: from here on every client needs a key")
+                found = "a token" if self._environment_digest is None else "an environment key"
+                log.warning(f"there is {found} now: from here on every client needs a key")
 
     @property
     def mode(self) -> Mode:

@@ -32,33 +32,38 @@ class Reloader:
 
     def reload(self) -> bool:
         """Loads the settings, and returns whether they can be used. What was in force before stays so otherwise. Blocking."""
-        try:
-            found = self._load()
-        except ConfigurationError as error:
-            problems = [str(problem) for problem in error.problems]
-            log.error("the settings are not reloaded, those from before stay in force", extra={"problems": problems})
-            return False
-        changes = difference(self.settings, found)
-        self.settings = with_reloadable(self.settings, found)
-        self._log(changes)
-        return True
+        found = self._find()
+        return found is not None and self._use(found, lambda settings: None)
 
     async def reload_app(self, app: Reloadable) -> None:
         """Loads the settings and makes an application use them. Where it cannot, nothing changes."""
-        before = self.settings
-        if not await self._threads.run(self.reload):
+        found = await self._threads.run(self._find)
+        if found is None:
             return
-        create = await self._threads.run(registry.find, self.settings.backend)
+        create = await self._threads.run(registry.find, found.backend)
+        if self._use(found, lambda settings: app.reload(settings, create)):
+            settings = self.settings
+            gateway_logging.configure(settings.log_format, settings.log_level, settings.secrets)
+
+    def _find(self) -> Settings | None:
+        """Returns the settings as they are written now; None, and logs the problems, where they are wrong. Blocking."""
         try:
-            app.reload(self.settings, create)
+            return self._load()
+        except ConfigurationError as error:
+            _log_problems([str(problem) for problem in error.problems])
+            return None
+
+    def _use(self, found: Settings, use: Callable[[Settings], None]) -> bool:
+        """Gives what can be changed of the settings to ``use``, and returns whether it took them: ValueError says no."""
+        settings = with_reloadable(self.settings, found)
+        try:
+            use(settings)
         except ValueError as error:
-            self.settings = before
-            log.error(
-                "the settings are not reloaded, those from before stay in force", extra={"problems": [str(error)]}
-            )
-            return
-        settings = self.settings
-        gateway_logging.configure(settings.log_format, settings.log_level, settings.secrets)
+            _log_problems([str(error)])
+            return False
+        changes, self.settings = difference(self.settings, found), settings
+        self._log(changes)
+        return True
 
     def _log(self, changes: list[Change]) -> None:
         made = [str(change) for change in changes if not change.needs_restart]
@@ -68,3 +73,7 @@ class Reloader:
             log.warning(
                 "these settings change at the next start only", extra={"changes": [str(one) for one in waiting]}
             )
+
+
+def _log_problems(problems: list[str]) -> None:
+    log.error("the settings are not reloaded, those from before stay in force", extra={"problems": problems})

@@ -89,15 +89,16 @@ async def test_settings_that_an_application_cannot_use_change_nothing(
     await app.start()
     try:
         (tmp_path / "prices.toml").write_text('[prices."m"]\ninput = 1\n')
-        values = {"GATEWAY_CONFIG": str(tmp_path / "prices.toml")}
+        values = {"GATEWAY_CONFIG": str(tmp_path / "prices.toml"), "FREEGPT_API_KEY": KEY}
         broken = load_settings(tmp_path, **values, GATEWAY_UPSTREAM_URL="http://127.0.0.1:1/v1")
         reloader = Reloader(settings, Reloads(broken, ConfigurationError([Problem("A", "is wrong")])).load)
         pipeline, provider = app.pipeline, app.provider
         await reloader.reload_app(app)
         assert "m.output" in str(caplog.records[-1].__dict__["problems"])
+        assert "the settings are reloaded" not in caplog.text
         await reloader.reload_app(app)
         assert (app.pipeline, app.provider, reloader.settings) == (pipeline, provider, settings)
-        assert app.mode.value == "open"
+        assert app.mode.value == "open", "a key that is not in force must not end open mode, which is for good"
     finally:
         await app.stop()
 
@@ -117,6 +118,32 @@ async def test_a_provider_is_replaced_only_where_its_settings_change(tmp_path: P
         app.reload(load_settings(tmp_path), echo.create)
         assert app.mode.value == "file", "a gateway that runs never becomes open"
         await asyncio.sleep(0)  # the tasks that close the unused providers begin
+    finally:
+        await app.stop()
+
+
+async def test_an_application_that_fails_otherwise_has_the_settings_from_before(tmp_path: Path) -> None:
+    class Broken:
+        def reload(self, settings: Settings, create: object) -> None:
+            raise OSError("no more files")
+
+    settings = load_settings(tmp_path)
+    reloader = Reloader(settings, Reloads(load_settings(tmp_path, FREEGPT_API_KEY=KEY)).load)
+    with pytest.raises(OSError, match="no more files"):
+        await reloader.reload_app(Broken())
+    assert reloader.settings is settings
+
+
+async def test_reloads_leave_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is told of the tokens is told to one authentication, however often settings were reloaded."""
+    app = App(load_settings(tmp_path))
+    await app.start()
+    try:
+        for number in range(3):
+            app.reload(load_settings(tmp_path, GATEWAY_ALLOW_OPEN="on" if number % 2 else "off"), echo.create)
+        app.reload(load_settings(tmp_path, FREEGPT_API_KEY=KEY), echo.create)
+        told = [one.getMessage() for one in caplog.records if "every client needs a key" in one.getMessage()]
+        assert told == ["there is an environment key now: from here on every client needs a key"]
     finally:
         await app.stop()
 

@@ -122,7 +122,7 @@ class SqliteUsageStore:
         with self._writing() as connection:
             self._process.acquire()
             connection.execute("BEGIN IMMEDIATE")
-            running.write(connection, self._process.number, entries)
+            running.replace_rows(connection, self._process.number, entries)
             connection.execute("COMMIT")
 
     def take_over(self) -> int:

@@ -52,7 +52,7 @@ def connect(path: Path, schema: str, version: int, busy_seconds: float) -> sqlit
     return connection
 
 
-def write(connection: sqlite3.Connection, process: int, entries: Sequence[LedgerEntry]) -> None:
+def replace_rows(connection: sqlite3.Connection, process: int, entries: Sequence[LedgerEntry]) -> None:
     """Replaces the rows of these requests, except of those that are in the ledger already. Raises sqlite3.Error."""
     connection.executemany(_REPLACE, [_row(process, entry) for entry in entries])
 
