@@ -1,12 +1,14 @@
 """The command ``gateway``: loads and checks the settings, prints a banner and serves."""
 
+import argparse
 import contextlib
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway import __version__
@@ -28,6 +30,22 @@ EXIT_CONFIGURATION = 78
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until a signal stops it. Returns the exit code: 0 stopped, 1 cannot listen, 78 invalid configuration."""
     arguments = _parser().parse_args(argv)
+    with _signals_blocked():
+        return _start(arguments)
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Lets a reload and an end wait until the gateway serves. Before, SIGHUP would end it; as the first process of a container it
+    would not hear SIGTERM."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(arguments: argparse.Namespace) -> int:
     try:
         require_c_parser()
         loaded = start.load_settings(arguments)

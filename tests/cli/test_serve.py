@@ -1,13 +1,18 @@
 """The command ``gateway``: what it checks before it serves."""
 
+import contextlib
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway import __version__
 from gateway.cli.serve import main
+from gateway.storage.folder_lock import LOCK_FILE, FolderLock
+from tests.server.test_worker import until
 from tests.support.gateway import environment
 
 
@@ -78,3 +83,51 @@ def test_what_was_corrected_is_told_by_the_check(
     assert "  - GATEWAY_REDIS_PORT: ignored" in printed
     assert "  - GATEWAY_UPSTREAM_API_KEY: the quotes" in printed
     assert "sk-abcdefgh" not in printed
+
+
+def has_open(pid: int, name: str) -> bool:
+    """Whether a process has a file of this name open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if link.readlink().name == name:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def starting(folder: Path, workers: int) -> Iterator[tuple["subprocess.Popen[str]", FolderLock]]:
+    """A gateway that waits in the middle of its start until the lock of its data folder is closed."""
+    values = {"GATEWAY_PORT": "0", "GATEWAY_LOG_FORMAT": "json", "GATEWAY_WORKERS": str(workers)}
+    lock = FolderLock(folder / "data", is_shared=False)
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", "gateway"]
+        process = subprocess.Popen(command, cwd=folder, env=environment(folder, **values), stderr=log, text=True)
+        try:
+            until(lambda: has_open(process.pid, LOCK_FILE))
+            yield process, lock
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signals_that_come_during_the_start_wait_for_its_end(tmp_path: Path, workers: int) -> None:
+    with starting(tmp_path, workers) as (process, lock):
+        process.send_signal(signal.SIGHUP)
+        lock.close()
+        until(lambda: "the settings are reloaded" in (tmp_path / "log").read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    with starting(tmp_path, workers) as (process, lock):
+        process.send_signal(signal.SIGTERM)
+        lock.close()
+        assert process.wait(30) == 0
+    assert '"message":"draining"' in (tmp_path / "log").read_text()
+
+
+def test_a_start_that_fails_leaves_signals_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    (tmp_path / "api_tokens.json").write_text("{")
+    assert main([]) == 78
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
