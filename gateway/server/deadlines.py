@@ -1,4 +1,4 @@
-"""Deadlines of a client's connection: for a head that is being sent, and for bytes that the client does not take."""
+"""Deadlines of a client's connection: for what it has to send, and for bytes that it does not take."""
 
 import asyncio
 import time
@@ -15,8 +15,8 @@ class ConnectionTimeouts(NamedTuple):
     write: float = 60.0
 
 
-class HeadDeadline:
-    """Calls ``on_late`` where a head is not complete in time."""
+class ReadDeadline:
+    """Calls ``on_late`` where what a client has to send is not complete in time."""
 
     __slots__ = ("_on_late", "ends_at")
 

@@ -7,7 +7,6 @@ its request line is checked here, too: aiohttp's parser takes more than RFC 9112
 
 import asyncio
 import logging
-import re
 from typing import Any, cast
 
 from aiohttp import web
@@ -19,9 +18,9 @@ from gateway.core.timeouts import CoarseTimeouts
 from gateway.http.context import new_request_id
 from gateway.http.error_formats import openai_error
 from gateway.http.request import HTTP_1_1
-from gateway.server.deadlines import ConnectionTimeouts, HeadDeadline, WriteDeadline
+from gateway.server.deadlines import ConnectionTimeouts, ReadDeadline, WriteDeadline
 from gateway.server.head_limits import MAX_HEAD_BYTES, MAX_HEADERS, parser_error
-from gateway.server.request_framing import is_bad_head, part_of_chunks
+from gateway.server.request_framing import HEAD_END, METHOD_START, REQUEST_LINE, is_bad_head, part_of_chunks
 from gateway.server.response_head import encode_head
 
 log = logging.getLogger(__name__)
@@ -29,10 +28,6 @@ log = logging.getLogger(__name__)
 MAX_UNPARSED_BYTES = 64 * 1024
 """What is read ahead of the request that is being answered. More stays in the kernel."""
 _CHUNKED = -1
-_REQUEST_LINE = re.compile(rb"(?!CONNECT )[A-Z-]+ [^ \r\n#]+ HTTP/1\.[01]\r\n")
-"""CONNECT is for proxies: aiohttp would take its body for the next request."""
-_METHOD_START = re.compile(rb"[A-Z-]+( |\Z)")
-_HEAD_END = b"\n\r\n"
 
 
 class HttpProtocol(RequestHandler):
@@ -78,7 +73,7 @@ class HttpProtocol(RequestHandler):
         self._is_last = False
         """No request is read any more: the response before it has closed the connection."""
         self._socket: asyncio.Transport | None = None
-        self._head_deadline: HeadDeadline | None = None
+        self._head_deadline: ReadDeadline | None = None
         self._write_deadline: WriteDeadline | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -139,9 +134,9 @@ class HttpProtocol(RequestHandler):
             start = len(data) - len(data[start:].lstrip(b"\r\n"))
             if start == len(data):
                 return 0
-        end = data.find(_HEAD_END, start)
+        end = data.find(HEAD_END, start)
         has_line = end >= 0 or data.find(b"\n", start) >= 0
-        begins_well = (_REQUEST_LINE if has_line else _METHOD_START).match(data, start)
+        begins_well = (REQUEST_LINE if has_line else METHOD_START).match(data, start)
         is_refused = begins_well is None or (end < 0 and data.find(b"\n\n", start) >= 0)
         if not is_refused and (end if end >= 0 else len(data)) - start > self._max_head_bytes:
             self._refuse(HeaderTooLarge(self._max_head_bytes))
@@ -152,7 +147,7 @@ class HttpProtocol(RequestHandler):
         if end < 0:
             self._start_head_deadline()
             return 0
-        return end + len(_HEAD_END)
+        return end + len(HEAD_END)
 
     def _parse_head(self, data: bytes, start: int, end: int) -> int:
         self._stop_head_deadline()
@@ -191,7 +186,7 @@ class HttpProtocol(RequestHandler):
 
     def _start_head_deadline(self) -> None:
         if self._head_deadline is None:
-            self._head_deadline = HeadDeadline(self._timeouts.head, self._on_late_head)
+            self._head_deadline = ReadDeadline(self._timeouts.head, self._on_late_head)
             self._coarse_timeouts.start(self._head_deadline)
 
     def _stop_head_deadline(self) -> None:

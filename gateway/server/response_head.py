@@ -16,20 +16,34 @@ _REASONS = MappingProxyType({status.value: status.phrase for status in HTTPStatu
 def encode_head(
     status: int, headers: Mapping[str, str], length: int, *, version: tuple[int, int], keeps_alive: bool
 ) -> bytes:
-    """Returns the head of a whole answer: the headers, and those for length, date and connection.
+    """Returns the head of a whole response: the headers, and those for length, date and connection.
 
     Raises ValueError for a header that contains a line end: it would begin a header of somebody else's choice.
     """
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if status not in WITHOUT_BODY:
-        lines.append(f"content-length: {length}")
-    lines.append(f"date: {rfc822_formatted_time()}")
-    if not keeps_alive:
-        lines.append("connection: close")
-    elif version < HTTP_1_1:
-        lines.append("connection: keep-alive")
-    head = "\r\n".join((*lines, "", ""))
-    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1 or "\0" in head:
+    return _encode(
+        status, headers, "" if status in WITHOUT_BODY else f"content-length: {length}\r\n", version, keeps_alive
+    )
+
+
+def encode_stream_head(
+    status: int, headers: Mapping[str, str], *, is_chunked: bool, version: tuple[int, int], keeps_alive: bool
+) -> bytes:
+    """Returns the head of a response whose body follows in pieces: in chunks, or as the headers say.
+
+    Raises ValueError as ``encode_head`` does.
+    """
+    return _encode(status, headers, "transfer-encoding: chunked\r\n" if is_chunked else "", version, keeps_alive)
+
+
+def _encode(
+    status: int, headers: Mapping[str, str], framing: str, version: tuple[int, int], keeps_alive: bool
+) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    ends = lines.count("\r\n")
+    if ends != len(headers) or lines.count("\n") != ends or lines.count("\r") != ends or "\0" in lines:
         raise ValueError("a header contains a line end")
+    lines = f"{lines}{framing}date: {rfc822_formatted_time()}\r\n"
+    if not keeps_alive or version < HTTP_1_1:
+        lines += f"connection: {'keep-alive' if keeps_alive else 'close'}\r\n"
+    head = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}\r\n"
     return head.encode("utf-8", "surrogateescape")

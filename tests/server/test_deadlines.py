@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.server.deadlines import CHECKS_WITHOUT_PROGRESS, HeadDeadline, WriteDeadline
+from gateway.server.deadlines import CHECKS_WITHOUT_PROGRESS, ReadDeadline, WriteDeadline
 
 
 class Buffer(asyncio.Transport):
@@ -77,5 +77,5 @@ def test_each_check_sets_the_time_of_the_next(emptied: list[str]) -> None:
 
 def test_a_late_head_is_told() -> None:
     told: list[str] = []
-    HeadDeadline(0.0, lambda: told.append("late")).expire()
+    ReadDeadline(0.0, lambda: told.append("late")).expire()
     assert told == ["late"]

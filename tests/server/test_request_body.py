@@ -1,0 +1,96 @@
+"""Bodies between the socket and whoever reads them."""
+
+import asyncio
+
+import pytest
+from aiohttp.http_parser import HttpRequestParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.http.request import InvalidBody
+from gateway.server.request_body import READ_BUFFER_BYTES, BodyState, ChunkedBody, ParserOwner, RequestBody, SizedBody
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Flow:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+
+
+def sized(length: int, flow: Flow | None = None) -> SizedBody:
+    flow = flow or Flow()
+    return SizedBody(length, flow.pause, flow.resume)
+
+
+def chunked(loop: asyncio.AbstractEventLoop) -> ChunkedBody:
+    parser = HttpRequestParser(ParserOwner(loop), loop, 2**24)
+    [(_, reader)], _, _ = parser.feed_data(HEAD)
+    return ChunkedBody(parser, reader, Flow().pause, Flow().resume)
+
+
+async def test_a_body_with_a_length_takes_no_more() -> None:
+    body = sized(5)
+    assert body.feed(b"headabcrest", 4) == 9
+    assert (body.take(), body.state) == (b"abcre", BodyState.WHOLE)
+
+
+async def test_a_body_arrives_piece_by_piece() -> None:
+    body = sized(6)
+    assert body.feed(b"abc", 0) == 3
+    assert (await body.read(), body.state) == (b"abc", BodyState.ARRIVING)
+    reading = asyncio.create_task(body.read())
+    await asyncio.sleep(0)
+    assert body.feed(b"defGET", 0) == 3
+    assert (await reading, await body.read(), body.total) == (b"def", b"", 6)
+
+
+async def test_reading_pauses_while_too_much_waits() -> None:
+    flow = Flow()
+    body = sized(10 * READ_BUFFER_BYTES, flow)
+    body.feed(b"x" * 2 * READ_BUFFER_BYTES, 0)
+    assert flow.calls == []
+    body.feed(b"x", 0)
+    assert (body.is_paused, flow.calls) == (True, ["pause"])
+    assert len(body.take()) == 2 * READ_BUFFER_BYTES + 1
+    assert (body.is_paused, flow.calls) == (False, ["pause", "resume"])
+
+
+async def test_a_body_that_nobody_wants_takes_up_no_memory() -> None:
+    body = sized(10 * READ_BUFFER_BYTES)
+    body.feed(b"x" * 100, 0)
+    body.discard()
+    body.feed(b"x" * (10 * READ_BUFFER_BYTES - 100), 0)
+    assert (body.state, body.is_paused, body.take()) == (BodyState.WHOLE, False, b"")
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=5), st.integers(1, 7), st.sampled_from([b"", b"GET"]))
+def test_chunks_are_decoded_however_they_are_cut(chunks: list[bytes], step: int, behind: bytes) -> None:
+    async def run() -> tuple[bytes, BodyState, int]:
+        body = chunked(asyncio.get_running_loop())
+        data = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+        at = 0
+        while body.state is BodyState.ARRIVING:
+            piece = (data + behind)[at : at + step]
+            at += body.feed(piece, 0)
+        return body.take(), body.state, at - len(data)
+
+    assert asyncio.run(run()) == (b"".join(chunks), BodyState.WHOLE, 0)
+
+
+@pytest.mark.parametrize("data", [b"x\r\n", b"1\r\nab\r\n", b"-1\r\n", b"1 ;x\r\n\x00", b"0\r\nno colon\r\n\r\n"])
+async def test_what_is_no_chunk_ends_the_body(data: bytes) -> None:
+    body: RequestBody = chunked(asyncio.get_running_loop())
+    at = 0
+    while at < len(data) and body.state is BodyState.ARRIVING:
+        at = body.feed(data, at)
+    assert body.state is BodyState.INVALID
+    body.take()
+    with pytest.raises(InvalidBody):
+        await body.read()
