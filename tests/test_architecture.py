@@ -23,7 +23,7 @@ MAX_PARAMETERS = 6
 MAX_IMPORT_CHAIN = 12
 
 MAY_IMPORT_SETTINGS = ("app", "server", "cli")
-MAY_CATCH_EVERYTHING = ("http.pipeline", "core.tasks")
+MAY_CATCH_EVERYTHING = ("http.pipeline", "core.tasks", "server.http1_connection")
 AIOHTTP_SERVER = re.compile(
     r"aiohttp\.(web|web_\w+|http_parser|http_writer|abc\.(?!AbstractResolver$|ResolveResult$)\w+|pytest_plugin)(\.|$)"
 )

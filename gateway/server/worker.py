@@ -11,8 +11,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.core.tasks import BackgroundTasks
 from gateway.http.request import Request
-from gateway.server.aiohttp_server import AiohttpServer
 from gateway.server.head_limits import MAX_HEAD_BYTES
+from gateway.server.http1_server import Http1Server
 from gateway.server.supervisor import END_NOW
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Worker(Generic[A]):
         loop = asyncio.get_running_loop()
         app = self._serving.make()
         await app.start()
-        http = AiohttpServer(app.handle, max_head_bytes=self._serving.max_head_bytes)
+        http = Http1Server(app.handle, max_head_bytes=self._serving.max_head_bytes)
         server = await loop.create_server(http, sock=self._listener, backlog=BACKLOG)
         self._listen_to_signals(loop)
         self._serving.on_ready(app)
@@ -125,7 +125,7 @@ class Worker(Generic[A]):
         # Under a supervisor they were blocked until now, so that none could kill a worker that is just starting.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
-    async def _reload_when_told(self, app: A, http: AiohttpServer) -> None:
+    async def _reload_when_told(self, app: A, http: Http1Server) -> None:
         while True:
             await self._must_reload.wait()
             self._must_reload.clear()

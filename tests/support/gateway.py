@@ -23,7 +23,7 @@ from yarl import URL
 
 from gateway.app import App
 from gateway.config import settings
-from gateway.server.aiohttp_server import AiohttpServer
+from gateway.server.http1_server import Http1Server
 from tests.support.reply import Headers, Reply
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ class _Runner(web.ServerRunner):
     """Runs an app behind aiohttp's server, with the life of the app around it."""
 
     def __init__(self, app: App) -> None:
-        super().__init__(AiohttpServer(app.pipeline.handle), shutdown_timeout=1.0)
+        super().__init__(Http1Server(app.pipeline.handle), shutdown_timeout=1.0)
         self.app = app
 
     async def setup(self) -> None:
