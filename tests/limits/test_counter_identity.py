@@ -7,27 +7,17 @@ import pytest
 
 from gateway.limits.store import CounterStore
 from gateway.limits.stores import open_counter_store
-from gateway.limits.stores.leased import LeasedCounterStore
-from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.limits.stores.sqlite import SqliteCounterStore
-from tests.support.limits import NOW, charges_for, granted, refused
+from gateway.limits.stores.sqlite_file import COUNTERS_FILE
+from tests.support.limits import NOW, STORES, charges_for, granted, open_store, refused
 from tests.support.tokens import Clock
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 WINDOWS = ("", "/day", "/week", "/month")
 
 
-def open_store(kind: str, folder: Path) -> CounterStore:
-    path = folder / "counters.sqlite"
-    if kind == "memory":
-        return MemoryCounterStore(path)
-    shared = SqliteCounterStore(path, Clock())
-    return shared if kind == "sqlite" else LeasedCounterStore(shared)
-
-
-@pytest.fixture(params=["memory", "sqlite", "leased"])
+@pytest.fixture(params=STORES)
 async def counters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CounterStore]:
-    store = open_store(request.param, tmp_path)
+    store = open_store(request.param, tmp_path / COUNTERS_FILE)
     yield store
     await store.aclose()
 
@@ -95,10 +85,10 @@ async def test_a_refused_request_sets_a_time_in_the_future_right_for_the_next_pr
 ) -> None:
     """With a debt that is not forgotten the request is refused: the corrected time has to be written all the same."""
     ahead = NOW + 60_000
-    first = open_store(kind, tmp_path)
+    first = open_store(kind, tmp_path / COUNTERS_FILE)
     first.settle(granted(await first.reserve(charges_for({"rpm": 1}, now=ahead), ahead)), [1])
     refused(await first.reserve(charges_for({"rpm": 1}), NOW))
-    second = first if kind == "memory" else open_store(kind, tmp_path)
+    second = first if kind == "memory" else open_store(kind, tmp_path / COUNTERS_FILE)
     granted(await second.reserve(charges_for({"rpm": 1}), NOW + 60_000))
     await second.aclose()
     if second is not first:

@@ -12,24 +12,17 @@ from hypothesis import strategies as st
 from gateway.limits.limiter import Limiter
 from gateway.limits.models import Counter
 from gateway.limits.store import CounterStore, Reservation
-from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from tests.support.limits import NOW, capacity_request, charges_for, granted
+from tests.support.limits import NOW, STORES, capacity_request, charges_for, granted, open_store
 from tests.support.tokens import Clock
 
 LIMITS = {"rpm": 1000, "tpm": 100_000, "max_parallel": 50, "budget": "1/day"}
 MONTH = {"budget": "1/month"}
 
 
-def open_store(kind: str, folder: Path) -> CounterStore:
-    path = folder / COUNTERS_FILE
-    return MemoryCounterStore(path) if kind == "memory" else SqliteCounterStore(path, Clock())
-
-
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 async def counters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CounterStore]:
-    store = open_store(request.param, tmp_path)
+    store = open_store(request.param, tmp_path / COUNTERS_FILE)
     yield store
     await store.aclose()
 
@@ -73,13 +66,13 @@ async def test_more_than_was_reserved_counts_and_less_is_taken_back(counters: Co
 
 
 async def test_what_was_used_so_far_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
-    for kind in ("memory", "sqlite"):
-        killed = open_store(kind, tmp_path / kind)
+    for kind in STORES:
+        killed = open_store(kind, tmp_path / f"{kind}.sqlite")
         limiter = Limiter(killed, Clock(), 0)
         reservation = await limiter.reserve(capacity_request(LIMITS, cost=100), 0)
         limiter.settle_so_far(reservation, 30)
         await killed.flush()
-        again = open_store(kind, tmp_path / kind)
+        again = open_store(kind, tmp_path / f"{kind}.sqlite")
         assert (await money(again))[0] == 30
         await again.aclose()
 
@@ -123,7 +116,7 @@ async def play(counters: CounterStore, events: list[tuple[str, int, int]], *, ti
     return [*await counters.read(charges_for(LIMITS), NOW), *await counters.read(charges_for(MONTH), NOW)]
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", STORES)
 @given(events=EVENTS)
 @settings(deadline=None)
 def test_settling_on_the_way_never_changes_what_counts_in_the_end(
@@ -133,7 +126,7 @@ def test_settling_on_the_way_never_changes_what_counts_in_the_end(
         found = []
         for ticks in (False, True):
             with tempfile.TemporaryDirectory() as folder:
-                counters = open_store(kind, Path(folder))
+                counters = open_store(kind, Path(folder) / COUNTERS_FILE)
                 found.append(await play(counters, events, ticks=ticks))
                 await counters.aclose()
         assert found[0] == found[1]

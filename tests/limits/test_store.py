@@ -19,26 +19,16 @@ from gateway.limits.store import (
 from gateway.limits.stores import open_counter_store
 from gateway.limits.stores.leased import LeasedCounterStore
 from gateway.limits.stores.memory import MemoryCounterStore
-from gateway.limits.stores.sqlite import SqliteCounterStore
 from gateway.limits.stores.sqlite_file import COUNTERS_FILE
-from tests.support.limits import NOW, charges_for, granted, refused
+from tests.support.limits import NOW, STORES, charges_for, granted, open_store, refused
 from tests.support.tokens import Clock
 
 DAY_MS = 86_400_000
-KINDS = ["memory", "sqlite", "leased"]
 
 
-def open_store(kind: str, folder: Path) -> CounterStore:
-    path = folder / COUNTERS_FILE
-    if kind == "memory":
-        return MemoryCounterStore(path)
-    shared = SqliteCounterStore(path, Clock())
-    return shared if kind == "sqlite" else LeasedCounterStore(shared)
-
-
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STORES)
 async def counters(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CounterStore]:
-    store = open_store(request.param, tmp_path)
+    store = open_store(request.param, tmp_path / COUNTERS_FILE)
     yield store
     await store.aclose()
 
@@ -178,23 +168,23 @@ async def test_a_reservation_knows_whether_it_has_a_budget(counters: CounterStor
     assert (with_budget.has_budget, without.has_budget) == (True, False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORES)
 async def test_what_was_spent_outlives_the_process_and_what_was_reserved_does_not(kind: str, tmp_path: Path) -> None:
     charges = charges_for({"budget": "0.0001", "max_parallel": 1}, cost=60)
-    first = open_store(kind, tmp_path)
+    first = open_store(kind, tmp_path / COUNTERS_FILE)
     first.settle(granted(await first.reserve(charges, NOW)), [0, 30])
     granted(await first.reserve(charges, NOW))
     await first.aclose()
-    second = open_store(kind, tmp_path)
+    second = open_store(kind, tmp_path / COUNTERS_FILE)
     reservation = granted(await second.reserve(charges, NOW))
     assert reservation.counters[1].used == 30
     await second.aclose()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STORES)
 async def test_with_a_file_that_is_no_database_no_request_with_a_budget_passes(kind: str, tmp_path: Path) -> None:
     (tmp_path / COUNTERS_FILE).write_bytes(b"this is no database" * 100)
-    counters = open_store(kind, tmp_path)
+    counters = open_store(kind, tmp_path / COUNTERS_FILE)
     with pytest.raises(CounterStoreUnavailable):
         await counters.reserve(charges_for({"budget": "1"}, cost=1), NOW)
     assert not counters.is_up
@@ -205,10 +195,10 @@ async def test_with_a_file_that_is_no_database_no_request_with_a_budget_passes(k
 async def test_no_budget_is_refilled_when_the_number_of_workers_changes(tmp_path: Path, kinds: tuple[str, str]) -> None:
     charges = charges_for({"budget": "0.0001"}, cost=60)
     for kind in kinds:
-        counters = open_store(kind, tmp_path)
+        counters = open_store(kind, tmp_path / COUNTERS_FILE)
         counters.settle(granted(await counters.reserve(charges, NOW)), [30])
         await counters.aclose()
-    counters = open_store(kinds[0], tmp_path)
+    counters = open_store(kinds[0], tmp_path / COUNTERS_FILE)
     [budget] = await counters.read(charges, NOW)
     assert budget.used == 60
     await counters.aclose()

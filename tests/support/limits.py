@@ -12,10 +12,26 @@ from gateway.limits.config import read_limits
 from gateway.limits.matching import CapacityRequest, LimitChain
 from gateway.limits.models import Amounts
 from gateway.limits.store import CounterStore, LimitExceeded, Reservation
+from gateway.limits.stores.leased import LeasedCounterStore
+from gateway.limits.stores.memory import MemoryCounterStore
+from gateway.limits.stores.sqlite import SqliteCounterStore
+from tests.support.tokens import Clock
 
 NOW = 1_800_000_000_000
 """A Friday morning, in milliseconds since the epoch."""
 BUDGET = {"budget": "0.0001"}
+
+
+STORES = ("memory", "sqlite", "leased")
+"""The kinds of counter stores: ``leased`` is in front of ``sqlite``, and what a gateway of several workers has."""
+
+
+def open_store(kind: str, path: Path) -> CounterStore:
+    """Opens a store of this kind on a file."""
+    if kind == "memory":
+        return MemoryCounterStore(path)
+    shared = SqliteCounterStore(path, Clock())
+    return shared if kind == "sqlite" else LeasedCounterStore(shared)
 
 
 def capacity_request(

@@ -23,6 +23,20 @@ CHARGES = charges_for(LIMITS, tokens=10, cost=10)
 BUDGET = {"budget": "0.01"}
 
 
+@pytest.fixture(autouse=True)
+def manual_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written but by ``flush``."""
+    monkeypatch.setattr(leased_store, "WRITE_SECONDS", 600.0)
+    monkeypatch.setattr(leased_store, "IDLE_SECONDS", 601.0)
+
+
+@pytest.fixture
+def own_writes(manual_writes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores write on their own, and give idle leases back."""
+    monkeypatch.setattr(leased_store, "WRITE_SECONDS", 0.001)
+    monkeypatch.setattr(leased_store, "IDLE_SECONDS", 0.002)
+
+
 class CountingStore(SqliteCounterStore):
     """Counts the requests that were reserved in the file itself."""
 
@@ -145,10 +159,8 @@ async def test_everything_is_given_back_at_the_end(path: Path, other: SqliteCoun
 
 
 async def test_leases_are_written_and_given_back_on_their_own(
-    counters: LeasedCounterStore, other: SqliteCounterStore, monkeypatch: pytest.MonkeyPatch
+    counters: LeasedCounterStore, other: SqliteCounterStore, own_writes: None
 ) -> None:
-    monkeypatch.setattr(leased_store, "WRITE_SECONDS", 0.001)
-    monkeypatch.setattr(leased_store, "IDLE_SECONDS", 0.002)
     for _ in range(2):
         counters.settle(granted(await counters.reserve(CHARGES, NOW)), [1, 4, 0, 4])
     async with asyncio.timeout(30):
@@ -198,7 +210,7 @@ async def second(path: Path) -> AsyncIterator[LeasedCounterStore]:
 
 
 async def test_a_request_waits_until_another_worker_has_given_its_leases_back(
-    counters: LeasedCounterStore, second: LeasedCounterStore
+    counters: LeasedCounterStore, second: LeasedCounterStore, own_writes: None
 ) -> None:
     await lease(counters)
     waiting = [asyncio.create_task(second.reserve(charges_for(BUDGET, cost=4_996), NOW)) for _ in range(3)]
@@ -207,7 +219,7 @@ async def test_a_request_waits_until_another_worker_has_given_its_leases_back(
 
 
 async def test_a_stream_waits_for_the_leases_of_another_worker(
-    counters: LeasedCounterStore, second: LeasedCounterStore
+    counters: LeasedCounterStore, second: LeasedCounterStore, own_writes: None
 ) -> None:
     await lease(counters)
     reservation = granted(await second.reserve(charges_for(BUDGET, cost=2), NOW))
