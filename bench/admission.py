@@ -198,8 +198,8 @@ def _request(body: bytes) -> ProviderRequest:
 
 
 def _request_id(number: int) -> str:
-    """Returns ids in no order, as the gateway makes them: the ledger sorts them into its index."""
-    return f"req_{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
+    """Returns ids as the gateway makes them, in the order of time: the ledger sorts them into its index."""
+    return f"req_{number:032x}"
 
 
 def _principal(chain: tuple[TokenRecord, ...]) -> Principal:

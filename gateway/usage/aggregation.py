@@ -1,7 +1,5 @@
 """How an entry of the ledger is added up by the hour, the same for every usage store. Pure."""
 
-from collections.abc import Iterable
-
 from gateway.usage.models import HOUR_SECONDS, LedgerEntry, UsageTotals
 
 MAX_AMOUNT = 10**12
@@ -16,16 +14,6 @@ def hour_key(entry: LedgerEntry) -> HourKey:
     # Empty strings, because SQL takes two NULLs in a key for different values.
     start = entry.at // (HOUR_SECONDS * 1000) * HOUR_SECONDS
     return start, encodable(entry.token_id), encodable(entry.owner or ""), encodable(entry.model or "")
-
-
-def sums_by_hour(entries: Iterable[LedgerEntry]) -> dict[HourKey, UsageTotals]:
-    """Returns what the entries add to each hour."""
-    hours: dict[HourKey, UsageTotals] = {}
-    for entry in entries:
-        key, totals = hour_key(entry), totals_of(entry)
-        before = hours.get(key)
-        hours[key] = totals if before is None else before.plus(totals)
-    return hours
 
 
 def totals_of(entry: LedgerEntry) -> UsageTotals:

@@ -18,8 +18,8 @@ from gateway.usage.store import UsageStore, UsageStoreError
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.8
-BATCH = 2000
-"""Entries in one transaction: other processes wait for its end."""
+BATCH = 1000
+"""Entries in one transaction: other processes wait for its end, and the event loop while their rows are made."""
 
 MAX_WAITING = 200_000
 """The most entries that are kept in memory, about a hundred megabytes. Further ones are lost, because a disk that stays broken

@@ -1,5 +1,6 @@
 """What a request knows of itself, and the sending of its response."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -32,6 +33,12 @@ def test_request_ids_differ() -> None:
     ids = {new_request_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(one.startswith("req_") and len(one) == 36 for one in ids)
+
+
+def test_a_request_id_begins_with_its_time() -> None:
+    """The ledger is sorted by ids, and adds to its end."""
+    before = time.time_ns() // 1_000_000
+    assert before <= int(new_request_id()[4:16], 16) <= time.time_ns() // 1_000_000
 
 
 def test_a_public_route_has_no_caller() -> None:

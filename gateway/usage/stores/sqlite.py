@@ -13,7 +13,6 @@ from typing import Any
 from gateway.storage import sqlite
 from gateway.storage.process_lock import ProcessLock
 from gateway.storage.sqlite import WrongVersion
-from gateway.usage.aggregation import bounded, encodable, sums_by_hour
 from gateway.usage.models import (
     BUCKET_SECONDS,
     HOUR_SECONDS,
@@ -26,6 +25,7 @@ from gateway.usage.models import (
 )
 from gateway.usage.store import ReportTooSlow, TooManyRows, UsageStoreError
 from gateway.usage.stores import sqlite_running as running
+from gateway.usage.stores.sqlite_rows import EntryRow, entry_row, hour_rows
 
 LEDGER_FILE = "usage.sqlite"
 """The file's name in the folder for what the gateway itself writes."""
@@ -115,7 +115,7 @@ class SqliteUsageStore:
             new = _add(connection, entries)
             running.end(connection, entries)
             connection.execute("COMMIT")
-        return len(new)
+        return new
 
     def write_running(self, entries: Sequence[LedgerEntry]) -> None:
         """See ``UsageStore.write_running``. Raises UsageStoreError."""
@@ -133,7 +133,7 @@ class SqliteUsageStore:
             connection.execute("BEGIN IMMEDIATE")
             new = _add(connection, running.take_ended(connection, self._process.is_running))
             connection.execute("COMMIT")
-        return len(new)
+        return new
 
     def prune(self, before_ms: int, limit: int) -> int:
         """See ``UsageStore.prune``. Raises UsageStoreError."""
@@ -267,34 +267,19 @@ def _start_column(query: ReportQuery) -> str:
     return f"hour_start_seconds / {seconds} * {seconds}"
 
 
-def _add(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:
-    """Inserts the entries, adds the new ones up by the hour and returns them."""
-    new = _insert(connection, entries)
-    connection.executemany(_ADD, [(*key, *totals) for key, totals in sums_by_hour(new).items()])
-    return new
+def _add(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> int:
+    """Inserts the entries, adds the new ones up by the hour and returns how many were new."""
+    new = _insert(connection, [entry_row(entry) for entry in entries])
+    connection.executemany(_ADD, hour_rows(new))
+    return len(new)
 
 
-def _insert(connection: sqlite3.Connection, entries: Sequence[LedgerEntry]) -> Sequence[LedgerEntry]:
-    """Inserts the entries and returns the new ones. All at once, because nearly always all are new; otherwise one by one."""
-    rows = [_row(entry) for entry in entries]
+def _insert(connection: sqlite3.Connection, rows: Sequence[EntryRow]) -> Sequence[EntryRow]:
+    """Inserts rows and returns the new ones. All at once, because nearly always all are new; otherwise one by one."""
     connection.execute("SAVEPOINT batch")
     before = connection.total_changes
     connection.executemany(_INSERT, rows)
     if connection.total_changes - before == len(rows):
-        return entries
+        return rows
     connection.execute("ROLLBACK TO batch")
-    pairs = zip(entries, rows, strict=True)
-    return [entry for entry, row in pairs if connection.execute(_INSERT, row).rowcount == 1]
-
-
-def _row(entry: LedgerEntry) -> tuple[str | int | None, ...]:
-    usage = entry.usage
-    return (
-        encodable(entry.request_id), entry.at, encodable(entry.token_id),
-        None if entry.owner is None else encodable(entry.owner), None if entry.model is None else encodable(entry.model),
-        encodable(entry.deployment), encodable(entry.endpoint), entry.status,
-        bounded(usage.prompt_tokens), bounded(usage.completion_tokens), bounded(usage.cached_tokens),
-        bounded(usage.cache_write_tokens), bounded(usage.reasoning_tokens), bounded(usage.audio_prompt_tokens),
-        bounded(usage.audio_completion_tokens), bounded(entry.cost), bounded(entry.duration_ms),
-        None if entry.first_byte_ms is None else bounded(entry.first_byte_ms), int(entry.partial), int(entry.estimated),
-    )  # fmt: skip
+    return [row for row in rows if connection.execute(_INSERT, row).rowcount == 1]
