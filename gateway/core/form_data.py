@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.core.errors import BadRequest
 from gateway.core.json_body import MAX_MODEL_LENGTH, JsonObject, is_model_name, parse_object
+from gateway.core.sound_length import HEAD_BYTES, NO_SOUND, SoundLength, sound_length
 
 FORM = "multipart/form-data"
 MAX_PARTS = 256
@@ -60,6 +61,8 @@ class FormBody:
         self._storage = storage
         self._boundary = secrets.token_hex(24).encode()
         self._model = _read_model(parts, texts)
+        self.sound = NO_SOUND
+        """The length of the sound in it, where somebody has measured that."""
 
     @property
     def model(self) -> str | None:
@@ -81,7 +84,18 @@ class FormBody:
     def with_model(self, model: str) -> "FormBody":
         """Returns the form with another model."""
         texts = [(name, value) for name, value in self.texts if name != "model"]
-        return FormBody(self._parts, [("model", model), *texts], self._storage)
+        form = FormBody(self._parts, [("model", model), *texts], self._storage)
+        form.sound = self.sound
+        return form
+
+    async def measure_sound(self) -> None:
+        """Sets ``sound`` by the files in the form. Raises what the storage raises."""
+        found: list[SoundLength] = []
+        for part in filter(lambda part: part.is_file, self._parts):
+            end = min(part.start + HEAD_BYTES, part.end)
+            beginning = b"".join([chunk async for chunk in self._storage.read(part.start, end)])
+            found.append(sound_length(beginning, part.end - part.start))
+        self.sound = SoundLength(sum(each.least for each in found), sum(each.most for each in found))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yields the form. Raises what the storage raises."""
