@@ -8,10 +8,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.auth.principal import Principal
-from gateway.core.errors import GatewayError, QuotaExceeded, StoreUnavailable
+from gateway.core.errors import GatewayError, StoreUnavailable
+from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject
+from gateway.core.sound_length import NO_SOUND
 from gateway.core.upstream_routes import has_no_model
 from gateway.inference.models import Admitted, InferenceRequest
+from gateway.inference.route_cost import FREE_ENDPOINTS, PAID_AT_ONCE, unknown_cost
 from gateway.limits import presentation
 from gateway.limits.algorithms import BudgetWindow, Charge, Limit, charges
 from gateway.limits.limiter import Limiter, ReservationRefused
@@ -22,9 +25,9 @@ from gateway.observability.metrics import RefusalReason
 from gateway.providers.base import ProviderRequest
 from gateway.routing.catalog import Target
 from gateway.usage.estimate import (
-    COUNTING_ENDPOINTS,
     DEFAULT_CONTEXT_WINDOW,
     MAX_OUTPUT_TOKENS,
+    UNIT_ENDPOINTS,
     Bounds,
     estimate_bounds,
 )
@@ -40,40 +43,8 @@ _REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
     }
 )
 
-_FREE_ENDPOINTS = COUNTING_ENDPOINTS | {"moderations", "files", "uploads"}
-"""What providers take no money for, although it is sent to them. Paths behind ``/v1/``, compared as a whole."""
-_UNIT_ENDPOINTS = MappingProxyType(
-    {
-        "audio/speech": "character or request",
-        "images/generations": "image or request",
-        "images/edits": "image or request",
-        "images/variations": "image or request",
-        "audio/transcriptions": "request",
-        "audio/translations": "request",
-    }
-)
-"""Endpoints whose responses report no usage, with what they are priced by."""
-_PAID_AT_ONCE = frozenset(
-    {"chat/completions", "completions", "embeddings", "responses", "rerank", "messages", *_UNIT_ENDPOINTS}
-)
-"""Endpoints whose response ends all that a request costs. Batches, runs and jobs cost something later, unseen by the gateway."""
-_COSTS_LATER = frozenset(
-    {
-        "assistants",
-        "batches",
-        "evals",
-        "fine_tuning",
-        "messages",
-        "realtime",
-        "responses",
-        "threads",
-        "vector_stores",
-        "videos",
-    }
-)
-"""Beginnings of other routes that cost something, which their responses do not say."""
+
 _READING = frozenset({"GET", "HEAD", "DELETE"})
-_MAX_SWITCH_BYTES = 32
 
 
 class AdmissionRules(NamedTuple):
@@ -155,7 +126,9 @@ class Admission:
         if has_budget:
             self._refuse_unknown_cost(request, price, fields)
         window = None if price is None else price.context_window
-        bounds = estimate_bounds(request.path, fields, self._rules.completion_tokens, window)
+        default = self._rules.completion_tokens
+        sound = request.body.sound if isinstance(request.body, FormBody) else NO_SOUND
+        bounds = estimate_bounds(request.path, fields, default, window, sound)
         _, used, most, least = bounds
         cost, least_cost = price.costs(most, least) if has_budget and price else (0, 0)
         tokens = used.prompt_tokens + used.completion_tokens
@@ -164,7 +137,10 @@ class Admission:
 
     def _refuse_unknown_cost(self, request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> None:
         """Raises QuotaExceeded where the gateway cannot know what the response costs."""
-        if error := _unknown_cost(request, price, fields):
+        is_plain = request.path not in UNIT_ENDPOINTS and (fields is None or "background" not in fields.raw_values)
+        if is_plain and price is not None:
+            return
+        if error := unknown_cost(request, price, fields):
             self._on_refused("price")
             raise error
 
@@ -175,7 +151,7 @@ class Admission:
         """
         price, now = request_price(request, target), self.limiter.now()
         limits = applicable_limits(principal.limits, target.names, now)
-        if any(isinstance(limit, BudgetWindow) for limit in limits) and (error := _unknown_cost(request, price, None)):
+        if any(isinstance(limit, BudgetWindow) for limit in limits) and (error := unknown_cost(request, price, None)):
             raise error
         most = Usage(completion_tokens=self._rules.completion_tokens if tokens is None else tokens)
         least = Usage(completion_tokens=1 if tokens is None else tokens)
@@ -209,29 +185,15 @@ class Admission:
             raise _store_unavailable() from None
 
 
-def check_route_cost(principal: Principal, method: str, path: str) -> None:
-    """Raises QuotaExceeded for a token with a budget on a route that costs something later. ``path`` is what follows ``/v1/``."""
-    if method != "POST" or principal.is_test or path in _FREE_ENDPOINTS or path in _PAID_AT_ONCE:
-        return
-    if path.partition("/")[0] not in _COSTS_LATER:
-        return
-    if any(own.budget is not None or any(each.budget for _, each in own.models) for _, own in principal.limits.sets):
-        raise QuotaExceeded(
-            f"This token has a budget, and what a request to /v1/{path[:100]} costs is not known when it ends. Use a token "
-            "without a budget for it.",
-            param="model",
-        )
-
-
 def request_price(request: ProviderRequest, target: Target) -> Price | None:
     """Returns the price of a request, None where nobody knows it. Test tokens cost nothing, and reading does not either."""
     if target.is_test or (request.body is None and request.method in _READING):
         return FREE
     if request.method == "POST" and (
-        request.path in _FREE_ENDPOINTS or (request.model is None and has_no_model(request.path))
+        request.path in FREE_ENDPOINTS or (request.model is None and has_no_model(request.path))
     ):
         return FREE
-    if request.method != "POST" or request.path not in _PAID_AT_ONCE:
+    if request.method != "POST" or request.path not in PAID_AT_ONCE:
         return None
     return target.price
 
@@ -245,40 +207,6 @@ def _limit_error(exceeded: LimitExceeded, names: Mapping[str, str], is_queue_ful
     error = presentation.limit_error(exceeded, names, is_queue_full)
     error.headers = {**presentation.rate_limit_headers(exceeded.charges, exceeded.counters), **error.headers}
     return error
-
-
-def _unknown_cost(request: ProviderRequest, price: Price | None, fields: JsonObject | None) -> QuotaExceeded | None:
-    """Returns why a token with a budget may not send the request; None where its cost can be known."""
-    if fields is not None and "background" in fields.raw_values and fields.get_short("background", _MAX_SWITCH_BYTES):
-        return QuotaExceeded(
-            "This token has a budget, and an answer in the background is not seen to cost anything. Send it without "
-            "`background`.",
-            param="background",
-        )
-    if price is not None and (request.path not in _UNIT_ENDPOINTS or _has_unit_price(request.path, price)):
-        return None
-    named = "a request without a model" if request.model is None else f"the model {request.model[:100]!r}"
-    example = "input = 0.15 and output = 0.60 (USD for a million tokens)"
-    if request.path in _UNIT_ENDPOINTS:
-        named = f"a request to /v1/{request.path} for {named}"
-        example = f"input = 0, output = 0, and {_UNIT_ENDPOINTS[request.path]} (USD for one)"
-    elif request.path not in _PAID_AT_ONCE:
-        named = f"a request to /v1/{request.path[:100]}"
-    return _no_price(named, example)
-
-
-def _no_price(named: str, example: str) -> QuotaExceeded:
-    return QuotaExceeded(
-        f"This token has a budget, and nobody knows what {named} costs. Whoever runs the gateway can say so in the file that "
-        f'GATEWAY_CONFIG names: [prices."model-name"], then {example}.',
-        param="model",
-    )
-
-
-def _has_unit_price(path: str, price: Price) -> bool:
-    """Returns whether the price of an endpoint that reports no usage is known: by its unit, or by the request."""
-    unit = price.character if path == "audio/speech" else price.image if path.startswith("images/") else None
-    return price.is_free or unit is not None or price.requests > 0
 
 
 def _store_unavailable() -> StoreUnavailable:

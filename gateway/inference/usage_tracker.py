@@ -11,10 +11,10 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from gateway.core.errors import GatewayError
+from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject
+from gateway.core.sound_length import NO_SOUND
 from gateway.core.upstream_errors import UpstreamTimeout
 from gateway.inference.charges import CHARGES, NO_USE, Charged, Outcome, State, Used
 from gateway.inference.models import Admitted, RequestIdentity
@@ -24,13 +24,12 @@ from gateway.limits.algorithms import actual_charges
 from gateway.limits.limiter import Limiter
 from gateway.providers.base import EVENT_STREAM, ProviderRequest, ProviderResponse
 from gateway.usage import extraction
-from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate
+from gateway.usage.estimate import NOTHING_ESTIMATED, UNIT_ENDPOINTS, Estimate, estimate
 from gateway.usage.generated_text import BYTES_PER_TOKEN, MAX_READ_BYTES, count_response_tokens
 from gateway.usage.ledger import Ledger
 from gateway.usage.models import NOTHING_USED, LedgerEntry, Usage
 
 CLIENT_GONE = 499
-_UNIT_ENDPOINTS = frozenset({"audio/speech", "images/generations"})
 _WITH_TWO_PARTS = frozenset({"chat", "audio", "images", "fine_tuning"})
 
 
@@ -214,7 +213,7 @@ class UsageTracker:
         if self._request.fields is None or (found := self._estimate()) is NOTHING_ESTIMATED:
             return Used(is_partial=is_partial)
         if charged is not Charged.RESERVED:
-            usage = self._with_units(Usage(found.prompt, tokens if found.has_completion else 0))
+            usage = found.used(tokens)
             return Used(usage, self._cost(usage), True, is_partial)
         usage = self._with_units(self._expected or Usage(found.prompt, found.completion_or(0)))
         reservation, price = self._reservation, self._price
@@ -225,16 +224,21 @@ class UsageTracker:
 
     def _with_units(self, usage: Usage) -> Usage:
         """Returns the usage with the units besides tokens by which some endpoints are priced."""
-        if self._request.path not in _UNIT_ENDPOINTS:
+        if self._request.path not in UNIT_ENDPOINTS:
             return usage
         found = self._estimate()
-        return msgspec.structs.replace(usage, images=found.images, characters=found.characters)
+        if usage.seconds and not usage.total_tokens and self._price is not None and self._price.second is None:
+            return found.heard(usage.seconds)  # its tokens have the price
+        return found.with_units(usage)
 
     def _estimate(self) -> Estimate:
         """Returns the estimate that the admission was based on. Without one it is made now: it reads the whole prompt."""
         if self._known_estimate is None:
             fields = self._request.fields
-            self._known_estimate = estimate(self._request.path, fields if isinstance(fields, JsonObject) else None)
+            known = fields if isinstance(fields, JsonObject) else None
+            body = self._request.body
+            sound = body.sound if isinstance(body, FormBody) else NO_SOUND
+            self._known_estimate = estimate(self._request.path, known, sound)
         return self._known_estimate
 
     def _cost(self, usage: Usage) -> int:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from gateway.core.json_body import JsonObject
+from gateway.core.sound_length import NO_SOUND, SoundLength
 from gateway.usage.models import Usage
+from gateway.usage.provider_tools import TOOL_FIELDS, has_provider_tools
 
 RawValues: TypeAlias = Mapping[str, msgspec.Raw]
 
@@ -40,9 +42,12 @@ _ANY_LIMIT = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _FIRST_OF_LIST = re.compile(rb'\[\s*(["\[])')
 _MAX_NUMBER_BYTES = 32
 _IMAGES = frozenset({"images/generations", "images/edits", "images/variations"})
-_WITHOUT_COMPLETION = _IMAGES | {
-    "embeddings", "moderations", "rerank", "audio/speech", "audio/transcriptions", "audio/translations",
-}  # fmt: skip
+SOUND_ENDPOINTS = frozenset({"audio/transcriptions", "audio/translations"})
+UNIT_ENDPOINTS = _IMAGES | SOUND_ENDPOINTS | {"audio/speech"}
+"""Endpoints that are priced by other units than tokens, too."""
+_WITHOUT_COMPLETION = UNIT_ENDPOINTS | {"embeddings", "moderations", "rerank"}
+_HEARD_PER_SECOND, _WRITTEN_PER_SECOND = 20, 10
+"""The most tokens that a second of sound has, as a part of the prompt and as text."""
 COUNTING_ENDPOINTS = frozenset({"messages/count_tokens", "responses/input_tokens"})
 """Endpoints that only count tokens. They use none."""
 
@@ -67,11 +72,6 @@ _TEXTS = frozenset(
     }
 )  # fmt: skip
 """Fields whose tokens are all in the body, but for what ``_refers_elsewhere`` finds in them."""
-_PROVIDER_TOOLS = frozenset({"web_search_options", "plugins", "mcp_servers"})
-"""Fields that let the provider call tools by itself. What they return is part of the prompt, again and again."""
-_FUNCTION_TOOLS = frozenset({b'"function"', b'"custom"'})
-"""Types of tools that the client runs."""
-_MAX_TOOLS_BYTES = 1024 * 1024
 _MAX_SEARCHED_BYTES = 16 * 1024 * 1024
 """A longer field is more than most models read, whatever is in it."""
 _REFERENCE = re.compile(
@@ -103,6 +103,8 @@ class Estimate(NamedTuple):
     images: int = 0
     characters: int = 0
     """Of the text to be spoken."""
+    sound: SoundLength = NO_SOUND
+    """Of what is to be transcribed. Only money counts it: its tokens are known when they are reported."""
 
     def completion_or(self, default: int) -> int:
         """Returns the limit of the completion; without one, ``default`` tokens for each choice."""
@@ -120,8 +122,27 @@ class Estimate(NamedTuple):
 
     def _usage(self, window: int, prompt: int) -> Usage:
         completion = self.completion_or(min(window, MAX_OUTPUT_TOKENS))
-        prompt = _LARGEST if self.has_provider_tools else prompt
-        return Usage(prompt, completion, images=self.images, characters=self.characters)
+        seconds = self.sound.most
+        heard = min(seconds * _HEARD_PER_SECOND, max(window - prompt, 0))
+        prompt = _LARGEST if self.has_provider_tools else prompt + heard
+        return self.with_units(
+            Usage(prompt, min(completion + seconds * _WRITTEN_PER_SECOND, _LARGEST), audio_prompt_tokens=heard)
+        )
+
+    def used(self, tokens: int) -> Usage:
+        """Returns what was used where nobody reports it; the response has so many tokens by its text."""
+        heard = self.sound.most * _HEARD_PER_SECOND
+        written = tokens if self.has_completion or heard else 0
+        return self.with_units(Usage(self.prompt + heard, written, audio_prompt_tokens=heard))
+
+    def heard(self, seconds: int) -> Usage:
+        """Returns what was used where nothing but the length of the sound is reported."""
+        return self._replace(sound=SoundLength(seconds, seconds)).used(0)
+
+    def with_units(self, usage: Usage) -> Usage:
+        """Returns the usage with the units besides tokens. Seconds that are reported stay."""
+        seconds = usage.seconds or self.sound.most
+        return msgspec.structs.replace(usage, images=self.images, characters=self.characters, seconds=seconds)
 
     @property
     def min_prompt(self) -> int:
@@ -147,7 +168,7 @@ class Bounds(NamedTuple):
     least: Usage
 
 
-def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
+def estimate(endpoint: str, fields: JsonObject | None, sound: SoundLength = NO_SOUND) -> Estimate:
     """Returns the estimate for a request to ``endpoint``, such as ``chat/completions``. Without a JSON body it is 0."""
     if fields is None or endpoint in COUNTING_ENDPOINTS:
         return NOTHING_ESTIMATED
@@ -163,11 +184,11 @@ def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
         max_prompt += len(value) + attachments * MAX_TOKENS_PER_ATTACHMENT
         is_whole = is_whole and not _refers_elsewhere(endpoint, name, value)
     largest = max_prompt if is_whole else None
-    has_tools = _has_provider_tools(values)
+    has_tools = not TOOL_FIELDS.isdisjoint(values) and has_provider_tools(values)
     if endpoint in _WITHOUT_COMPLETION:
         images = _count(values, "n") if endpoint in _IMAGES else 0
         characters = _length(values["input"]) if endpoint == "audio/speech" and "input" in values else 0
-        return Estimate(prompt, 0, 1, False, largest, has_tools, images, characters)
+        return Estimate(prompt, 0, 1, False, largest, has_tools, images, characters, sound)
     choices = max(_count(values, "n"), _count(values, "best_of")) * _prompt_count(endpoint, values)
     limits = _COMPLETION_LIMITS.get(endpoint, _ANY_LIMIT)
     # The largest limit counts, because it is not known which one the provider applies. Some take 0 for no limit.
@@ -177,17 +198,21 @@ def estimate(endpoint: str, fields: JsonObject | None) -> Estimate:
 
 
 def estimate_bounds(
-    endpoint: str, fields: JsonObject | None, default_completion: int, context_window: int | None
+    endpoint: str,
+    fields: JsonObject | None,
+    default_completion: int,
+    context_window: int | None,
+    sound: SoundLength = NO_SOUND,
 ) -> Bounds:
     """Returns what a request may use. ``default_completion`` is the number of tokens of a choice without a limit, for rates.
 
     ``context_window`` is that of the model, None where it is not known.
     """
-    found = estimate(endpoint, fields)
+    found = estimate(endpoint, fields, sound)
     money = found.most(context_window)
     prompt = money.prompt_tokens if found.max_prompt is None or found.has_provider_tools else found.prompt
     tokens = Usage(prompt, found.completion_or(default_completion))
-    least = Usage(found.min_prompt, found.min_completion, images=found.images, characters=found.characters)
+    least = found.with_units(Usage(found.min_prompt, found.min_completion, seconds=sound.least))
     return Bounds(found, tokens, money, least)
 
 
@@ -207,36 +232,6 @@ def _refers_elsewhere(endpoint: str, name: str, value: bytes) -> bool:
         if part in lower and _REFERENCE.search(lower):
             return True
     return endpoint == "responses" and b'"id"' in lower and _ITEM_ID.search(lower) is not None
-
-
-_ABSENT = msgspec.Raw()
-
-
-class _Tool(msgspec.Struct):
-    type: msgspec.Raw = _ABSENT
-    input_schema: msgspec.Raw = _ABSENT
-
-
-_decode_tools = msgspec.json.Decoder(list[_Tool] | None).decode
-
-
-def _has_provider_tools(values: RawValues) -> bool:
-    """Returns whether any tool is not run by the client."""
-    for name in _PROVIDER_TOOLS.intersection(values):
-        if bytes(values[name]) != b"null":
-            return True
-    raw = values.get("tools")
-    if raw is None:
-        return False
-    if memoryview(raw).nbytes > _MAX_TOOLS_BYTES:
-        return True
-    try:
-        tools = _decode_tools(raw) or ()
-    except (msgspec.DecodeError, RecursionError):
-        return True
-    return not all(
-        bytes(tool.type) in _FUNCTION_TOOLS or (not bytes(tool.type) and bytes(tool.input_schema)) for tool in tools
-    )
 
 
 def _prompt_count(endpoint: str, values: RawValues) -> int:

@@ -4,6 +4,7 @@ It reads the formats of OpenAI's chat, completions, embeddings and responses, an
 a value that is not a sensible count is ignored.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ class _Content(msgspec.Struct):
     usage: Any = None
     response: Any = None
     message: Any = None
+    duration: Any = None
+    text: Any = None
+    """What was transcribed, and from how many seconds, where that is said in detail."""
 
 
 class _Event(_Content):
@@ -44,7 +48,11 @@ def read_usage(reported: Any) -> Usage | None:
     if not isinstance(reported, dict):
         return None
     counts = _counts(reported)
-    of_prompt = _counts(reported.get("prompt_tokens_details") or reported.get("input_tokens_details"))
+    of_prompt = _counts(
+        reported.get("prompt_tokens_details")
+        or reported.get("input_tokens_details")
+        or reported.get("input_token_details")  # transcriptions and realtime
+    )
     of_completion = _counts(reported.get("completion_tokens_details") or reported.get("output_tokens_details"))
     prompt = counts.get("prompt_tokens") or counts.get("input_tokens", 0)
     completion = counts.get("completion_tokens") or counts.get("output_tokens", 0)
@@ -58,7 +66,8 @@ def read_usage(reported: Any) -> Usage | None:
             prompt += cached + written
     # Some providers count reasoning in the total, but not in the completion.
     completion = max(completion, counts.get("total_tokens", 0) - prompt)
-    if prompt + completion == 0:
+    seconds = _seconds(reported.get("seconds")) if reported.get("type") == "duration" else 0
+    if prompt + completion + seconds == 0:
         return None
     return Usage(
         prompt_tokens=min(prompt, MAX_REPORTED_TOKENS),
@@ -68,13 +77,19 @@ def read_usage(reported: Any) -> Usage | None:
         reasoning_tokens=min(of_completion.get("reasoning_tokens", 0), completion),
         audio_prompt_tokens=min(of_prompt.get("audio_tokens", 0), prompt),
         audio_completion_tokens=min(of_completion.get("audio_tokens", 0), completion),
+        seconds=seconds,
     )
 
 
 def usage_of_response(body: bytes) -> Usage | None:
     """Returns the usage in a complete JSON response; None where there is none."""
     content = _decode(_decode_response, body)
-    return None if content is None else _usage_of(content)
+    if content is None:
+        return None
+    found = _usage_of(content)
+    if found is None and isinstance(content.text, str) and (seconds := _seconds(content.duration)):
+        return Usage(seconds=seconds)
+    return found
 
 
 class StreamUsageReader:
@@ -156,6 +171,15 @@ def _is_empty(choice: Any) -> bool:
     if isinstance(delta, dict):
         return not any(value for name, value in delta.items() if name != "role")
     return not delta
+
+
+def _seconds(value: Any) -> int:
+    """Returns the whole seconds of a duration, 0 for what is none. Some servers write it as a string."""
+    try:
+        seconds = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except ValueError:
+        return 0
+    return math.ceil(min(seconds, MAX_REPORTED_TOKENS)) if seconds > 0 else 0
 
 
 def _counts(numbers: Any) -> Mapping[str, int]:

@@ -33,6 +33,8 @@ class Usage(msgspec.Struct, frozen=True):
     """How many were asked for. They are priced, not recorded."""
     characters: int = 0
     """Of the text that was to be spoken. They are priced, not recorded."""
+    seconds: int = 0
+    """Of the sound that was transcribed. They are priced, not recorded."""
 
     @property
     def total_tokens(self) -> int:

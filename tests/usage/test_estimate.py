@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.json_body import parse_object
+from gateway.core.sound_length import SoundLength
 from gateway.usage.estimate import NOTHING_ESTIMATED, Estimate, estimate, estimate_bounds
 from gateway.usage.models import Usage
 
@@ -149,17 +150,6 @@ ELSEWHERE: list[tuple[str, dict[str, Any]]] = [
     ("chat/completions", {"unknown": [1]}),
     ("chat/completions", {"unknown": {"a": 1}}),
 ]  # fmt: skip
-PROVIDER_TOOLS: list[dict[str, Any]] = [
-    {"tools": [{"type": "web_search"}]},
-    {"tools": [{"type": "function"}, {"type": "mcp", "server_url": "https://example.com"}]},
-    {"tools": [{"google_search": {}}]},
-    {"tools": [{"type": 5, "input_schema": {}}]},
-    {"tools": "web_search"},
-    {"tools": [{"type": "function", "description": "x" * 2**20}]},
-    {"web_search_options": {}},
-    {"mcp_servers": []},
-    {"plugins": [{"id": "web"}]},
-]
 
 
 @pytest.mark.parametrize(("endpoint", "fields"), WHOLE)
@@ -183,15 +173,9 @@ def test_a_key_that_is_written_with_escapes_is_not_missed() -> None:
     assert estimate("chat/completions", parse_object(body)).max_prompt is None
 
 
-@pytest.mark.parametrize("fields", PROVIDER_TOOLS)
-def test_tools_of_the_provider_have_no_bound(fields: dict[str, Any]) -> None:
-    found = guess("responses", input="x", max_output_tokens=5, **fields)
+def test_tools_of_the_provider_have_no_bound() -> None:
+    found = guess("responses", input="x", max_output_tokens=5, tools=[{"type": "web_search"}])
     assert found.most(7000) == Usage(10**9, 5)
-
-
-@pytest.mark.parametrize("fields", [{"tools": None}, {"tools": []}, {"web_search_options": None}])
-def test_no_tools_are_no_tools(fields: dict[str, Any]) -> None:
-    assert not guess(**fields).has_provider_tools
 
 
 @pytest.mark.parametrize(
@@ -247,3 +231,22 @@ def test_rates_take_an_estimate_and_budgets_the_most() -> None:
     assert bounds.least == Usage(13, 1)
     unknown = estimate_bounds("responses", parse_object(b'{"model":"m","previous_response_id":"r"}'), 1000, 8000)
     assert unknown.tokens == Usage(8000, 1000)
+
+
+def test_sound_is_bounded_by_its_length_for_money_alone() -> None:
+    fields = parse_object(b'{"model":"m","prompt":"x"}')
+    bounds = estimate_bounds("audio/transcriptions", fields, 1000, 16_000, SoundLength(2, 60))
+    assert bounds.tokens == Usage(1, 0), "tokens are counted when they are reported"
+    assert bounds.money == Usage(3 + 1200, 600, seconds=60, audio_prompt_tokens=1200)
+    assert bounds.least.seconds == 2
+    assert bounds.estimate.used(7) == Usage(1 + 1200, 7, seconds=60, audio_prompt_tokens=1200)
+    assert bounds.estimate.with_units(Usage(5, 5, seconds=9)).seconds == 9
+    assert bounds.estimate.heard(3) == Usage(1 + 60, 0, seconds=3, audio_prompt_tokens=60)
+    long = estimate("audio/transcriptions", fields, SoundLength(10, 10_000)).most(16_000)
+    assert (long.prompt_tokens, long.audio_prompt_tokens) == (16_000, 15_997), "a window bounds what is heard"
+    assert estimate("chat/completions", fields, SoundLength(1, 1)).most(100).seconds == 0
+
+
+@pytest.mark.parametrize("endpoint", ["images/generations", "images/edits", "images/variations"])
+def test_images_are_counted_wherever_they_are_made(endpoint: str) -> None:
+    assert guess(endpoint, prompt="x", n=3).used(0).images == 3

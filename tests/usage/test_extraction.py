@@ -213,3 +213,20 @@ def test_zeros_on_every_chunk_are_no_report() -> None:
 
 def test_an_invalid_response_object_does_not_hide_the_usage() -> None:
     assert usage_of_response(b'{"response": "text", "message": 3, "usage": {"prompt_tokens": 5}}') == Usage(5)
+
+
+@pytest.mark.parametrize(("body", "usage"), [
+    (b'{"text":"x","usage":{"type":"duration","seconds":5}}', Usage(seconds=5)),
+    (b'{"text":"x","usage":{"type":"duration","seconds":4.01}}', Usage(seconds=5)),
+    (b'{"text":"x","duration":4.01}', Usage(seconds=5)),
+    (b'{"text":"x","duration":"4.01"}', Usage(seconds=5)),
+    (b'{"text":"x","duration":1e300}', Usage(seconds=MAX_REPORTED_TOKENS)),
+    (b'{"duration":4.01}', None),
+    (b'{"text":"x","duration":"long"}', None),
+    (b'{"text":"x","duration":"nan"}', None),
+    (b'{"text":"x","duration":true}', None),
+    (b'{"text":"x","duration":-3}', None),
+    (b'{"text":"x","usage":{"type":"tokens","seconds":5}}', None),
+])  # fmt: skip
+def test_the_length_of_sound_is_a_report(body: bytes, usage: Usage | None) -> None:
+    assert usage_of_response(body) == usage

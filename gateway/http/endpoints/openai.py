@@ -21,6 +21,7 @@ from gateway.providers.request_headers import IDEMPOTENCY_KEY, forwarded_headers
 from gateway.providers.request_query import forwarded_query
 from gateway.routing.object_access import ObjectAccess
 from gateway.routing.requested_objects import LARGE_BODY, MARKS
+from gateway.usage.estimate import SOUND_ENDPOINTS
 
 _READ_TIMEOUT = istr("x-stainless-read-timeout")
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
@@ -94,6 +95,8 @@ class OpenAIEndpoints:
         ``FormReader.read`` and ``run`` raise.
         """
         async with self._forms.read(ctx) as given:
+            if path in SOUND_ENDPOINTS:
+                await given.measure_sound()
             form = given if model is None else given.with_model(model)
             if form.model is None and path in FORM_ENDPOINTS and ctx.caller.depends_on_model:
                 message = "you must provide a model parameter"

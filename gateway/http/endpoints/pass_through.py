@@ -14,8 +14,8 @@ from gateway.http.form_reader import FORM_BYTES
 from gateway.http.path_validation import problem_with_passed
 from gateway.http.request import Upload
 from gateway.http.response import Response
-from gateway.inference.admission import check_route_cost
 from gateway.inference.checked_requests import CHECKED_ENDPOINTS, FORM_ENDPOINTS
+from gateway.inference.route_cost import check_route_cost
 from gateway.providers.base import JSON, ProviderRequest
 from gateway.providers.request_headers import forwarded_headers
 from gateway.providers.request_query import forwarded_query

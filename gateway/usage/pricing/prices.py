@@ -20,7 +20,9 @@ _CACHED_NAMES = 1024
 _MAX_CACHED_NAME = 256
 _REQUIRED = ("input", "output")
 _OPTIONAL = ("cached_input", "cache_write", "audio_input", "audio_output")
-_PER_UNIT: Mapping[str, int] = MappingProxyType({"request": 1000, "image": 1, "character": _MILLION})
+_PER_UNIT: Mapping[str, int] = MappingProxyType(
+    {"request": 1000, "image": 1, "character": _MILLION, "second": _MILLION}
+)
 """Prices in USD for one, and of how many units the price is kept."""
 _KEYS = (*_REQUIRED, *_OPTIONAL, *_PER_UNIT, "context_window")
 _MAX_CONTEXT_WINDOW = 10**9
@@ -42,6 +44,8 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     """Micro-dollars for an image that is made, in addition."""
     character: int | None = None
     """Micro-dollars for a million characters that are spoken, in addition."""
+    second: int | None = None
+    """Micro-dollars for a million seconds of sound that are transcribed, in addition."""
     context_window: int | None = None
     """The most tokens that the model can read and write at once; None where that is not known."""
     tiers: tuple["Tier", ...] = ()
@@ -52,7 +56,7 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether nothing that a request can use costs anything."""
         amounts = (
             self.input, self.output, self.cached_input, self.cache_write, self.audio_input, self.audio_output, self.requests,
-            self.image, self.character,
+            self.image, self.character, self.second,
         )  # fmt: skip
         return not any(amounts) and all(tier.price.is_free for tier in self.tiers)
 
@@ -60,8 +64,9 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
         """Returns what the usage costs in micro-dollars, rounded up. Details beyond the sum of tokens cost nothing."""
         price = self._for_prompt(usage.prompt_tokens) if self.tiers else self
         sums = price._prompt(usage) + price._completion(usage) + price.requests * 1000
-        if usage.images or usage.characters:
+        if usage.images or usage.characters or usage.seconds:
             sums += usage.images * (self.image or 0) * _MILLION + usage.characters * (self.character or 0)
+            sums += usage.seconds * (self.second or 0)
         return -(-sums // _MILLION)
 
     def costs(self, *usages: Usage) -> tuple[int, ...]:
@@ -193,7 +198,7 @@ def packaged_prices() -> bytes:
 
 def read_price_table(value: object) -> dict[str, Price]:
     """Returns prices by model name, in which ``*`` stands for anything. The table has USD for a million model tokens, and for
-    one request, image or character.
+    one request, image, character or second.
 
     Raises ValueError for anything unexpected: a wrong price is worse than none.
     """

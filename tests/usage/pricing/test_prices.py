@@ -248,7 +248,7 @@ CACHED = "prices.m.cached_input"
         (
             {"m": {**GOOD, "tiers": 1}},
             "prices.m.tiers: is not one of input, output, cached_input, cache_write, audio_input, audio_output, request, "
-            "image, character, context_window",
+            "image, character, second, context_window",
         ),
         ({"m": {"input": 1}}, "prices.m.output: is missing"),
         ({"m": {"output": 1}}, "prices.m.input: is missing"),
@@ -283,6 +283,7 @@ def test_what_is_no_price_is_refused_by_name(table: object, said: str) -> None:
         ("image", Decimal("0.04"), Usage(images=3), 120_000),
         ("image", 1, Usage(images=1, characters=9), 1_000_000),
         ("character", Decimal("0.000015"), Usage(characters=4000), 60_000),
+        ("second", Decimal("0.0001"), Usage(seconds=61, characters=5), 6100),
         ("character", Decimal("0.000000000001"), Usage(characters=10**6), 1),
     ],
 )
@@ -313,6 +314,7 @@ def test_a_context_window_is_a_number_of_tokens(window: Any) -> None:
         ("request", -1, "prices.m.request: must be from 0 to 1000000 USD for one request"),
         ("image", Decimal("0.0000001"), "prices.m.image: must not have more than 6 decimals"),
         ("request", Decimal("1E-10"), "prices.m.request: must not have more than 9 decimals"),
+        ("second", "x", "prices.m.second: must be a number of USD for one second"),
         ("character", Decimal("1E-13"), "prices.m.character: must not have more than 12 decimals"),
     ],
 )
