@@ -174,7 +174,9 @@ class Bench:
         )
 
     def _counters_in(self, store: str, path: Path) -> MemoryCounterStore | LeasedCounterStore:
-        return MemoryCounterStore(path) if store == "memory" else LeasedCounterStore(SqliteCounterStore(path, self._clock))
+        return (
+            MemoryCounterStore(path) if store == "memory" else LeasedCounterStore(SqliteCounterStore(path, self._clock))
+        )
 
     async def aclose(self) -> None:
         for ledger in self._ledgers:
