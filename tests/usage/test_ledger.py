@@ -195,6 +195,30 @@ async def run_until(ledger: Ledger, happened: Callable[[], bool]) -> None:
             await task
 
 
+class LongStream:
+    """A request that still streams."""
+
+    def settle_so_far(self) -> LedgerEntry | None:
+        return ledger_entry(1, cost=7, partial=True)
+
+
+async def test_it_settles_what_streams_by_itself_and_takes_over_what_streamed(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "FLUSH_SECONDS", 0.001)
+    written, taken_over = threading.Event(), threading.Event()
+    write_running, take_over = recording.file.write_running, recording.file.take_over
+    monkeypatch.setattr(recording.file, "write_running", lambda entries: (write_running(entries), written.set()))
+    recording.ledger.running.add(LongStream())
+    await run_until(recording.ledger, lambda: written.wait(10))
+    assert recording.file.totals("tok_1").cost == 7
+    recording.file.close()  # as if the process had ended
+    next_one = Recording(recording.path)
+    monkeypatch.setattr(next_one.file, "take_over", lambda: (take_over(), taken_over.set())[0])
+    await run_until(next_one.ledger, lambda: taken_over.wait(10))
+    assert count(recording.path) == 1
+
+
 async def test_it_writes_by_itself(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "FLUSH_SECONDS", 0.001)
     recording.record(1)
