@@ -11,15 +11,10 @@ from yarl import URL
 
 from gateway.core.timeouts import CoarseTimeouts
 from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
+from gateway.providers.transport import http1_limits as limits
 from gateway.providers.transport.base import Timeouts, TransportRequest
 from gateway.providers.transport.connection import ConnectionClosed, Connector
 from gateway.providers.transport.resolver import LookUp, Resolver
-
-MAX_RESEND_SECONDS = 1.0
-READ_BUFFER_BYTES = 64 * 1024
-"""aiohttp stops reading from an upstream when twice as much waits for a client; what it has read at once comes on top."""
-MAX_HEADER_BYTES = 64 * 1024
-MAX_HEADERS = 512
 
 
 class AiohttpTransport:
@@ -49,7 +44,7 @@ class AiohttpTransport:
             cause = error.__cause__
             is_unread = isinstance(cause, ConnectionClosed) and cause.is_unread
             can_resend = is_unread and (request.body is None or isinstance(request.body, bytes))
-            if not can_resend or time.monotonic() - began > MAX_RESEND_SECONDS:
+            if not can_resend or time.monotonic() - began > limits.MAX_RESEND_SECONDS:
                 raise
         return await self._send_once(self._resend_session, request)
 
@@ -87,8 +82,9 @@ class AiohttpTransportResponse:
     ) -> None:
         """``content_due_at`` is a time of the monotonic clock."""
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        """Case-insensitive."""
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in reversed(list(response.headers.items()))
+        }
         self._response = response
         self._coarse_timeouts = coarse_timeouts
         self._chunk_timeout = chunk_timeout
@@ -168,10 +164,10 @@ def _create_session(connector: Connector, connect_seconds: float) -> aiohttp.Cli
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-        read_bufsize=READ_BUFFER_BYTES,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        max_headers=MAX_HEADERS,
+        read_bufsize=limits.READ_BUFFER_BYTES,
+        max_line_size=limits.MAX_HEADER_BYTES,
+        max_field_size=limits.MAX_HEADER_BYTES,
+        max_headers=limits.MAX_HEADERS,
     )
 
 

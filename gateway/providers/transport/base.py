@@ -36,7 +36,7 @@ class TransportResponse(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers, case-insensitive."""
+        """The headers, by their names in small letters. Of several with one name it has the first."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yields the body as it arrives, decompressed. Raises UpstreamFailed where it breaks off or takes too long."""

@@ -15,16 +15,9 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
+from gateway.providers.transport import http1_limits as limits
 from gateway.providers.transport.resolver import Resolver
 
-KEEP_ALIVE_SECONDS = 4.0
-"""Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
-MAX_HEAD_BYTES = 256 * 1024
-"""What may come in until the head of a response is complete, with all interim responses before it."""
-MAX_INTERIM_RESPONSES = 100
-ASK_SYSTEM_AFTER_SECONDS = 0.001
-"""How long a connection has been idle when the system is asked what has come meanwhile: the call takes as long as a tenth of a
-request. What comes within that time cannot be told from what is still on its way."""
 _HEAD_PIECE_BYTES = 16 * 1024
 """How much is parsed at once while a head is expected: one read may contain thousands of interim responses."""
 
@@ -73,7 +66,10 @@ class ClientConnection(ResponseHandler):
         """Returns whether the connection can be used; an idle one cannot if something waits on its socket to be read."""
         if not super().is_connected():
             return False
-        if self._expected is not Expected.NOTHING or self._loop.time() - self._idle_since < ASK_SYSTEM_AFTER_SECONDS:
+        if (
+            self._expected is not Expected.NOTHING
+            or self._loop.time() - self._idle_since < limits.ASK_SYSTEM_AFTER_SECONDS
+        ):
             return True
         return not self._has_unread_bytes()
 
@@ -103,7 +99,7 @@ class ClientConnection(ResponseHandler):
             self._expected = Expected.BODY
             body.on_eof(self._end_response)
             super().feed_data(data, size)
-        elif (count := self._interim_responses + 1) <= MAX_INTERIM_RESPONSES:
+        elif (count := self._interim_responses + 1) <= limits.MAX_INTERIM_RESPONSES:
             self._interim_responses = count
             super().feed_data(data, size)
         else:
@@ -118,7 +114,7 @@ class ClientConnection(ResponseHandler):
 
     def _receive_head(self, data: bytes) -> None:
         self.head_bytes += len(data)
-        if self._expected is Expected.NOTHING or self.head_bytes > MAX_HEAD_BYTES:
+        if self._expected is Expected.NOTHING or self.head_bytes > limits.MAX_HEAD_BYTES:
             self._abort()
             return
         super().data_received(data)
@@ -165,6 +161,6 @@ class Connector(aiohttp.TCPConnector):
             resolver=resolver,
             ttl_dns_cache=10,
             force_close=not is_kept_alive,
-            keepalive_timeout=KEEP_ALIVE_SECONDS if is_kept_alive else None,
+            keepalive_timeout=limits.KEEP_ALIVE_SECONDS if is_kept_alive else None,
         )
         self._factory = partial(cast(type[ResponseHandler], ClientConnection), loop=asyncio.get_running_loop())
