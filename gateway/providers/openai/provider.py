@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from multidict import istr
 
 from gateway.core import lenient_json, sse
 from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid
@@ -18,8 +17,8 @@ from gateway.providers.openai.first_content import has_content
 from gateway.providers.openai.key_redaction import KeyRedactor
 from gateway.providers.openai.stream_ends import stream_end, wants_stream
 from gateway.providers.openai.streaming import StreamLimits, StreamStart, read_events
-from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, Transport, TransportRequest, TransportResponse
+from gateway.providers.transport.http1_client import Http1Transport
 
 JSON_ENDPOINTS = frozenset({"chat/completions", "completions", "embeddings", "responses"})
 """The endpoints whose response must be a JSON object or an event stream."""
@@ -34,11 +33,11 @@ USAGE_GRACE_SECONDS = 2.0
 
 _MARK = b"\xef\xbb\xbf"
 _FIELD_OF_EVENT = re.compile(rb"(?:data|event|id|retry)?:")
-_REQUEST_ID = istr("x-request-id")
-_RETURNED_HEADERS = tuple(map(istr, (
+_REQUEST_ID = "x-request-id"
+_RETURNED_HEADERS = frozenset({
     "retry-after", "retry-after-ms", "x-should-retry", "content-disposition", "content-range", "accept-ranges", "etag",
     "last-modified",
-)))  # fmt: skip
+})  # fmt: skip
 
 
 def create(config: ProviderConfig) -> Provider:
@@ -46,7 +45,7 @@ def create(config: ProviderConfig) -> Provider:
     if config.upstream_url is None:
         raise ValueError("the backend `openai` needs GATEWAY_UPSTREAM_URL")
     timeouts = Timeouts(config.connect_timeout, config.first_byte_timeout, config.chunk_timeout)
-    return OpenAIProvider(AiohttpTransport(timeouts), config.upstream_url, config.upstream_api_key)
+    return OpenAIProvider(Http1Transport(timeouts), config.upstream_url, config.upstream_api_key)
 
 
 class OpenAIProvider:
@@ -201,7 +200,7 @@ class OpenAIProvider:
         if may_report and (report := _reported_in(body, is_odd, is_strict)) is not None:
             raise errors.from_report(report, headers, self._redact)
         response.close()
-        content_type = JSON if is_strict else self._key_redactor.redact_text(response.headers.get("Content-Type", JSON))
+        content_type = JSON if is_strict else self._key_redactor.redact_text(response.headers.get("content-type", JSON))
         return ProviderResponse(response.status, content_type, self._key_redactor.redact(body), headers)
 
     async def _read_all(self, response: TransportResponse) -> bytes:
@@ -214,19 +213,17 @@ class OpenAIProvider:
     def _returned_headers(self, response: TransportResponse) -> dict[str, str]:
         """Returns the headers that clients get to see, the upstream's request id among them under a name of its own."""
         sent = response.headers
-        headers: dict[str, str] = {
-            name: self._redact(value) for name in _RETURNED_HEADERS if (value := sent.get(name)) is not None
-        }
+        headers = {name: self._redact(sent[name]) for name in _RETURNED_HEADERS.intersection(sent)}
         if (request_id := sent.get(_REQUEST_ID)) is not None:
             headers["x-upstream-request-id"] = self._redact(request_id)
         return headers
 
     def _relay_body(self, response: TransportResponse, chunks: AsyncIterator[bytes]) -> ProviderResponse:
         """Returns a response of any kind, chunk by chunk; with its length, unless the transport has decompressed it."""
-        content_type = self._key_redactor.redact_text(response.headers.get("Content-Type", "application/octet-stream"))
+        content_type = self._key_redactor.redact_text(response.headers.get("content-type", "application/octet-stream"))
         headers = self._returned_headers(response)
-        if "Content-Length" in response.headers and "Content-Encoding" not in response.headers:
-            headers["Content-Length"] = response.headers["Content-Length"]
+        if "content-length" in response.headers and "content-encoding" not in response.headers:
+            headers["Content-Length"] = response.headers["content-length"]
         body = self._key_redactor.redact_chunks(chunks)
         return ProviderResponse(response.status, content_type, body, headers, response.close)
 
@@ -271,11 +268,11 @@ _TOO_LARGE = {"error": "an error too large to show"}
 
 
 def _media_type(response: TransportResponse) -> str:
-    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _max_bytes(response: TransportResponse) -> int:
-    return MAX_UNPACKED_BYTES if "Content-Encoding" in response.headers else MAX_RESPONSE_BYTES
+    return MAX_UNPACKED_BYTES if "content-encoding" in response.headers else MAX_RESPONSE_BYTES
 
 
 async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:

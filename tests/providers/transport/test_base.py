@@ -1,27 +1,23 @@
-"""The contract of a transport, which every implementation has to meet: add it to ``IMPLEMENTATIONS``.
+"""The contract of a transport, which every implementation has to meet: add it to ``conftest.py``.
 
 Every way in which the network may fail has an error of its own, and no exception or text of a library comes through.
 """
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
-from gateway.providers.transport.aiohttp_client import AiohttpTransport
 from gateway.providers.transport.base import Timeouts, Transport, TransportRequest
+from tests.providers.transport.conftest import Implementation
 from tests.support.upstream import Behaviour, Connection, Received, Upstream, always, answer, running_upstream
 from tests.support.wire import never
 
 SHORT = Timeouts(connect=0.2, first_byte=0.2, chunk=0.2)
 LONG = Timeouts(connect=30, first_byte=30, chunk=30)  # for what is not about time: a busy machine may be slow
-
-
-Implementation = Callable[[Timeouts], Transport]
-IMPLEMENTATIONS: list[Implementation] = [AiohttpTransport]
 
 
 class Network:
@@ -44,9 +40,9 @@ class Network:
             yield transport, upstream
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def network(request: pytest.FixtureRequest) -> Network:
-    return Network(request.param)
+@pytest.fixture
+def network(create: Implementation) -> Network:
+    return Network(create)
 
 
 def get(url: str) -> TransportRequest:

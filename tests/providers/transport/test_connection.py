@@ -8,10 +8,15 @@ from contextlib import aclosing
 import pytest
 
 from gateway.core.upstream_errors import UpstreamFailed, UpstreamUnreachable
-from gateway.providers.transport import connection
-from gateway.providers.transport.aiohttp_client import READ_BUFFER_BYTES, AiohttpTransport
-from gateway.providers.transport.base import Timeouts, TransportRequest
-from gateway.providers.transport.connection import ASK_SYSTEM_AFTER_SECONDS, MAX_HEAD_BYTES, MAX_INTERIM_RESPONSES
+from gateway.providers.transport import http1_limits
+from gateway.providers.transport.base import Timeouts, Transport, TransportRequest
+from gateway.providers.transport.http1_limits import (
+    ASK_SYSTEM_AFTER_SECONDS,
+    MAX_HEAD_BYTES,
+    MAX_INTERIM_RESPONSES,
+    READ_BUFFER_BYTES,
+)
+from tests.providers.transport.conftest import Implementation
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 
 TIMEOUTS = Timeouts(connect=30, first_byte=30, chunk=30)
@@ -60,7 +65,7 @@ EXCESS = {
 }
 
 
-async def read(transport: AiohttpTransport, request: TransportRequest) -> bytes:
+async def read(transport: Transport, request: TransportRequest) -> bytes:
     response = await transport.send(request)
     try:
         return await response.read(1_000_000)
@@ -70,14 +75,14 @@ async def read(transport: AiohttpTransport, request: TransportRequest) -> bytes:
 
 @pytest.mark.parametrize("excess", EXCESS)
 async def test_what_nobody_asked_for_does_not_reach_the_next_request(
-    excess: str, monkeypatch: pytest.MonkeyPatch
+    create: Implementation, excess: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        connection, "KEEP_ALIVE_SECONDS", 1000.0
+        http1_limits, "KEEP_ALIVE_SECONDS", 1000.0
     )  # so that nothing but the excess closes the connection
     method, first, then = EXCESS[excess]
     behave = SendsMore(first, then)
-    async with running_upstream(behave) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(behave) as upstream, aclosing(create(TIMEOUTS)) as transport:
         response = await transport.send(TransportRequest(method, upstream.url, {}))
         behave.may_go_on.set()
         if response.status == 200 and method == "GET":
@@ -89,12 +94,12 @@ async def test_what_nobody_asked_for_does_not_reach_the_next_request(
         assert (len(upstream.connections), len(upstream.requests)) == (2, 2)
 
 
-async def test_bytes_that_the_event_loop_has_not_read_yet_count_as_well() -> None:
+async def test_bytes_that_the_event_loop_has_not_read_yet_count_as_well(create: Implementation) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        async with aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+        async with aclosing(create(TIMEOUTS)) as transport:
             asking = asyncio.create_task(read(transport, TransportRequest("GET", url, {})))
             kept, _ = await loop.sock_accept(listener)
             await loop.sock_recv(kept, 65536)
@@ -115,7 +120,7 @@ async def test_bytes_that_the_event_loop_has_not_read_yet_count_as_well() -> Non
             new.close()
 
 
-async def test_an_early_response_to_an_upload_leaves_no_half_request_behind() -> None:
+async def test_an_early_response_to_an_upload_leaves_no_half_request_behind(create: Implementation) -> None:
     """The rest of the body would be the beginning of the next request."""
 
     async def body() -> AsyncIterator[bytes]:
@@ -126,7 +131,7 @@ async def test_an_early_response_to_an_upload_leaves_no_half_request_behind() ->
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        async with aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+        async with aclosing(create(TIMEOUTS)) as transport:
             asking = asyncio.create_task(read(transport, TransportRequest("POST", url, {}, body())))
             first, _ = await loop.sock_accept(listener)
             await loop.sock_recv(first, 65536)
@@ -142,20 +147,20 @@ async def test_an_early_response_to_an_upload_leaves_no_half_request_behind() ->
             second.close()
 
 
-async def test_interim_responses_are_skipped() -> None:
+async def test_interim_responses_are_skipped(create: Implementation) -> None:
     response = EARLY_HINTS * MAX_INTERIM_RESPONSES + OWN
-    async with running_upstream(always(response)) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(always(response)) as upstream, aclosing(create(TIMEOUTS)) as transport:
         for method in ("GET", "POST"):
             assert await read(transport, TransportRequest(method, upstream.url, {})) == b"own"
         assert len(upstream.connections) == 1
 
 
-async def test_heads_and_no_bodies_keep_the_connection() -> None:
+async def test_heads_and_no_bodies_keep_the_connection(create: Implementation) -> None:
     async def behave(received: Received, connection: Connection) -> None:
         head = b"HTTP/1.1 204 No Content\r\n\r\n" if received.method == "DELETE" else OWN.removesuffix(b"own")
         await connection.send(head)
 
-    async with running_upstream(behave) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(behave) as upstream, aclosing(create(TIMEOUTS)) as transport:
         for method in ("HEAD", "DELETE", "HEAD"):
             assert await read(transport, TransportRequest(method, upstream.url, {})) == b""
         assert len(upstream.connections) == 1
@@ -170,22 +175,22 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_a_head_without_end_is_refused(flood: str) -> None:
-    async with running_upstream(always(FLOODS[flood])) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+async def test_a_head_without_end_is_refused(create: Implementation, flood: str) -> None:
+    async with running_upstream(always(FLOODS[flood])) as upstream, aclosing(create(TIMEOUTS)) as transport:
         with pytest.raises(UpstreamFailed):
             await read(transport, TransportRequest("GET", upstream.url, {}))
 
 
-async def test_a_head_of_any_useful_size_passes() -> None:
+async def test_a_head_of_any_useful_size_passes(create: Implementation) -> None:
     head = b"\r\nX: " + b"y" * 60_000 + b"\r\n" + b"X: y\r\n" * 300 + b"\r\n"
     response = answer(b"z" * MAX_HEAD_BYTES * 2).replace(b"\r\n\r\n", head, 1)
-    async with running_upstream(always(response)) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(always(response)) as upstream, aclosing(create(TIMEOUTS)) as transport:
         assert len(await read(transport, TransportRequest("GET", upstream.url, {}))) == MAX_HEAD_BYTES * 2
 
 
-async def test_what_waits_for_a_slow_reader_is_bounded() -> None:
+async def test_what_waits_for_a_slow_reader_is_bounded(create: Implementation) -> None:
     behave = always(answer(b"x" * 8_000_000))
-    async with running_upstream(behave) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(behave) as upstream, aclosing(create(TIMEOUTS)) as transport:
         response = await transport.send(TransportRequest("GET", upstream.url, {}))
         largest = 0
         async for chunk in response.chunks():
@@ -218,8 +223,10 @@ REQUESTS = [("GET", {}, None), ("POST", {}, b"{}"), ("POST", {"Idempotency-Key":
 
 
 @pytest.mark.parametrize(("method", "headers", "body"), REQUESTS)
-async def test_a_request_is_sent_twice_at_most(method: str, headers: dict[str, str], body: bytes | None) -> None:
-    async with running_upstream(ResetsFrom(2)) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+async def test_a_request_is_sent_twice_at_most(
+    create: Implementation, method: str, headers: dict[str, str], body: bytes | None
+) -> None:
+    async with running_upstream(ResetsFrom(2)) as upstream, aclosing(create(TIMEOUTS)) as transport:
         await read(transport, TransportRequest("GET", upstream.url, {}))
         with pytest.raises(UpstreamUnreachable):
             await read(transport, TransportRequest(method, upstream.url, headers, body))
@@ -228,18 +235,18 @@ async def test_a_request_is_sent_twice_at_most(method: str, headers: dict[str, s
 
 @pytest.mark.parametrize(("method", "headers", "body"), REQUESTS)
 async def test_a_request_on_a_new_connection_is_sent_once(
-    method: str, headers: dict[str, str], body: bytes | None
+    create: Implementation, method: str, headers: dict[str, str], body: bytes | None
 ) -> None:
-    async with running_upstream(ResetsFrom(1)) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(ResetsFrom(1)) as upstream, aclosing(create(TIMEOUTS)) as transport:
         with pytest.raises(UpstreamUnreachable):
             await read(transport, TransportRequest(method, upstream.url, headers, body))
         assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("before_reset", [b"H", EARLY_HINTS])
-async def test_a_request_to_which_a_byte_came_is_not_sent_again(before_reset: bytes) -> None:
+async def test_a_request_to_which_a_byte_came_is_not_sent_again(create: Implementation, before_reset: bytes) -> None:
     behave = ResetsFrom(2, before_reset)
-    async with running_upstream(behave) as upstream, aclosing(AiohttpTransport(TIMEOUTS)) as transport:
+    async with running_upstream(behave) as upstream, aclosing(create(TIMEOUTS)) as transport:
         await read(transport, TransportRequest("GET", upstream.url, {}))
         with pytest.raises(UpstreamUnreachable):
             await read(transport, TransportRequest("GET", upstream.url, {}))
