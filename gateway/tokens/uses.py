@@ -1,6 +1,6 @@
 """Merges uses of tokens and adds them to records. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -29,6 +29,13 @@ class Use(NamedTuple):
         """Returns both together; of two uses in the same second the later one counts as the last."""
         newest = later if later.at >= self.at else self
         return Use(self.times + later.times, newest.at, newest.address)
+
+
+def used_records(find_by_id: Callable[[str], TokenRecord | None], uses: Mapping[UseKey, Use]) -> dict[str, TokenRecord]:
+    """Returns the records that were used, with the uses added, by their ids. A token that was deleted is passed over."""
+    known = {key.token_id: find_by_id(key.token_id) for key in uses}
+    found = [record for record in known.values() if record is not None]
+    return {record.id: record for record in add_uses(found, uses)}
 
 
 def add_uses(records: Sequence[TokenRecord], uses: Mapping[UseKey, Use]) -> tuple[TokenRecord, ...]:

@@ -29,9 +29,10 @@ from gateway.tokens.store import (
     TokenTransaction,
     audited,
 )
-from gateway.tokens.stores import json_format
+from gateway.tokens.stores import json_format, use_journal
 from gateway.tokens.stores.json_format import TokenDocument
-from gateway.tokens.uses import Use, UseKey, add_uses
+from gateway.tokens.stores.use_journal import UseJournal
+from gateway.tokens.uses import Use, UseKey, add_uses, used_records
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """A larger file is not read, so none is written. The last sixteenth is for what ends tokens, the one before for their uses."""
@@ -57,10 +58,11 @@ class LockedTokens(NamedTuple):
 
 
 class EncodedTokens(NamedTuple):
-    """The content of a token file, and the bytes of it."""
+    """The content of a token file, and the bytes of it with their SHA-256."""
 
     stored: StoredTokens
     data: bytes
+    content_hash: bytes
 
 
 class _Snapshot(NamedTuple):
@@ -75,8 +77,15 @@ class _Snapshot(NamedTuple):
 class JsonTokenFile:
     """One token file, for one event loop. Any number of processes and objects may use the same path."""
 
-    def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS, max_bytes: int = MAX_FILE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lock_seconds: float = LOCK_SECONDS,
+        max_bytes: int = MAX_FILE_BYTES,
+        journal: UseJournal | None = None,
+    ) -> None:
         self._path = path
+        self._journal = journal or UseJournal()
         self._max_bytes = max_bytes
         self.reserve = DiskReserve(_real_path(path), 2 * _RESERVE_STEP)
         """Space on the disk for a copy of the file, which a revocation needs."""
@@ -138,6 +147,7 @@ class JsonTokenFile:
         What is urgent may use the reserve of a full disk. Raises OSError; then the file is as it was.
         """
         async with self._guard:
+            await self.threads.run_to_end(self._journal.note_content, path, encoded.content_hash)
             try:
                 await files.replace(path, encoded.data, self.threads)
             except OSError as error:
@@ -145,7 +155,17 @@ class JsonTokenFile:
                     raise
                 await files.replace(path, encoded.data, self.threads)
             self.reserve.size = (len(encoded.data) // _RESERVE_STEP + 2) * _RESERVE_STEP
-            self._snapshot = await self.threads.run(_snapshot, encoded.stored, encoded.data, path)
+            self._snapshot = await self.threads.run(_snapshot, encoded, path)
+            await self.threads.run_to_end(self._journal.remove, path)
+
+    async def append_uses(self, uses: Mapping[UseKey, Use]) -> bool:
+        """Adds uses to the journal beside a large file, and returns whether it did. Raises OSError."""
+        async with self._turn:
+            path = await self.threads.run(self._prepare, False)
+            if not await self.threads.run(use_journal.is_for, path):
+                return False
+            async with files.locked_async(path, self._lock_seconds, self.threads):
+                return await self.threads.run_to_end(self._journal.append, path, uses)
 
     def close(self) -> None:
         """Ends the threads, which would not survive a fork."""
@@ -164,15 +184,16 @@ class JsonTokenFile:
                 real_path, signature = await self.threads.run(_locate, path or self._path)
                 known = self._snapshot
                 if known is not None and known.is_settled and known.signature == signature:
-                    return known.stored
+                    self._snapshot = await self.threads.run(self._with_uses, known, real_path)
+                    return self._snapshot.stored
                 data = await files.read_regular(real_path, MAX_FILE_BYTES, self.threads)
             except FileNotFoundError:
                 self._snapshot = None
                 return None
-            self._snapshot = await self.threads.run(self._decode, data, signature)
+            self._snapshot = await self.threads.run(self._decode, data, signature, real_path)
             return self._snapshot.stored
 
-    def _decode(self, data: bytes, signature: Signature) -> _Snapshot:
+    def _decode(self, data: bytes, signature: Signature, path: Path) -> _Snapshot:
         content_hash = hashlib.sha256(data).digest()
         if self._snapshot is not None and self._snapshot.content_hash == content_hash:
             stored = self._snapshot.stored
@@ -182,7 +203,17 @@ class JsonTokenFile:
             except TokensDamaged as error:
                 raise TokensDamaged(f"{self._path}: {error}") from None
             stored = StoredTokens(TokenHierarchy(document.tokens), document.unknown)
-        return _Snapshot(stored, content_hash, signature, _is_settled(signature))
+            self._journal.restart()
+        return self._with_uses(_Snapshot(stored, content_hash, signature, _is_settled(signature)), path)
+
+    def _with_uses(self, known: _Snapshot, path: Path) -> _Snapshot:
+        """Returns a snapshot with the uses that the journal has got since; the same one if there are none."""
+        uses = self._journal.read_new(path, known.content_hash)
+        tokens = known.stored.tokens
+        changed = used_records(tokens.find_by_id, uses) if uses else None
+        if not changed:
+            return known
+        return known._replace(stored=known.stored._replace(tokens=tokens.with_records(changed)))
 
 
 class JsonTokenStore:
@@ -222,7 +253,12 @@ class JsonTokenStore:
             await self._file.replace(path, encoded, is_urgent=is_ending)
 
     async def record_uses(self, uses: Mapping[UseKey, Use]) -> None:
-        """Adds uses under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError."""
+        """Adds uses under the lock, as ``TokenStore`` says. Raises TokensMissing, TokensDamaged, OSError.
+
+        Beside a large file they are added to a journal.
+        """
+        if await self._file.append_uses(uses):
+            return
         async with self._file.locked(create=False) as (path, stored):
             records = await self._file.threads.run(add_uses, stored.tokens.records, uses)
             if records != stored.tokens.records:
@@ -243,12 +279,12 @@ def _locate(path: Path) -> tuple[Path, Signature]:
 
 def _encode(records: Sequence[TokenRecord], unknown: Mapping[str, Any]) -> EncodedTokens:
     data = json_format.encode(TokenDocument(tuple(records), unknown))
-    return EncodedTokens(StoredTokens(TokenHierarchy(records), unknown), data)
+    return EncodedTokens(StoredTokens(TokenHierarchy(records), unknown), data, hashlib.sha256(data).digest())
 
 
-def _snapshot(stored: StoredTokens, data: bytes, path: Path) -> _Snapshot:
+def _snapshot(encoded: EncodedTokens, path: Path) -> _Snapshot:
     signature = files.signature(path)
-    return _Snapshot(stored, hashlib.sha256(data).digest(), signature, _is_settled(signature))
+    return _Snapshot(encoded.stored, encoded.content_hash, signature, _is_settled(signature))
 
 
 def _is_settled(signature: Signature) -> bool:
