@@ -79,9 +79,17 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _file_problems(used: DataPaths) -> list[Problem]:
     tokens = _token_file_problem(used.tokens_file) or write_check.file_problem(used.tokens_file)
-    data = write_check.folder_problem(used.data_dir)
+    data = write_check.folder_problem(used.data_dir) or _misplaced_folder(used.data_dir)
     found = {_TOKENS: tokens, _DATA: data}
     return [Problem(setting, problem) for setting, problem in found.items() if problem is not None]
+
+
+def _misplaced_folder(data_dir: Path) -> str | None:
+    """Returns what is wrong where a folder has the name of a file: Docker makes one for a mount of a file that does not exist."""
+    for path in sorted((*data_dir.glob("*.sqlite*"), *data_dir.glob("*.jsonl"))):
+        if path.is_dir():
+            return f"{path} is a folder where a file has to be; move it away"
+    return None
 
 
 def _token_file_problem(path: Path) -> str | None:

@@ -49,7 +49,7 @@ class GatewayError(Exception):
         self.headers: Mapping[str, str] = headers or {}
 
 
-_DO_NOT_RETRY: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
+DO_NOT_RETRY: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
 """Tells OpenAI's and Anthropic's clients that the same request gets the same answer; some retry a 401 for minutes."""
 
 
@@ -63,7 +63,7 @@ class Unauthenticated(GatewayError):
     kind = "invalid_request_error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
-        super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer", **_DO_NOT_RETRY})
+        super().__init__(message, code=code, headers={"WWW-Authenticate": "Bearer", **DO_NOT_RETRY})
 
 
 class UnknownCredential(Unauthenticated):
@@ -75,7 +75,7 @@ class Forbidden(GatewayError):
     kind = "permission_error"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message, code="insufficient_permissions", param=param, headers=_DO_NOT_RETRY)
+        super().__init__(message, code="insufficient_permissions", param=param, headers=DO_NOT_RETRY)
 
 
 class NotFound(GatewayError):
@@ -111,7 +111,7 @@ class UpgradeRequired(GatewayError):
 
     def __init__(self) -> None:
         message = "This gateway does not relay WebSockets. Send the request over plain HTTP."
-        super().__init__(message, code="unsupported_upgrade", headers={"Upgrade": "websocket", **_DO_NOT_RETRY})
+        super().__init__(message, code="unsupported_upgrade", headers={"Upgrade": "websocket", **DO_NOT_RETRY})
 
 
 class HeaderTooLarge(GatewayError):
@@ -198,10 +198,10 @@ for hours. The message has the true time."""
 def _when_to_retry(wait_seconds: float | None) -> dict[str, str]:
     """Returns the headers that tell when to try again; None where waiting does not help."""
     if wait_seconds is None:
-        return dict(_DO_NOT_RETRY)
+        return dict(DO_NOT_RETRY)
     milliseconds = max(1, math.ceil(min(wait_seconds, _LONGEST_WAIT) * 1000))
     headers = {"Retry-After": str(math.ceil(milliseconds / 1000)), "retry-after-ms": str(milliseconds)}
-    return {**headers, **_DO_NOT_RETRY} if wait_seconds > _LONGEST_WAIT else headers
+    return {**headers, **DO_NOT_RETRY} if wait_seconds > _LONGEST_WAIT else headers
 
 
 class InternalError(GatewayError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.core.errors import GatewayError
+from gateway.core.errors import DO_NOT_RETRY, GatewayError
 
 
 class UpstreamFailed(GatewayError):
@@ -63,12 +63,15 @@ class UpstreamRefused(UpstreamFailed):
 
 
 class UpstreamAuthFailed(UpstreamFailed):
-    """The upstream refuses the gateway's own key, with ``upstream_status`` 401 or 403. The client's key is not meant."""
+    """The upstream refuses the gateway's own key, with ``upstream_status`` 401 or 403. The client's key is not meant.
+
+    It takes a person to set another key, so clients are told not to try again, as they do after any other 502.
+    """
 
     def __init__(self, upstream_status: int, said: str, headers: Mapping[str, str]) -> None:
         message = (
             f"The upstream refuses the gateway's own key, not yours ({upstream_status}). Whoever runs the gateway has to "
             f"check GATEWAY_UPSTREAM_API_KEY. The upstream says: {said}"
         )
-        super().__init__(message, code="upstream_auth", headers=headers)
+        super().__init__(message, code="upstream_auth", headers={**headers, **DO_NOT_RETRY})
         self.upstream_status = upstream_status

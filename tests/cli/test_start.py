@@ -28,6 +28,38 @@ def test_folders_that_cannot_be_written_are_listed_like_wrong_settings(
     assert all("chown -R" in line for line in problems[1:])
 
 
+@pytest.mark.parametrize("name", ["usage.sqlite", "counters.sqlite-wal", "audit.jsonl"])
+def test_a_file_that_another_user_has_left_in_the_data_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The folder may be writable all the same: a first start as root, and then one as somebody else."""
+    with reachable_folder() as folder:
+        (folder / "data").mkdir()
+        for made in (folder, folder / "data"):
+            made.chmod(0o777)
+        file = folder / "data" / name
+        file.touch(0o400)
+        monkeypatch.chdir(folder)
+        with as_nobody():
+            assert main(["--check"]) == 78
+        told = capsys.readouterr().err
+        assert f"GATEWAY_DATA_DIR: data/{name} cannot be read and written by user" in told
+        file.chmod(0o666)
+        with as_nobody():
+            assert main(["--check"]) == 0
+        monkeypatch.undo()
+
+
+def test_a_folder_where_a_file_of_the_gateway_should_be_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Docker makes a folder where a file that is mounted does not exist."""
+    (tmp_path / "data" / "usage.sqlite").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--check"]) == 78
+    assert "data/usage.sqlite is a folder where a file has to be; move it away" in capsys.readouterr().err
+
+
 def test_a_check_makes_no_data_folder_and_does_not_mind_a_gateway_that_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

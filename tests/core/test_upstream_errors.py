@@ -30,7 +30,8 @@ def test_no_error_is_forgotten() -> None:
 
 
 def test_a_refused_key_is_not_the_clients() -> None:
-    error = UpstreamAuthFailed(401, "Incorrect API key", {})
+    error = UpstreamAuthFailed(401, "Incorrect API key", {"retry-after": "1"})
+    assert error.headers == {"retry-after": "1", "x-should-retry": "false"}, "only a person can set another key"
     assert "the gateway's own key, not yours" in error.message
     assert "Incorrect API key" in error.message
 

@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 from gateway.core import lenient_json, sse
 
-_LIFE_CYCLE = frozenset({"response.created", "response.in_progress", "response.queued", "message_start", "ping"})
+_LIFE_CYCLE = frozenset({
+    "response.created", "response.in_progress", "response.queued", "response.output_item.added", "response.content_part.added",
+    "response.reasoning_summary_part.added", "message_start", "ping",
+})  # fmt: skip
+"""Models that reason announce an item at once, and may then think for minutes."""
+_WORKING = (".in_progress", ".searching", ".interpreting", ".generating")
+"""How events of Responses end that tell of a tool at work."""
 
 
 class Beginning(NamedTuple):
@@ -49,10 +55,18 @@ def _is_content(event: bytes) -> bool:
     content = _decode(event)
     if not isinstance(content, dict):
         return True
-    if content.get("type") in _LIFE_CYCLE:
+    kind = content.get("type")
+    if kind in _LIFE_CYCLE or (isinstance(kind, str) and kind.startswith("response.") and kind.endswith(_WORKING)):
         return False
+    if kind == "content_block_start":
+        return _has_text(content.get("content_block"))
     choices = content.get("choices")
     return any(map(_is_choice_with_content, choices)) if isinstance(choices, list) else True
+
+
+def _has_text(block: Any) -> bool:
+    """Returns whether the block that an event of Messages opens says something already: a text, or the name of a tool."""
+    return not isinstance(block, dict) or any(value for name, value in block.items() if name != "type")
 
 
 def _is_choice_with_content(choice: Any) -> bool:

@@ -13,6 +13,10 @@ BEGINNINGS = [
     b'data: {"type":"response.in_progress"}\n\n',
     b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n',
     b'data: {"choices":[],"prompt_filter_results":[]}\n\n',
+    b'data: {"type":"response.output_item.added","item":{"type":"reasoning"}}\n\n',
+    b'data: {"type":"response.content_part.added","part":{"type":"output_text","text":""}}\n\n',
+    b'data: {"type":"response.web_search_call.searching","item_id":"ws_1"}\n\n',
+    b'data: {"type":"content_block_start","content_block":{"type":"thinking","thinking":"","signature":""}}\n\n',
 ]
 CONTENTS = [
     b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n',
@@ -22,6 +26,9 @@ CONTENTS = [
     b'data: {"choices":[{"text":"x"}]}\n\n',
     b'data: {"choices":[5]}\n\n',
     b'data: {"type":"content_block_delta"}\n\n',
+    b'data: {"type":"content_block_start","content_block":{"type":"tool_use","name":"f","input":{}}}\n\n',
+    b'data: {"type":"content_block_start"}\n\n',
+    b'data: {"type":"file.searching"}\n\n',
     b'data: {"type":"response.output_text.delta"}\n\n',
     b"data: [DONE]\n\n",
     b"data: not JSON\n\n",
