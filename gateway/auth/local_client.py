@@ -19,15 +19,18 @@ _PROXY_PREFIXES = (
     "x-forward", "forward", "x-original-", "x-envoy-", "x-amzn-", "x-amz-cf-", "x-azure-", "x-arr-", "x-appengine-", "x-vercel-",
     "x-akamai-", "akamai-", "x-varnish", "x-traefik-", "x-proxy", "x-nginx-", "x-haproxy-", "x-bluecoat-", "x-real-", "x-remote-",
     "x-originating-", "cf-", "fastly-", "fly-", "tailscale-", "do-connecting-", "wl-proxy-", "proxy-client-",
+    "x-auth-request-", "x-ms-client-principal", "x-goog-iap-", "x-goog-authenticated-", "x-pomerium-", "x-webauth-",
+    "x-authentik-",
 )  # fmt: skip
 _PROXY_HEADERS = frozenset({
     "via", "true-client-ip", "client-ip", "x-client-ip", "x-cluster-client-ip", "x-scheme", "x-url-scheme", "x-host", "x-port",
     "x-server", "x-cloud-trace-context", "x-request-start", "x-queue-start", "cdn-loop", "surrogate-capability", "max-forwards",
-    "early-data", "front-end-https", "x-cdn", "x-lb",
+    "early-data", "front-end-https", "x-cdn", "x-lb", "remote-user", "remote-email", "remote-groups", "x-authenticated-user",
 })  # fmt: skip
 """Headers by which proxies, load balancers and content delivery networks show themselves, in lower case: those of Apache, nginx's
 and Kubernetes' usual settings, HAProxy, Caddy, Traefik, Envoy, Varnish, Squid, Cloudflare, Fastly, Akamai, Amazon, Azure, Google,
-Fly, Vercel, DigitalOcean, Tailscale and WebLogic."""
+Fly, Vercel, DigitalOcean, Tailscale and WebLogic, and those of proxies that log people in: Authelia, authentik, oauth2-proxy,
+Pomerium, and Azure's and Google's."""
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"https?://(.+)")
 _OWN_SITE = frozenset({"same-origin", "none"})

@@ -68,6 +68,7 @@ def _start(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         return _refuse(error)
     start.warn_of_mounted_token_file(loaded.tokens_file)
+    start.warn_of_missing_temporary_folder()
     reloader = Reloader(loaded, lambda: start.load_settings(arguments))
     with contextlib.closing(lock):
         return _serve(reloader, listener)

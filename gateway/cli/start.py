@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,6 +70,17 @@ def warn_of_mounted_token_file(path: Path) -> None:
             "the token file is a mount of its own: it is written in place, and a change from outside is only seen if it is made"
             " in place, too; mount its folder instead",
             extra={"file": path},
+        )
+
+
+def warn_of_missing_temporary_folder() -> None:
+    """Logs that large forms will be refused: a container with a read-only file system may have no folder for them."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        log.warning(
+            "there is no folder for temporary files: uploads in forms above 256 KiB get 503; mount one at /tmp, or set TMPDIR",
+            extra={"problem": str(error)},
         )
 
 

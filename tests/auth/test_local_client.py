@@ -37,7 +37,9 @@ def test_http_1_0_is_what_proxies_speak() -> None:
     ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server", "Forwarded",
      "X-Real-IP", "Via", "CF-Connecting-IP", "CF-Ray", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
      "Fastly-Client-IP", "Fly-Client-IP", "X-Original-URL", "X-Original-Forwarded-For", "X-Envoy-External-Address",
-     "X-Amzn-Trace-Id", "X-Scheme", "CDN-Loop", "X-Azure-ClientIP", "X-Varnish", "Max-Forwards", "Tailscale-User-Login"],
+     "X-Amzn-Trace-Id", "X-Scheme", "CDN-Loop", "X-Azure-ClientIP", "X-Varnish", "Max-Forwards", "Tailscale-User-Login",
+     "Remote-User", "X-Auth-Request-Email", "X-MS-Client-Principal", "X-Goog-IAP-JWT-Assertion", "X-Pomerium-Claim-Email",
+     "X-WebAuth-User", "X-authentik-username"],
 )  # fmt: skip
 def test_a_header_shows_a_proxy_whatever_its_value(name: str) -> None:
     for value in ("", "127.0.0.1", "http"):

@@ -3,12 +3,13 @@
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from gateway.cli.serve import main
-from gateway.cli.start import warn_of_mounted_token_file
+from gateway.cli.start import warn_of_missing_temporary_folder, warn_of_mounted_token_file
 from gateway.storage.folder_lock import LOCK_FILE, FolderLock
 from tests.support.gateway import environment
 from tests.support.tokens import as_nobody, reachable_folder
@@ -124,3 +125,18 @@ def test_a_mounted_token_file_is_told_at_the_start(
     mounts.write_text(f"36 35 98:0 /a {path} rw\n")
     warn_of_mounted_token_file(path)
     assert "is a mount of its own" in caplog.text
+
+
+def test_a_machine_without_a_folder_for_uploads_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_missing_temporary_folder()
+    assert caplog.records == []
+
+    def no_folder() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_folder)
+    warn_of_missing_temporary_folder()
+    (record,) = caplog.records
+    assert "TMPDIR" in record.getMessage()
