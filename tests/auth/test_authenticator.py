@@ -286,3 +286,14 @@ def test_a_start_with_tokens_is_no_end_of_open_mode(caplog: pytest.LogCaptureFix
     make(Tokens(*TOKENS))
     make(Tokens(), KEY)
     assert caplog.records == []
+
+
+def test_a_key_that_is_set_later_is_used_and_ends_open_mode_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    gateway = make(Tokens())
+    gateway.use(KEY, allow_open=False)
+    assert (gateway.mode, gateway.is_environment_key(KEY)) == (Mode.ENVIRONMENT, True)
+    gateway.use(None, allow_open=True)
+    assert (gateway.mode, gateway.is_environment_key(KEY)) == (Mode.FILE, False)
+    assert [record.getMessage() for record in caplog.records] == [
+        "there is an environment key now: from here on every client needs a key"
+    ]
