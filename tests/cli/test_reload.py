@@ -42,6 +42,7 @@ def test_new_settings_are_used_by_every_worker_and_the_difference_is_logged(tmp_
         env.write_text(f"FREEGPT_API_KEY={KEY}\nGATEWAY_QUERY_TOKEN=off\nGATEWAY_WORKERS=7\nGATEWAY_COUNTERS=sqlite\n")
         told = reload(gateway, "the settings are reloaded", 1 if workers == 1 else workers + 1)
         assert told["changes"] == ["GATEWAY_QUERY_TOKEN: True -> False"]
+        until(lambda: lines(gateway, "at the next start only"))
         assert lines(gateway, "at the next start only")[-1]["changes"][-1] == f"GATEWAY_WORKERS: {workers} -> 7"
         until(lambda: all(get_once(gateway, f"/v1/models?token={KEY}")[0] == 401 for _ in range(8)))
         assert get_once(gateway, "/healthz")[0] == 200
