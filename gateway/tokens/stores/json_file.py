@@ -29,8 +29,9 @@ from gateway.tokens.store import (
     TokenTransaction,
     audited,
 )
-from gateway.tokens.stores import json_format, use_journal
+from gateway.tokens.stores import json_format, json_records, use_journal
 from gateway.tokens.stores.json_format import TokenDocument
+from gateway.tokens.stores.json_records import KnownRecords
 from gateway.tokens.stores.use_journal import UseJournal
 from gateway.tokens.uses import Use, UseKey, add_uses, used_records
 
@@ -97,6 +98,7 @@ class JsonTokenFile:
         self._turn = asyncio.Lock()
         """Is held by the one that holds the file's lock, or tries for it: the others wait in the order in which they came."""
         self._snapshot: _Snapshot | None = None
+        self._known: KnownRecords = {}
 
     async def read(self) -> StoredTokens | None:
         """Returns the content; None where there is no file. The very same object for as long as the file is unchanged.
@@ -199,7 +201,7 @@ class JsonTokenFile:
             stored = self._snapshot.stored
         else:
             try:
-                document = json_format.decode(data)
+                document, self._known = json_records.decode(data, self._known)
             except TokensDamaged as error:
                 raise TokensDamaged(f"{self._path}: {error}") from None
             stored = StoredTokens(TokenHierarchy(document.tokens), document.unknown)

@@ -137,10 +137,11 @@ def _decode_current(content: dict[str, Any]) -> TokenDocument:
     if not isinstance(tokens, list):
         raise TokensDamaged("`tokens` must be a list")
     unknown = {key: value for key, value in content.items() if key not in ("version", "tokens")}
-    return TokenDocument(tuple(_decode_record(index, item) for index, item in enumerate(tokens)), unknown)
+    return TokenDocument(tuple(decode_record(index, item) for index, item in enumerate(tokens)), unknown)
 
 
-def _decode_record(index: int, item: Any) -> TokenRecord:
+def decode_record(index: int, item: Any) -> TokenRecord:
+    """Returns the record that is at ``index`` of a file's list. Raises TokensDamaged."""
     place = f"tokens[{index}]"
     if not isinstance(item, dict):
         raise TokensDamaged(f"{place}: expected an object")
