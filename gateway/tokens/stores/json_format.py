@@ -25,6 +25,10 @@ _RESTRICTIONS = ("revoked_at", "expires_at", "models", "role", "parent_id", "lim
 _FOREIGN_STATE_FIELDS = ("active", "status", "disabled", "blocked")
 """What other files say of a token's state. Kept as unknown, `"active": false` would be an active token."""
 _FREEGPT_FIELDS = frozenset({"name", "created_at", "last_used", "active"})
+_READERS = tuple(validation.READERS.items())
+_OPTIONAL = ("owner", "parent_id", "expires_at", "revoked_at", "last_used", "models", "limits", "previous_secrets")
+_OF_NULL = {name: validation.READERS[name](None) for name in _OPTIONAL}
+"""What most records have in these fields: looked up, because reading them took a third of the time."""
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # what the encoder can write again
 
 
@@ -146,7 +150,10 @@ def decode_record(index: int, item: Any) -> TokenRecord:
     if not isinstance(item, dict):
         raise TokensDamaged(f"{place}: expected an object")
     try:
-        known = {name: read(item.get(name)) for name, read in validation.READERS.items()}
+        known = {
+            name: read(value) if (value := item.get(name)) is not None or name not in _OF_NULL else _OF_NULL[name]
+            for name, read in _READERS
+        }
     except FieldError as error:
         raise TokensDamaged(f"{place}: {error}") from None
     unknown = {key: value for key, value in item.items() if key not in validation.READERS}
