@@ -3,8 +3,7 @@
 KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
 ASK_SYSTEM_AFTER_SECONDS = 0.001
-"""How long a connection has been idle when the system is asked what has come meanwhile: the call takes as long as a tenth of a
-request. What comes within that time cannot be told from what is still on its way."""
+"""How long a connection of aiohttp's has been idle when the system is asked what has come meanwhile. Our own asks each time."""
 MAX_RESEND_SECONDS = 1.0
 MAX_HEAD_BYTES = 256 * 1024
 """What may come in until the head of a response is complete, with all interim responses before it."""
