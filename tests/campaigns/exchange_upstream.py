@@ -25,7 +25,7 @@ FAULTS = (
     "interim-flood", "bad-chunk", "length-and-chunks", "body-of-204", "body-of-head", "switch", "reset-no-length", "drop",
     "close-behind", "wrong-gzip", "in-advance",
 )  # fmt: skip
-LATE_SECONDS = 0.7
+LATE_SECONDS = 1.6
 
 
 def body_of(number: int) -> bytes:

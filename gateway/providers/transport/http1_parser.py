@@ -118,37 +118,35 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> None:
         self.has_received = True
-        if self._buffer:
+        seen = len(self._buffer)
+        if seen:
             data = self._buffer + data
         while data:
-            size = data.find(_END_OF_HEAD) + 4
-            self._check_head(data, size)
+            size = data.find(_END_OF_HEAD, max(seen - 3, 0)) + 4
+            if not data.startswith(b"HTTP/1.1 "):
+                self._check_version(data, size)
             if size < 4:
-                self._buffer = data
+                self._wait_for_head(data, max(seen - 1, 0))
                 return
+            if size > limits.MAX_HEADER_BYTES and max(map(len, data[:size].split(b"\r\n"))) > limits.MAX_HEADER_BYTES:
+                raise InvalidResponse
             is_valid = self._parse(data)
             if not self._is_interim:
                 self._begin_body(data, size, is_valid)
                 return
             self._skip_interim(size)
-            data = data[size:]
+            data, seen = data[size:], 0
 
-    def _check_head(self, data: bytes, size: int) -> None:
-        """Checks what llhttp is lenient about, or sees too late: version, size, and line ends of an incomplete head."""
-        if not data.startswith(b"HTTP/1.1 "):
-            self._check_version(data, size)
-        if size < 4:
-            size = len(data)
-            if _BAD_LINE.search(data):
-                raise InvalidResponse
-        if size > limits.MAX_HEADER_BYTES:
-            longest = max(map(len, data[:size].split(b"\r\n")))
-            if longest > limits.MAX_HEADER_BYTES or self._interim_bytes + size > limits.MAX_HEAD_BYTES:
-                raise InvalidResponse
+    def _wait_for_head(self, data: bytes, start: int) -> None:
+        """Keeps an incomplete head, unless it cannot become a valid one. What comes before ``start`` was checked before."""
+        is_long = len(data) - data.rfind(b"\n") > limits.MAX_HEADER_BYTES
+        if is_long or self._interim_bytes + len(data) > limits.MAX_HEAD_BYTES or _BAD_LINE.search(data, start):
+            raise InvalidResponse
+        self._buffer = data
 
     @staticmethod
     def _check_version(data: bytes, size: int) -> None:
-        """In HTTP/1.0 a transfer coding is a fault, by RFC 9112 6.1."""
+        """Checks what llhttp is lenient about. In HTTP/1.0 a transfer coding is a fault, by RFC 9112 6.1."""
         if data.startswith(b"HTTP/1.0 "):
             if b"\ntransfer-encoding:" in data[: max(size, 0)].lower():
                 raise InvalidResponse
@@ -207,7 +205,8 @@ class ResponseParser:
 
     def _begin_body(self, data: bytes, size: int, is_valid: bool) -> None:
         self._buffer = b""
-        if not self.status:
+        if not self.status or self._interim_bytes + size > limits.MAX_HEAD_BYTES:
+            self.status = 0
             raise InvalidResponse
         if self.body is Body.CHUNKED:
             self._tail = data[-5:]
