@@ -27,6 +27,7 @@ MAY_CATCH_EVERYTHING = ("http.pipeline", "core.tasks", "server.http1_connection"
 AIOHTTP_SERVER = re.compile(
     r"aiohttp\.(web|web_\w+|http_parser|http_writer|abc\.(?!AbstractResolver$|ResolveResult$)\w+|pytest_plugin)(\.|$)"
 )
+CLIENT_LIBRARIES = re.compile(r"(httptools|brotli|aiohappyeyeballs|backports\.zstd)(\.|$)")
 AIOHTTP_CLIENT = re.compile(r"aiohttp\.(client\w*|connector|Client\w+|TCPConnector|request|cookiejar)(\.|$)")
 
 
@@ -136,10 +137,15 @@ def test_the_top_of_the_package_has_three_modules() -> None:
         (AIOHTTP_SERVER, ("server",), "another server must be able to stand beside aiohttp's: use http.request"),
         (AIOHTTP_CLIENT, ("providers.transport",), "a second client has its own time-outs and leaks credentials"),
         (re.compile(r"aiohttp(\.|$)"), ("server", "providers.transport"), "only the adapters know aiohttp"),
+        (
+            CLIENT_LIBRARIES,
+            ("providers.transport",),
+            "a second client has its own time-outs and its own rules of framing",
+        ),
         (re.compile(r"aiofiles(\.|$)"), ("storage.files",), "its files close in the pool of the event loop"),
         (re.compile(r"gateway\.config\.settings(\.|$)"), MAY_IMPORT_SETTINGS, "pass the values that a module needs"),
     ],
-    ids=["aiohttp server", "aiohttp client", "aiohttp", "aiofiles", "settings"],
+    ids=["aiohttp server", "aiohttp client", "aiohttp", "own client", "aiofiles", "settings"],
 )
 def test_a_library_is_imported_in_one_place(names: re.Pattern[str], packages: tuple[str, ...], why: str) -> None:
     allowed = (*packages, "config.settings")
