@@ -31,6 +31,8 @@ class Headers(Protocol):
 
     def getall(self, key: str, default: Default, /) -> Sequence[str] | Default: ...
 
+    def __contains__(self, key: object, /) -> bool: ...
+
 
 class Credential(NamedTuple):
     """``secret`` is None where the credential is malformed: it can never be valid, whatever is stored.
@@ -72,6 +74,7 @@ _MISTAKES = tuple(
 # Header names that know their lower-case form already: each is looked up in every request.
 _AUTHORIZATION = istr("Authorization")
 _SUBPROTOCOLS = istr("Sec-WebSocket-Protocol")
+_OTHER_HEADERS = (*KEY_HEADERS, _SUBPROTOCOLS)
 
 
 def split_query(raw: str) -> Query:
@@ -95,12 +98,21 @@ def _is_token(name: str) -> bool:
     return unquote_plus(name).strip().lower() == QUERY_NAME
 
 
-def extract(headers: Headers, query_tokens: Iterable[str] = _NONE) -> Credential | None:
+def extract(headers: Headers, query_tokens: Sequence[str] = _NONE) -> Credential | None:
     """The credential, or None where there is none. Raises BadRequest(ambiguous_credentials)."""
+    values = headers.getall(_AUTHORIZATION, _NONE)
+    if len(values) == 1 and not query_tokens and not any([name in headers for name in _OTHER_HEADERS]):
+        secret = _bearer(values[0])
+        if secret and SECRET_TEXT.fullmatch(secret) is not None:
+            return Credential(secret)  # the usual case
+    return _find_only(headers, values, query_tokens)
+
+
+def _find_only(headers: Headers, authorization: Sequence[str], query_tokens: Iterable[str]) -> Credential | None:
     found: list[str | None] = []
-    if values := headers.getall(_AUTHORIZATION, _NONE):
-        _once("Authorization", values)
-        found.append(_bearer(values[0]))
+    if authorization:
+        _once("Authorization", authorization)
+        found.append(_bearer(authorization[0]))
     for name in KEY_HEADERS:
         if values := headers.getall(name, _NONE):
             _once(name, values)
@@ -147,7 +159,7 @@ def _once(name: str, values: Sequence[str]) -> None:
 
 def _bearer(value: str) -> str | None:
     """The secret behind ``Bearer``; None for any other scheme."""
-    if value[:7].lower() == "bearer ":
+    if value.startswith("Bearer ") or value[:7].lower() == "bearer ":
         return value[7:].strip(" ")
     return "" if value.strip().lower() in ("", "bearer") else None
 

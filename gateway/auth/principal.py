@@ -9,6 +9,7 @@ import msgspec
 from gateway.limits.matching import NO_LIMITS, LimitChain
 from gateway.tokens.models import Role, SecretMatch, TokenRecord, allows_model
 from gateway.tokens.secret import TEST
+from gateway.tokens.uses import UseKey
 
 
 class Mode(Enum):
@@ -44,6 +45,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Its own limits and its parents'; each set holds."""
     expires_at: float = math.inf
     """When the secret, the token or one of its parents ends, in seconds since the epoch."""
+    use_key: UseKey | None = None
+    """Under which key the uses of its secret are noted; None without a token."""
     expires: bool = False
     """Whether it ends at all: only then has the clock to be asked."""
 
@@ -68,6 +71,7 @@ class Principal(msgspec.Struct, frozen=True):
             has_no_models=any(record.models is not None and not record.models for record in chain),
             limits=LimitChain(limits) if limits else NO_LIMITS,
             expires_at=min(ends, default=math.inf),
+            use_key=UseKey(match.record.id, match.previous.hash if match.previous is not None else None),
             expires=bool(ends),
         )
 

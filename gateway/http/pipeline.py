@@ -72,8 +72,11 @@ class Pipeline:
 
     async def _run(self, ctx: RequestContext) -> Response:
         for before in self._before:
-            if (response := await before(ctx)) is not None:
-                return response
+            outcome = before(ctx)
+            if outcome is not None and not isinstance(outcome, Response):
+                outcome = await outcome
+            if outcome is not None:
+                return outcome
         if ctx.route is None:
             raise RuntimeError("no middleware has found a route")
         return await ctx.route.endpoint(ctx)

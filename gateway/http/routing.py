@@ -86,7 +86,7 @@ class Routing(Middleware):
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    async def before(self, ctx: RequestContext) -> None:
+    def before(self, ctx: RequestContext) -> None:
         match = self._router.find(ctx.path, ctx.method)
         if match is not None:
             ctx.error_format = match.error_format

@@ -84,26 +84,26 @@ def test_a_method_that_not_even_the_rest_has(path: str) -> None:
 
 async def test_the_context_learns_its_route() -> None:
     ctx = make_context(raw_path="/a/7")
-    await Routing(ROUTER).before(ctx)
+    Routing(ROUTER).before(ctx)
     assert (ctx.route, dict(ctx.params), ctx.access, ctx.routing_error) == (ROUTES[2], {"id": "7"}, Access.ANY, None)
 
 
 async def test_an_unknown_path_is_told_later_and_asks_for_a_credential() -> None:
     ctx = make_context(raw_path="/nowhere")
-    await Routing(ROUTER).before(ctx)
+    Routing(ROUTER).before(ctx)
     assert (ctx.route, ctx.access) == (None, Access.ANY)
     assert isinstance(ctx.routing_error, NotFound)
 
 
 async def test_an_odd_path_is_not_found_even_where_a_pattern_fits() -> None:
     ctx = make_context(raw_path="/files/../a")
-    await Routing(ROUTER).before(ctx)
+    Routing(ROUTER).before(ctx)
     assert ctx.route is None
     assert "dot segment" in str(ctx.routing_error)
 
 
 async def test_another_method_needs_what_the_path_needs() -> None:
     ctx = make_context(method="PUT", raw_path="/a")
-    await Routing(ROUTER).before(ctx)
+    Routing(ROUTER).before(ctx)
     assert ctx.access is Access.PUBLIC
     assert isinstance(ctx.routing_error, MethodNotAllowed)

@@ -18,7 +18,6 @@ from gateway.core.errors import Forbidden, Unauthenticated, UnknownCredential
 from gateway.http.context import RequestContext
 from gateway.http.middleware.base import Middleware
 from gateway.tokens.last_used import LastUsedWriter
-from gateway.tokens.uses import UseKey
 
 
 class AuthenticationRules(NamedTuple):
@@ -51,32 +50,38 @@ class Authentication(Middleware):
         self._last_used = last_used
         self._clock = clock
 
-    async def before(self, ctx: RequestContext) -> None:
-        """Raises BadRequest, Unauthenticated, Forbidden, StoreUnavailable; and then what is wrong with the route."""
-        query_tokens = self._take_query_tokens(ctx)
+    def before(self, ctx: RequestContext) -> Awaitable[None] | None:
+        """Raises BadRequest, Unauthenticated, Forbidden, StoreUnavailable; and then what is wrong with the route.
+
+        Returns an awaitable where the credential is not known: another process may have made the token a moment ago.
+        """
+        query_tokens = self._take_query_tokens(ctx) if ctx.query else ()
         if ctx.access is not Access.PUBLIC:
-            await self._authenticate_and_authorize(ctx, query_tokens)
+            credential = credentials.extract(ctx.request.headers, query_tokens)
+            try:
+                principal = self._authenticate(ctx, credential)
+            except UnknownCredential:
+                return self._authenticate_once_more(ctx, credential)
+            self._authorize(ctx, principal)
+        if ctx.routing_error is not None:
+            raise ctx.routing_error
+        return None
+
+    async def _authenticate_once_more(self, ctx: RequestContext, credential: Credential | None) -> None:
+        await self._refresh_tokens()
+        self._authorize(ctx, self._authenticate(ctx, credential))
         if ctx.routing_error is not None:
             raise ctx.routing_error
 
-    async def _authenticate_and_authorize(self, ctx: RequestContext, query_tokens: tuple[str, ...]) -> None:
-        credential = credentials.extract(ctx.request.headers, query_tokens)
-        try:
-            principal = self._authenticate(ctx, credential)
-        except UnknownCredential:
-            # Another process may have made the token a moment ago.
-            await self._refresh_tokens()
-            principal = self._authenticate(ctx, credential)
+    def _authorize(self, ctx: RequestContext, principal: Principal) -> None:
         ctx.principal = principal
-        if principal.secret_match is not None:
-            self._note_use(ctx, principal)
+        if (key := principal.use_key) is not None:
+            self._last_used.note(key, self._clock(), None if key.previous_hash is None else ctx.client_address)
         if principal.role not in roles.ALLOWED_ROLES[ctx.access]:
             raise roles.refusal(principal.role, ctx.access)
 
     def _take_query_tokens(self, ctx: RequestContext) -> tuple[str, ...]:
         """Takes ``token=`` out of the query in any case, and returns its values where they count as a credential."""
-        if not ctx.query:
-            return ()
         ctx.query, tokens = credentials.split_query(ctx.query)
         counts = ctx.path.startswith("/v1/") or (ctx.path.startswith("/api/") and ctx.method in ("GET", "HEAD"))
         return tokens if counts and self._rules.query_token else ()
@@ -113,12 +118,3 @@ class Authentication(Middleware):
         if self._rules.has_proxies:
             return "GATEWAY_TRUSTED_PROXIES names a proxy"
         return self._rules.local_clients._replace(hosts=frozenset()).refusal(ctx.arrival)
-
-    def _note_use(self, ctx: RequestContext, principal: Principal) -> None:
-        match = principal.secret_match
-        if match is None:
-            return
-        if match.previous is None:
-            self._last_used.note(UseKey(match.record.id), self._clock())
-        else:
-            self._last_used.note(UseKey(match.record.id, match.previous.hash), self._clock(), ctx.client_address)

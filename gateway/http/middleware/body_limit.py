@@ -17,7 +17,7 @@ class BodyLimit(Middleware):
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
 
-    async def before(self, ctx: RequestContext) -> None:
+    def before(self, ctx: RequestContext) -> None:
         """Opens the account."""
         length = ctx.request.headers.get(_CONTENT_LENGTH)
         if ctx.principal is not None and (length is None or len(length) >= COUNTED_DIGITS):

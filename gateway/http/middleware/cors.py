@@ -28,7 +28,7 @@ class Cors(Middleware):
         """``origins`` are in lower case."""
         self._origins = origins
 
-    async def before(self, ctx: RequestContext) -> Response | None:
+    def before(self, ctx: RequestContext) -> Response | None:
         headers = ctx.request.headers
         ctx.extra_headers = response_headers(headers.get("Origin"), self._origins)
         preflight = preflight_headers(ctx.method, headers, self._origins)

@@ -20,7 +20,7 @@ class Drain(Middleware):
         """Whether balancers should send no more requests here."""
         self._is_refusing = False
 
-    async def before(self, ctx: RequestContext) -> None:
+    def before(self, ctx: RequestContext) -> None:
         """Raises Draining."""
         if self._is_refusing and (ctx.route is None or ctx.route.pattern not in _SERVED_WHILE_DRAINING):
             raise Draining

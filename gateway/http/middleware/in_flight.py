@@ -28,7 +28,7 @@ class InFlightRequests(Middleware):
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def before(self, ctx: RequestContext) -> None:
+    def before(self, ctx: RequestContext) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._tasks[ctx] = task

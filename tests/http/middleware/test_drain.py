@@ -24,14 +24,14 @@ def context(pattern: str | None) -> RequestContext:
 
 
 async def test_everything_passes_until_then() -> None:
-    await Drain(InFlightRequests()).before(context("/v1/models"))
+    Drain(InFlightRequests()).before(context("/v1/models"))
 
 
 @pytest.mark.parametrize("pattern", ["/healthz", "/readyz", "/metrics"])
 async def test_operators_can_look_on(pattern: str) -> None:
     drain = Drain(InFlightRequests())
     await drain.drain(0)
-    await drain.before(context(pattern))
+    drain.before(context(pattern))
 
 
 @pytest.mark.parametrize("pattern", ["/v1/models", "/api/tokens", None])
@@ -39,7 +39,7 @@ async def test_new_requests_are_refused(pattern: str | None) -> None:
     drain = Drain(InFlightRequests())
     await drain.drain(0)
     with pytest.raises(Draining):
-        await drain.before(context(pattern))
+        drain.before(context(pattern))
 
 
 async def test_what_runs_is_aborted_when_the_time_is_over() -> None:
@@ -47,7 +47,7 @@ async def test_what_runs_is_aborted_when_the_time_is_over() -> None:
     ctx = make_context()
 
     async def run() -> None:
-        await in_flight.before(ctx)
+        in_flight.before(ctx)
         try:
             await asyncio.Event().wait()
         finally:
@@ -66,4 +66,4 @@ async def test_an_announced_drain_still_serves() -> None:
     assert not drain.is_draining
     drain.announce()
     assert drain.is_draining
-    await drain.before(context("/v1/models"))
+    drain.before(context("/v1/models"))

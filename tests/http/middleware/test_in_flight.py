@@ -12,7 +12,7 @@ from tests.support.connection import MemoryConnection, context
 
 
 async def run(in_flight: InFlightRequests, ctx: RequestContext, until: asyncio.Event) -> None:
-    await in_flight.before(ctx)
+    in_flight.before(ctx)
     try:
         await until.wait()
     finally:
