@@ -106,6 +106,7 @@ class App:
         self._packaged_prices = packaged_prices()
         self._metrics = Metrics(shared.metrics, shared.worker)
         self._redactor = Redactor(settings.secrets)
+        self._access_lines = LogWriter(sys.stderr)
         self._tasks = BackgroundTasks()
         self._make_tokens(shared)
         self._make_limits_and_usage()
@@ -162,7 +163,7 @@ class App:
     def _middleware(self) -> tuple[Middleware, ...]:
         """The steps of a request, in the order in which it meets them."""
         settings = self._settings
-        lines = LogWriter(sys.stderr) if settings.log_level in ("debug", "info") else None
+        lines = self._access_lines if settings.log_level in ("debug", "info") else None
         rules = AuthenticationRules(
             settings.query_token,
             LocalClients(settings.allowed_hosts, settings.cors_origins),
@@ -290,6 +291,7 @@ class App:
         await self.ownership.aclose()
         await self.provider.aclose()
         await self._test_provider.aclose()
+        self._access_lines.close()
 
 
 def _provider_config(settings: Settings) -> ProviderConfig:

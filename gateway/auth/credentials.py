@@ -101,7 +101,7 @@ def _is_token(name: str) -> bool:
 def extract(headers: Headers, query_tokens: Sequence[str] = _NONE) -> Credential | None:
     """The credential, or None where there is none. Raises BadRequest(ambiguous_credentials)."""
     values = headers.getall(_AUTHORIZATION, _NONE)
-    if len(values) == 1 and not query_tokens and not any([name in headers for name in _OTHER_HEADERS]):
+    if len(values) == 1 and not query_tokens and not any(map(headers.__contains__, _OTHER_HEADERS)):
         secret = _bearer(values[0])
         if secret and SECRET_TEXT.fullmatch(secret) is not None:
             return Credential(secret)  # the usual case

@@ -23,6 +23,8 @@ from gateway.observability.redaction import Redactor
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 _RETRY_SECONDS = 0.05
+_BATCH_SECONDS = 0.02
+"""How long a line may wait for others, to be written with them: a write takes longer than anything else in the log."""
 _LAST_WAIT_MILLISECONDS = 200
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -72,7 +74,7 @@ def _console_line(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
 
 
 class LogWriter:
-    """Writes lines to a stream: those of one iteration of the event loop in one write.
+    """Writes lines to a stream: those of 20 milliseconds in one write.
 
     A pipe is polled first; what it does not accept waits, up to ``MAX_WAITING_BYTES``. Further lines are dropped and counted, and
     the count is written as soon as the pipe accepts something.
@@ -87,7 +89,7 @@ class LogWriter:
         self._is_scheduled = False
 
     def write(self, line: str) -> None:
-        """Writes a line, which comes without its end, soon."""
+        """Writes a line, which comes without its end, soon; outside of an event loop at once."""
         self.write_bytes(line.encode("utf-8", "backslashreplace"))
 
     def write_bytes(self, line: bytes) -> None:
@@ -117,17 +119,14 @@ class LogWriter:
         """Writes the last lines of a process, and gives their reader a moment to take them."""
         self._send(_LAST_WAIT_MILLISECONDS)
 
-    def _schedule(self, seconds: float = 0.0) -> None:
+    def _schedule(self, seconds: float = _BATCH_SECONDS) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             self._send(_LAST_WAIT_MILLISECONDS)  # without an event loop, or in a thread, waiting is no harm
             return
         self._is_scheduled = True
-        if seconds:
-            loop.call_later(seconds, self.flush)
-        else:
-            loop.call_soon(self.flush)
+        loop.call_later(seconds, self.flush)
 
     def _send(self, wait_milliseconds: int) -> None:
         try:

@@ -12,7 +12,6 @@ from typing import Any
 
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.http_parser import HttpRequestParser
-from aiohttp.streams import StreamReader
 from multidict import istr
 
 from gateway.core.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError, RequestTimeout
@@ -47,11 +46,13 @@ class Http1Connection(ClientSocket):
         "_is_invalid",
         "_is_last",
         "_is_reading_paused",
+        "_next_request",
         "_parser",
         "_read_deadline",
         "_server",
         "_task",
         "_unparsed",
+        "_wake",
         "idle_since",
     )
 
@@ -64,6 +65,9 @@ class Http1Connection(ClientSocket):
         """The body of the current request, also while its rest is read after the response."""
         self._exchange: Http1Exchange | None = None
         self._task: asyncio.Task[None] | None = None
+        self._next_request: Request | None = None
+        """The request that the task has not begun to answer."""
+        self._wake: asyncio.Future[None] | None = None
         self._is_invalid = False
         """Nothing is read any more: where the next request would begin is not known."""
         self._is_last = False
@@ -81,7 +85,7 @@ class Http1Connection(ClientSocket):
     @property
     def task(self) -> asyncio.Task[None] | None:
         """The task that answers the current request, None where there is none."""
-        return self._task
+        return None if self._exchange is None else self._task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins the connection."""
@@ -172,21 +176,19 @@ class Http1Connection(ClientSocket):
             return head_end
         length = message.headers.get(_CONTENT_LENGTH)
         size = None if length is None else int(length)
-        at = head_end
+        at, body = head_end, None
         if size or message.chunked:
-            self._body = body = self._create_body(size, messages[0][1])
-            at = self._feed(body, data, at) if at < len(data) else at
-        else:
-            body = None
-            if is_upgrade:
-                self._parser = None
-        exchange = Http1Exchange(self, message, size, body)
-        self._exchange = exchange
-        request = Request(message.method, message.path, message.headers, message.version, exchange)
-        self._task = self._server.loop.create_task(self._answer(request, exchange))
+            self._parser = None  # it expects the body
+            body = self._body = self._create_body(size, data[start:head_end])
+            if at < len(data):
+                at = self._feed(body, data, at)
+        elif is_upgrade:
+            self._parser = None
+        exchange = self._exchange = Http1Exchange(self, message, size, body)
+        self._answer_soon(Request(message.method, message.path, message.headers, message.version, exchange))
         return at
 
-    def _create_parser(self) -> Any:
+    def _create_parser(self, *, reads_body: bool = False) -> Any:
         most = self._server.max_head_bytes
         # One header may have all of it: aiohttp's own limits are those of a line.
         return HttpRequestParser(
@@ -196,14 +198,15 @@ class Http1Connection(ClientSocket):
             max_line_size=most,
             max_field_size=most,
             max_headers=MAX_HEADERS,
+            response_with_body=reads_body,
             auto_decompress=False,  # compressed bodies are refused, so nothing may unpack them first
         )
 
-    def _create_body(self, size: int | None, reader: StreamReader) -> RequestBody:
-        """Returns the body. The parser of a head is not asked about a body with a length, and not used again."""
-        parser, self._parser = self._parser, None
+    def _create_body(self, size: int | None, head: bytes) -> RequestBody:
         if size:
             return SizedBody(size, self._update_reading, self._resume_body)
+        parser = self._create_parser(reads_body=True)
+        [(_, reader)], _, _ = parser.feed_data(head)
         return ChunkedBody(parser, reader, self._update_reading, self._resume_body)
 
     def _resume_body(self) -> None:
@@ -217,6 +220,24 @@ class Http1Connection(ClientSocket):
         if body.state is BodyState.INVALID:
             self._is_invalid = self.must_close = True
         return at
+
+    def _answer_soon(self, request: Request) -> None:
+        """Gives the request to the connection's task. A task for each request would cost more than reading it did."""
+        self._next_request = request
+        if self._task is None:
+            self._task = self._server.loop.create_task(self._answer_requests())
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _answer_requests(self) -> None:
+        """Answers one request after the other, until the connection is lost."""
+        while not self.is_closing:
+            request, self._next_request = self._next_request, None
+            if request is None:
+                self._wake = self._server.loop.create_future()
+                await self._wake
+            elif (exchange := self._exchange) is not None:
+                await self._answer(request, exchange)
 
     async def _answer(self, request: Request, exchange: Http1Exchange) -> None:
         try:
@@ -237,7 +258,7 @@ class Http1Connection(ClientSocket):
 
     def _end_exchange(self, exchange: Http1Exchange) -> None:
         """Goes on behind a request: with the rest of its body, with what the client has sent ahead, or with the end."""
-        self._exchange = self._task = None
+        self._exchange = None
         self._is_last = not exchange.keeps_alive
         if self.is_closing:
             return

@@ -82,7 +82,10 @@ def run(serving: Serving[A], listener: socket.socket, parent: int | None = None)
 
     Raises what making the application raises.
     """
-    _run_loop(Worker(serving, listener, parent).serve())
+    try:
+        _run_loop(Worker(serving, listener, parent).serve())
+    finally:
+        logging.shutdown()  # a forked process ends without it, and with it the last lines
 
 
 class Worker(Generic[A]):

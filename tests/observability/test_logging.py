@@ -111,13 +111,15 @@ def test_auto_means_json_but_on_a_terminal() -> None:
     assert log.wants_json("json", Terminal())
 
 
-async def test_lines_of_one_turn_go_out_in_one_write() -> None:
+async def test_lines_of_a_moment_go_out_in_one_write() -> None:
     stream = io.StringIO()
     lines = LogWriter(stream)
     lines.write("one")
     lines.write("two")
     assert stream.getvalue() == ""
-    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not stream.getvalue():
+            await asyncio.sleep(0.001)
     assert stream.getvalue() == "one\ntwo\n"
     lines.flush()
     assert stream.getvalue() == "one\ntwo\n"

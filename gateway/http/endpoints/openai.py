@@ -151,8 +151,11 @@ def _asks_to_store(request: ProviderRequest) -> bool:
 
 def _max_wait(ctx: RequestContext) -> float | None:
     """Returns how many seconds the client will wait, if it is one of OpenAI's, which say so."""
+    given = ctx.request.headers.get(_READ_TIMEOUT)
+    if given is None:
+        return None
     try:
-        seconds = float(ctx.request.headers.get(_READ_TIMEOUT, ""))
+        seconds = float(given)
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
