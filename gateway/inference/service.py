@@ -2,8 +2,8 @@
 used is in the ledger, once."""
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import NamedTuple
 
 import msgspec
@@ -49,12 +49,14 @@ class Inference:
         self._refuse_options: set[tuple[str, str | None]] = set()
         """Provider and model of those that refuse ``stream_options``."""
 
-    @asynccontextmanager
-    async def open(self, principal: Principal, request: InferenceRequest) -> AsyncIterator[ProviderResponse]:
-        """Admits the request, sends it, and yields the response, whose body the caller sends inside the block.
+    def open(self, principal: Principal, request: InferenceRequest) -> "OpenInference":
+        """Returns a context manager that admits the request, sends it, and has the response; see ``OpenInference``."""
+        return OpenInference(self, principal, request)
 
-        On exit, whatever happened, the reservation is settled and the ledger has its entry. Raises ModelNotFound,
-        Forbidden, BadRequest, RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable, and what the provider raises.
+    async def admit(self, principal: Principal, request: InferenceRequest) -> tuple[UsageTracker, Target]:
+        """Checks the request, and reserves what it may use. Whoever is given the tracker enters it.
+
+        Raises ModelNotFound, Forbidden, BadRequest, RateLimited, TokensLimited, QuotaExceeded, StoreUnavailable.
         """
         model = request.request.model
         target = self.catalog.resolve(principal, model)
@@ -69,32 +71,30 @@ class Inference:
         admitted = await self._admission.reserve(principal, request, target, now)
         if request.on_admitted is not None:
             request.on_admitted()
+        at = now if admitted.reservation is None else admitted.reservation.at
+        identity = self._identity(principal, request, at)
         request.usage = tracker = UsageTracker(
-            self._identity(principal, request, now if admitted.reservation is None else admitted.reservation.at),
-            request.request,
-            admitted,
-            self._admission.limiter,
-            self._ledger,
+            identity, request.request, admitted, self._admission.limiter, self._ledger
         )
+        return tracker, target
+
+    async def send(self, request: InferenceRequest, target: Target, tracker: UsageTracker) -> ProviderResponse:
+        """Sends an admitted request, and returns the response, in which the tracker counts. Raises what the provider raises."""
+        given, model = request.request, request.request.model
         is_asked = self._rules.asks_for_usage and not (
             self._refuse_options and (target.provider.name, target.model) in self._refuse_options
         )
-        sent, drops_usage = _ask_for_usage(request.request) if is_asked else (request.request, False)
-        with tracker:
-            began = time.perf_counter()
-            try:
-                response = tracker.track(await self._send_asking(request.request, sent, target), drops_usage)
-                if target.is_renamed and model is not None:
-                    response = aliases.rename_response(response, lambda _name: model)
-                elif model is None and self.catalog.has_aliases:
-                    response = aliases.rename_response(response, self.catalog.client_name)
-            finally:
-                request.upstream_seconds += time.perf_counter() - began
-            try:
-                yield response
-            finally:
-                if response.close is not None:
-                    response.close()
+        sent, drops_usage = _ask_for_usage(given) if is_asked and given.stream else (given, False)
+        began = time.perf_counter()
+        try:
+            response = tracker.track(await self._send_asking(given, sent, target), drops_usage)
+            if target.is_renamed and model is not None:
+                response = aliases.rename_response(response, lambda _name: model)
+            elif model is None and self.catalog.has_aliases:
+                response = aliases.rename_response(response, self.catalog.client_name)
+            return response
+        finally:
+            request.upstream_seconds += time.perf_counter() - began
 
     async def _send_asking(self, given: ProviderRequest, asking: ProviderRequest, target: Target) -> ProviderResponse:
         """Sends the request that asks for usage; once more as it was given where the provider refuses ``stream_options``."""
@@ -128,6 +128,40 @@ class Inference:
             request.deployment or "",
             now,
         )
+
+
+class OpenInference:
+    """A request from its admission to its entry in the ledger: a context manager, inside of which its response is sent.
+
+    On exit, whatever happened, the reservation is settled and the ledger has its entry. Entering raises what ``Inference.admit``
+    and ``Inference.send`` raise.
+    """
+
+    __slots__ = ("_inference", "_principal", "_request", "_response", "_tracker")
+
+    def __init__(self, inference: Inference, principal: Principal, request: InferenceRequest) -> None:
+        self._inference = inference
+        self._principal = principal
+        self._request = request
+
+    async def __aenter__(self) -> ProviderResponse:
+        tracker, target = await self._inference.admit(self._principal, self._request)
+        self._tracker = tracker.__enter__()
+        try:
+            self._response = await self._inference.send(self._request, target, tracker)
+        except BaseException as error:
+            tracker.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self._response
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._response.close is not None:
+                self._response.close()
+        finally:
+            self._tracker.__exit__(kind, error, traceback)
 
 
 def _is_plain(request: ProviderRequest) -> bool:

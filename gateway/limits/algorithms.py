@@ -10,7 +10,7 @@ Every ``now`` here is in milliseconds since the epoch.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from gateway.core import wildcards
 from gateway.limits.calendar_windows import ALL_TIME, CalendarWindow
@@ -34,8 +34,10 @@ class Limit:
     The methods that take a counter expect one that is refilled up to now, except ``refill`` and ``settle``.
     """
 
-    __slots__ = ("counter_key", "ends_at", "model", "name", "per", "size", "token_id")
+    __slots__ = ("counter_key", "ends_at", "model", "name", "one_request", "per", "size", "token_id")
     kind: ClassVar[LimitKind]
+    used_by_request: ClassVar[Literal["nothing", "request", "tokens", "cost"]] = "nothing"
+    """What of a finished request counts as used."""
     headers: ClassVar[tuple[str, str, str] | None] = None
     """The response headers for the limit, what remains of it, and the time until all of it is available again."""
     needs_estimate: ClassVar[bool] = False
@@ -53,14 +55,15 @@ class Limit:
         self.name = f"{wildcards.canonical(model or '')}|{self.kind}"
         """The name of the counter, unique among the counters of the token. It is written to files."""
         self.counter_key = f"{token_id}|{self.name}"
+        self.one_request = Charge(self, 1, 1)
 
     def charge(self, amounts: Amounts) -> "Charge":
         """Returns what one request has to reserve."""
-        return Charge(self, 1, 1)
+        return self.one_request
 
-    def actual(self, tokens: int, cost: int) -> int:
-        """Returns what a finished request has used, in the unit of the charge."""
-        return 0
+    def available(self, counter: Counter, now: int) -> int:
+        """Brings the counter up to ``now``, and returns what remains."""
+        return self.size - counter.used - counter.reserved
 
     def refill(self, counter: Counter, now: int) -> None:
         """Pays back the debt of a rate up to ``now``."""
@@ -91,7 +94,15 @@ class Limit:
 
 
 class _Rate(Limit):
-    __slots__ = ()
+    __slots__ = ("_max_debt",)
+
+    def __init__(self, token_id: str, model: str | None, size: int) -> None:
+        super().__init__(token_id, model, size)
+        self._max_debt = min(size * DEBT_PER_UNIT * MAX_DEBT_MINUTES, MAX_COUNTER_VALUE)
+
+    def available(self, counter: Counter, now: int) -> int:
+        self.refill(counter, now)
+        return self.size - -(-counter.used // DEBT_PER_UNIT) - counter.reserved
 
     def refill(self, counter: Counter, now: int) -> None:
         if now > counter.at:
@@ -114,7 +125,7 @@ class _Rate(Limit):
 
     def _bounded(self, debt: int) -> int:
         """Limits debt to one hour of the rate: one absurd report of a provider must not lock a token for years."""
-        return min(max(0, debt), self.size * DEBT_PER_UNIT * MAX_DEBT_MINUTES, MAX_COUNTER_VALUE)
+        return 0 if debt < 0 else debt if debt < self._max_debt else self._max_debt
 
 
 class RequestsPerMinute(_Rate):
@@ -123,9 +134,7 @@ class RequestsPerMinute(_Rate):
     __slots__ = ()
     kind = LimitKind.REQUESTS
     headers = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
-
-    def actual(self, tokens: int, cost: int) -> int:
-        return 1
+    used_by_request = "request"
 
     def reserve(self, counter: Counter, amount: int) -> None:
         counter.used += amount * DEBT_PER_UNIT
@@ -141,14 +150,13 @@ class TokensPerMinute(_Rate):
     kind = LimitKind.TOKENS
     headers = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
     needs_estimate = True
+    used_by_request = "tokens"
 
     def charge(self, amounts: Amounts) -> "Charge":
-        tokens, minimum, _, _ = amounts
+        tokens, minimum = amounts.tokens, amounts.minimum_tokens
         # An estimate is cut to the whole limit; a minimum that is above the limit is not, it has to be refused.
-        return Charge(self, tokens if minimum > self.size else min(tokens, self.size), minimum)
-
-    def actual(self, tokens: int, cost: int) -> int:
-        return tokens
+        most = tokens if minimum > self.size or tokens < self.size else self.size
+        return tuple.__new__(Charge, (self, most, minimum))  # a third of the time that Charge() takes
 
     def settle(self, counter: Counter, amount: int, actual: int) -> None:
         counter.used = self._bounded(counter.used + actual * DEBT_PER_UNIT)
@@ -172,6 +180,7 @@ class BudgetWindow(Limit):
     __slots__ = ("other_windows",)
     kind = LimitKind.BUDGET
     needs_estimate = True
+    used_by_request = "cost"
 
     def __init__(
         self,
@@ -194,11 +203,7 @@ class BudgetWindow(Limit):
         """The names of the counters of the other windows of the day, and when they end."""
 
     def charge(self, amounts: Amounts) -> "Charge":
-        _, _, cost, minimum = amounts
-        return Charge(self, cost, minimum)
-
-    def actual(self, tokens: int, cost: int) -> int:
-        return cost
+        return tuple.__new__(Charge, (self, amounts.cost, amounts.minimum_cost))
 
     def settle(self, counter: Counter, amount: int, actual: int) -> None:
         counter.used = max(0, min(MAX_COUNTER_VALUE, counter.used + actual))
@@ -239,7 +244,8 @@ def charges(limits: Sequence[Limit], amounts: Amounts) -> list[Charge]:
 
 def actual_charges(charged: Sequence[Charge], tokens: int, cost: int) -> list[int]:
     """Returns what a finished request has used of each limit, in the order of its charges. Cost is in micro-dollars."""
-    return [limit.actual(tokens, cost) for limit, _, _ in charged]
+    used = {"nothing": 0, "request": 1, "tokens": tokens, "cost": cost}
+    return [used[charge.limit.used_by_request] for charge in charged]
 
 
 def refill_counters(charged: Sequence[Charge], counters: Sequence[Counter], now: int) -> None:
@@ -259,18 +265,22 @@ def reservable_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) -
     return amounts
 
 
-def remaining_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) -> list[int]:
-    """Returns what remains of the limit of each charge; below 0 where more was used than it allows."""
-    return [charge.limit.remaining(counter) for charge, counter in zip(charged, counters, strict=True)]
-
-
 def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], now: int) -> list[int] | None:
-    """Brings the counters up to ``now`` and reserves an amount for each charge; where one does not fit, nothing, and None."""
-    refill_counters(charged, counters, now)
-    amounts = reservable_amounts(charged, counters)
-    if amounts is not None:
-        for charge, counter, amount in zip(charged, counters, amounts, strict=True):
-            charge.limit.reserve(counter, amount)
+    """Brings the counters up to ``now`` and reserves an amount for each charge; where one does not fit, nothing, and None.
+
+    The amounts are those of ``reservable_amounts``, found in one pass: every limited request takes this way.
+    """
+    amounts: list[int] = []
+    fits = True
+    for (limit, amount, minimum), counter in zip(charged, counters, strict=True):
+        remaining = limit.available(counter, now)
+        if amount > remaining:
+            fits = fits and counter.reserved == 0 and minimum <= remaining
+        amounts.append(amount if amount <= remaining else remaining)
+    if not fits:
+        return None
+    for (limit, _, _), counter, amount in zip(charged, counters, amounts, strict=True):
+        limit.reserve(counter, amount)
     return amounts
 
 

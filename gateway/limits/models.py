@@ -1,7 +1,6 @@
 """What limits count, the state of a counter, and the estimate of a request. Values only."""
 
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -34,7 +33,7 @@ class Counter(msgspec.Struct, array_like=True):
     """When a request did not fit because workers had leased something, in milliseconds since the epoch."""
 
 
-class Amounts(NamedTuple):
+class Amounts(msgspec.Struct, frozen=True):
     """Estimates what one request uses: the most, and the least. Cost is in micro-dollars."""
 
     tokens: int = 0

@@ -9,7 +9,7 @@ import msgspec
 from gateway.core.clock import to_iso
 from gateway.core.errors import GatewayError, QuotaExceeded, RateLimited, TokensLimited
 from gateway.core.money import format_usd
-from gateway.limits.algorithms import DEBT_PER_UNIT, Charge, Limit, remaining_amounts
+from gateway.limits.algorithms import DEBT_PER_UNIT, Charge, Limit
 from gateway.limits.models import Counter, LimitKind
 from gateway.limits.store import LimitExceeded
 
@@ -83,9 +83,12 @@ def rate_limit_headers(charges: Sequence[Charge], counters: Sequence[Counter]) -
     A reset is the time until the whole limit is available again.
     """
     tightest: dict[tuple[str, str, str], tuple[int, Limit, Counter]] = {}
-    for (limit, _, _), counter, remaining in zip(charges, counters, remaining_amounts(charges, counters), strict=True):
+    for (limit, _, _), counter in zip(charges, counters, strict=True):
         names = limit.headers
-        if names is not None and (names not in tightest or remaining < tightest[names][0]):
+        if names is None:
+            continue
+        remaining = limit.remaining(counter)
+        if names not in tightest or remaining < tightest[names][0]:
             tightest[names] = (remaining, limit, counter)
     headers: dict[str, str] = {}
     for (size_name, remaining_name, reset_name), (remaining, limit, counter) in tightest.items():

@@ -12,6 +12,7 @@ from gateway.admin.tokens import TokenManagement
 from gateway.admin.user_keys import UserKeys
 from gateway.auth.principal import ENVIRONMENT_KEY, Principal
 from gateway.core.errors import Forbidden, GatewayError
+from gateway.limits.algorithms import actual_charges
 from gateway.limits.config import LimitSet, read_limits
 from gateway.limits.matching import CapacityRequest
 from gateway.limits.models import Amounts
@@ -97,7 +98,7 @@ class Member:
         now = int(self.clock.now) * 1000
         request = CapacityRequest("tok", principal.limits, (model,), Amounts(cost=COST, minimum_cost=COST))
         while isinstance(outcome := await self.counters.reserve(request.charges(now), now), Reservation):
-            self.counters.settle(outcome, [limit.actual(0, COST) for limit, _, _ in outcome.charges])
+            self.counters.settle(outcome, actual_charges(outcome.charges, 0, COST))
             self.spent[model] += COST
 
 

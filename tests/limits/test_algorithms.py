@@ -17,8 +17,8 @@ from gateway.limits.algorithms import (
     Limit,
     RequestsPerMinute,
     TokensPerMinute,
+    actual_charges,
     refill_counters,
-    remaining_amounts,
     reservable_amount,
     reservable_amounts,
     reserve_charges,
@@ -236,7 +236,7 @@ def test_a_request_counts_when_it_is_reserved_and_not_again_when_it_is_settled()
     limit, counter = RequestsPerMinute("t", None, 3), Counter(at=NOW)
     limit.reserve(counter, 1)
     assert (counter, limit.used(counter), limit.remaining(counter)) == (Counter(60_000, 0, NOW), 1, 2)
-    limit.settle(counter, 1, limit.actual(500, 500))
+    limit.settle(counter, 1, actual_charges([limit.one_request], 500, 500)[0])
     assert counter.used == 60_000
     limit.settle(counter, 1, 0)  # it was never sent
     assert counter.used == 0
@@ -246,7 +246,7 @@ def test_a_request_counts_when_it_is_reserved_and_not_again_when_it_is_settled()
 
 def test_what_a_new_counter_and_an_empty_estimate_have() -> None:
     assert Counter() == Counter(used=0, reserved=0, at=0, ends_at=None, reserved_by_worker=None)
-    assert Amounts() == (0, 0, 0, 0)
+    assert Amounts() == Amounts(tokens=0, minimum_tokens=0, cost=0, minimum_cost=0)
 
 
 def test_only_rates_have_headers() -> None:
@@ -255,10 +255,10 @@ def test_only_rates_have_headers() -> None:
 
 
 def test_concurrency_counts_nothing_as_used() -> None:
-    assert Concurrency("t", None, 3).actual(500, 500) == 0
+    assert actual_charges([Concurrency("t", None, 3).one_request], 500, 500) == [0]
     limit, counter = Concurrency("t", None, 3), Counter()
     limit.reserve(counter, 1)
-    limit.settle(counter, 1, limit.actual(500, 500))
+    limit.settle(counter, 1, actual_charges([limit.one_request], 500, 500)[0])
     assert (counter, limit.used(counter)) == (Counter(), 0)
     limit.refill(counter, NOW)
     assert counter == Counter()
@@ -288,9 +288,8 @@ CHARGES = [Charge(Concurrency("t", None, 9), 1, 1), Charge(BudgetWindow("t", Non
         lambda counters: reservable_amounts(CHARGES, counters),
         lambda counters: reserve_charges(CHARGES, counters, NOW),
         lambda counters: settle_charges(CHARGES, counters, [1, 1], [0, 0], {}),
-        lambda counters: remaining_amounts(CHARGES, counters),
     ],
-    ids=["refill", "reservable", "reserve", "settle", "remaining"],
+    ids=["refill", "reservable", "reserve", "settle"],
 )
 def test_a_charge_without_its_counter_is_an_error(call: Callable[[list[Counter]], object]) -> None:
     """It must not pass without being counted."""
