@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, unquote_plus
 
+import msgspec
 from multidict import istr
 
 from gateway.core.errors import BadRequest
@@ -34,7 +35,7 @@ class Headers(Protocol):
     def __contains__(self, key: object, /) -> bool: ...
 
 
-class Credential(NamedTuple):
+class Credential(msgspec.Struct, frozen=True):
     """``secret`` is None where the credential is malformed: it can never be valid, whatever is stored.
 
     ``mistake`` says then what is wrong, and ``shown`` what may be shown of it.

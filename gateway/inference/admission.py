@@ -129,7 +129,7 @@ class Admission:
         default = self._rules.completion_tokens
         sound = request.body.sound if isinstance(request.body, FormBody) else NO_SOUND
         bounds = estimate_bounds(request.path, fields, default, window, sound)
-        _, used, most, least = bounds
+        used, most, least = bounds.tokens, bounds.money, bounds.least
         cost, least_cost = price.costs(most, least) if has_budget and price else (0, 0)
         tokens = used.prompt_tokens + used.completion_tokens
         least_tokens = least.prompt_tokens + least.completion_tokens

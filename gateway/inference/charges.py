@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.usage.models import NOTHING_USED, Usage
 
@@ -49,7 +50,7 @@ class Charged(Enum):
     ALL = "what was reported, or else an estimate"
 
 
-class Used(NamedTuple):
+class Used(msgspec.Struct, frozen=True):
     """What a request has used. ``cost`` in micro-dollars."""
 
     usage: Usage = NOTHING_USED

@@ -1,7 +1,7 @@
 """A request for inference, as the HTTP layer hands it over and as it reads it when the request ends."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -12,7 +12,7 @@ from gateway.usage.models import Usage
 from gateway.usage.pricing.prices import Price
 
 
-class RequestIdentity(NamedTuple):
+class RequestIdentity(msgspec.Struct, frozen=True):
     """Who is charged for a request, as the ledger names them."""
 
     request_id: str
@@ -26,7 +26,7 @@ class RequestIdentity(NamedTuple):
     """When it was admitted, in milliseconds since the epoch."""
 
 
-class Admitted(NamedTuple):
+class Admitted(msgspec.Struct, frozen=True):
     """What a request was admitted with."""
 
     price: Price | None

@@ -25,6 +25,7 @@ _REPORTS_USAGE_ON_REQUEST = frozenset({"chat/completions", "completions"})
 """Endpoints whose streams report usage only if they are asked to."""
 _ASKING = b'{"include_usage":true}'
 _MAX_ASKING_BYTES = 64
+_PLAIN_OR_COUNTED = PLAIN_FIELDS | COUNTS
 _MAX_REMEMBERED = 1024
 """How many models are remembered that refuse ``stream_options``. Their names are whatever clients send."""
 
@@ -169,10 +170,10 @@ def _is_plain(request: ProviderRequest) -> bool:
     fields = request.fields
     if request.method != "POST" or request.path not in CHECKED_ENDPOINTS or not isinstance(fields, JsonObject):
         return False
-    for name, raw in fields.raw_values.items():
-        if name not in PLAIN_FIELDS and not (name in COUNTS and _is_short_count(raw)):
-            return False
-    return True
+    values = fields.raw_values
+    if not _PLAIN_OR_COUNTED.issuperset(values):
+        return False
+    return all(_is_short_count(values[name]) for name in COUNTS.intersection(values))
 
 
 def _is_short_count(raw: msgspec.Raw) -> bool:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from gateway.core.errors import GatewayError
 from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject
@@ -49,7 +51,8 @@ class UsageTracker:
     ) -> None:
         self._identity = identity
         self._request = request
-        self._price, self._reservation, self._known_estimate, self._expected = admitted
+        self._price, self._reservation = admitted.price, admitted.reservation
+        self._known_estimate, self._expected = admitted.estimate, admitted.expected
         self._limiter = limiter
         self._ledger = ledger
         self._is_running = False
@@ -129,7 +132,7 @@ class UsageTracker:
         used = self._used(Outcome.CLIENT_GONE, *progress[1:])
         if self._reservation is not None:
             self._limiter.settle_so_far(self._reservation, used.cost)
-        return self._entry(used._replace(is_partial=True))
+        return self._entry(msgspec.structs.replace(used, is_partial=True))
 
     def _watch(self) -> None:
         """Lets what is used be settled from time to time, as long as the response streams."""
@@ -246,7 +249,8 @@ class UsageTracker:
 
     def _close(self, used: Used) -> None:
         self.state, self._final = State.SETTLED, used
-        self.usage, self.cost, self.is_estimated, self.is_partial = used
+        self.usage, self.cost = used.usage, used.cost
+        self.is_estimated, self.is_partial = used.is_estimated, used.is_partial
         if self._reservation is not None:
             charges = self._reservation.charges
             tokens = self.usage.prompt_tokens + self.usage.completion_tokens

@@ -5,7 +5,8 @@ Every ``now`` here is in milliseconds since the epoch.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.core import wildcards
 from gateway.limits.algorithms import (
@@ -77,7 +78,7 @@ def _of_set(token_id: str, pattern: str | None, limit_set: LimitSet, day: int) -
         yield BudgetWindow(token_id, pattern, budget.micro_usd, budget.per, calendar_windows(day * MS_PER_DAY))
 
 
-class CapacityRequest(NamedTuple):
+class CapacityRequest(msgspec.Struct, frozen=True):
     """Asks for capacity under all limits of a token and its parents.
 
     It holds the chain instead of charges because a request may wait while a budget's window ends: the charges are

@@ -38,7 +38,7 @@ def encode_stream_head(
 def _encode(
     status: int, headers: Mapping[str, str], framing: str, version: tuple[int, int], keeps_alive: bool
 ) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = "\r\n".join([*map(": ".join, headers.items()), ""])
     ends = lines.count("\r\n")
     if ends != len(headers) or lines.count("\n") != ends or lines.count("\r") != ends or "\0" in lines:
         raise ValueError("a header contains a line end")

@@ -6,7 +6,7 @@ and audio are sent as base64, which has many more bytes to a token. Whatever is 
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -83,9 +83,13 @@ _REFERENCE_PARTS = (b'url"', b'uri"', b'id"', b'ids"', b"cached", b"item_referen
 """Each match of the pattern contains one of them."""
 _ITEM_ID = re.compile(rb'"id"\s*:\s*"')
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+_PLAIN_CHAT = (_SETTINGS - {"n", "best_of"}) | {"messages"}
+"""Fields of most chats."""
+_NOT_PLAIN = (*_REFERENCE_PARTS, b"\\u00", b"base64,", b'"data"')
+"""In lower case: what is not in messages that have all of their prompt in them, as text."""
 
 
-class Estimate(NamedTuple):
+class Estimate(msgspec.Struct, frozen=True):
     """Numbers of language-model tokens.
 
     ``completion`` is the limit that the request sets for all its choices together, None without one. ``choices`` is the number of
@@ -122,6 +126,8 @@ class Estimate(NamedTuple):
 
     def _usage(self, window: int, prompt: int) -> Usage:
         completion = self.completion_or(min(window, MAX_OUTPUT_TOKENS))
+        if self.sound is NO_SOUND and not (self.images or self.characters):
+            return Usage(_LARGEST if self.has_provider_tools else prompt, completion)
         seconds = self.sound.most
         heard = min(seconds * _HEARD_PER_SECOND, max(window - prompt, 0))
         prompt = _LARGEST if self.has_provider_tools else prompt + heard
@@ -137,7 +143,7 @@ class Estimate(NamedTuple):
 
     def heard(self, seconds: int) -> Usage:
         """Returns what was used where nothing but the length of the sound is reported."""
-        return self._replace(sound=SoundLength(seconds, seconds)).used(0)
+        return msgspec.structs.replace(self, sound=SoundLength(seconds, seconds)).used(0)
 
     def with_units(self, usage: Usage) -> Usage:
         """Returns the usage with the units besides tokens. Seconds that are reported stay."""
@@ -158,7 +164,7 @@ class Estimate(NamedTuple):
 NOTHING_ESTIMATED = Estimate(0, 0, has_completion=False)
 
 
-class Bounds(NamedTuple):
+class Bounds(msgspec.Struct, frozen=True):
     """What a request may use: ``tokens`` for rates, where an estimate is enough, ``money`` for budgets, where it is the most.
     ``least`` must be affordable."""
 
@@ -173,6 +179,12 @@ def estimate(endpoint: str, fields: JsonObject | None, sound: SoundLength = NO_S
     if fields is None or endpoint in COUNTING_ENDPOINTS:
         return NOTHING_ESTIMATED
     values = fields.raw_values
+    if endpoint == "chat/completions" and _PLAIN_CHAT.issuperset(values) and "messages" in values:
+        messages = bytes(values["messages"])
+        # For bytes, `find` takes a fifth of the time of `in`.
+        if len(fields.body) - len(messages) <= MAX_SETTING_BYTES and max(map(messages.lower().find, _NOT_PLAIN)) < 0:
+            completion = _completion_limit(endpoint, values)
+            return Estimate(-(-len(messages) // BYTES_PER_TOKEN), completion, 1, True, len(messages))
     prompt = max_prompt = 0
     is_whole = True
     for name, raw in values.items():
@@ -190,11 +202,18 @@ def estimate(endpoint: str, fields: JsonObject | None, sound: SoundLength = NO_S
         characters = _length(values["input"]) if endpoint == "audio/speech" and "input" in values else 0
         return Estimate(prompt, 0, 1, False, largest, has_tools, images, characters, sound)
     choices = max(_count(values, "n"), _count(values, "best_of")) * _prompt_count(endpoint, values)
-    limits = _COMPLETION_LIMITS.get(endpoint, _ANY_LIMIT)
-    # The largest limit counts, because it is not known which one the provider applies. Some take 0 for no limit.
-    bounds = [bound for name in limits if name in values and (bound := _whole(_decode(values[name])))]
-    completion = min(max(bounds) * choices, _LARGEST) if bounds else None
+    limit = _completion_limit(endpoint, values)
+    completion = None if limit is None else min(limit * choices, _LARGEST)
     return Estimate(prompt, completion, min(choices, _LARGEST), True, largest, has_tools)
+
+
+def _completion_limit(endpoint: str, values: RawValues) -> int | None:
+    """Returns the largest limit of a completion: it is not known which one the provider applies. Some take 0 for no limit."""
+    largest = 0
+    for name in _COMPLETION_LIMITS.get(endpoint, _ANY_LIMIT):
+        if name in values and (limit := _whole(_decode(values[name]))) is not None and limit > largest:
+            largest = limit
+    return largest or None
 
 
 def estimate_bounds(

@@ -7,7 +7,7 @@ a value that is not a sensible count is ignored.
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -38,6 +38,39 @@ class _Event(_Content):
     type: Any = None
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_REPORTED_TOKENS)]
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    audio_tokens: _Count = 0
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: _Count = 0
+    audio_tokens: _Count = 0
+
+
+class _PlainUsage(msgspec.Struct):
+    """What most providers report of a chat. The last four fields are other providers' counts."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    input_tokens: None = None
+    prompt_cache_hit_tokens: None = None
+    cache_read_input_tokens: None = None
+    cache_creation_input_tokens: None = None
+
+
+class _PlainResponse(msgspec.Struct):
+    usage: _PlainUsage
+
+
+_decode_plain = msgspec.json.Decoder(_PlainResponse).decode
 _decode_response = msgspec.json.Decoder(_Content).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 T = TypeVar("T", bound=_Content)
@@ -83,6 +116,16 @@ def read_usage(reported: Any) -> Usage | None:
 
 def usage_of_response(body: bytes) -> Usage | None:
     """Returns the usage in a complete JSON response; None where there is none."""
+    try:
+        plain = _decode_plain(body).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        plain = None
+    if (
+        plain is not None
+        and plain.prompt_tokens
+        and plain.total_tokens <= plain.prompt_tokens + plain.completion_tokens
+    ):
+        return _usage_of_plain(plain)
     content = _decode(_decode_response, body)
     if content is None:
         return None
@@ -90,6 +133,27 @@ def usage_of_response(body: bytes) -> Usage | None:
     if found is None and isinstance(content.text, str) and (seconds := _seconds(content.duration)):
         return Usage(seconds=seconds)
     return found
+
+
+def _usage_of_plain(plain: _PlainUsage) -> Usage:
+    """Does what ``read_usage`` does, for a report in which every count is what it should be."""
+    of_prompt, of_completion = plain.prompt_tokens_details, plain.completion_tokens_details
+    prompt, completion = plain.prompt_tokens, plain.completion_tokens
+    if of_prompt is None and of_completion is None:
+        return Usage(prompt, completion)
+    of_prompt, of_completion = of_prompt or _NO_PROMPT_DETAILS, of_completion or _NO_COMPLETION_DETAILS
+    return Usage(
+        prompt,
+        completion,
+        min(of_prompt.cached_tokens, prompt),
+        min(of_prompt.cache_write_tokens, prompt),
+        min(of_completion.reasoning_tokens, completion),
+        min(of_prompt.audio_tokens, prompt),
+        min(of_completion.audio_tokens, completion),
+    )
+
+
+_NO_PROMPT_DETAILS, _NO_COMPLETION_DETAILS = _PromptDetails(), _CompletionDetails()
 
 
 class StreamUsageReader:

@@ -1,5 +1,6 @@
 """Which limits apply to a request, and what it is charged under each."""
 
+import msgspec
 import pytest
 
 from gateway.limits.algorithms import Charge, actual_charges, charges
@@ -106,4 +107,4 @@ def test_a_request_for_capacity_is_charged_for_the_instant() -> None:
     today, tomorrow = request.charges(NOW), request.charges(NOW + DAY_MS)
     assert [(one.limit.kind, one.amount, one.minimum) for one in today] == [("requests", 1, 1), ("budget", 7, 5)]
     assert [one[1].limit.name for one in (today, tomorrow)] == ["|budget|day|2027-01-15", "|budget|day|2027-01-16"]
-    assert [one.limit.kind for one in request._replace(is_free=True).charges(NOW)] == ["requests"]
+    assert [one.limit.kind for one in msgspec.structs.replace(request, is_free=True).charges(NOW)] == ["requests"]

@@ -24,5 +24,5 @@ def test_fields_that_an_older_version_did_not_write_have_their_defaults() -> Non
 
 
 def test_nothing_is_estimated_unless_it_is_said() -> None:
-    assert Amounts() == (0, 0, 0, 0)
+    assert Amounts() == Amounts(tokens=0, minimum_tokens=0, cost=0, minimum_cost=0)
     assert [kind.value for kind in LimitKind] == ["requests", "tokens", "parallel", "budget"]
