@@ -15,6 +15,7 @@ from gateway.providers.transport import http1_limits as limits
 
 _END_OF_HEAD = b"\r\n\r\n"
 _BAD_LINE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\0")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _CLOSE = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)
 
 
@@ -96,7 +97,7 @@ class ResponseParser:
         if 100 <= status < 200 and status != 101:
             self._is_interim = True
             raise _Stop
-        if status < 100 or len(self._pairs) > limits.MAX_HEADERS:
+        if len(self._pairs) > limits.MAX_HEADERS:
             raise _Stop
         self.headers = read_headers(self._pairs)
         self._choose_body(status)
@@ -123,8 +124,8 @@ class ResponseParser:
             data = self._buffer + data
         while data:
             size = data.find(_END_OF_HEAD, max(seen - 3, 0)) + 4
-            if not data.startswith(b"HTTP/1.1 "):
-                self._check_version(data, size)
+            if not data.startswith(b"HTTP/1.1 200 OK\r\n"):
+                self._check_start(data, size)
             if size < 4:
                 self._wait_for_head(data, max(seen - 1, 0))
                 return
@@ -145,12 +146,17 @@ class ResponseParser:
         self._buffer = data
 
     @staticmethod
-    def _check_version(data: bytes, size: int) -> None:
-        """Checks what llhttp is lenient about. In HTTP/1.0 a transfer coding is a fault, by RFC 9112 6.1."""
-        if data.startswith(b"HTTP/1.0 "):
-            if b"\ntransfer-encoding:" in data[: max(size, 0)].lower():
+    def _check_start(data: bytes, size: int) -> None:
+        """Checks what llhttp is lenient about: the version, the reason, and transfer codings in HTTP/1.0 (RFC 9112 6.1)."""
+        is_valid = data.startswith((b"HTTP/1.1 ", b"HTTP/1.0 "))
+        if size < 4:
+            if not is_valid and (
+                len(data) >= 9 or not (b"HTTP/1.1 ".startswith(data) or b"HTTP/1.0 ".startswith(data))
+            ):
                 raise InvalidResponse
-        elif len(data) >= 9 or not (b"HTTP/1.1 ".startswith(data) or b"HTTP/1.0 ".startswith(data)):
+            return
+        is_coded = data.startswith(b"HTTP/1.0 ") and b"\ntransfer-encoding:" in data[:size].lower()
+        if is_coded or _STATUS_LINE.match(data) is None:
             raise InvalidResponse
 
     def _skip_interim(self, size: int) -> None:

@@ -77,6 +77,8 @@ INVALID = {
     "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
     "a status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
     "a status below 100": b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
+    "a null byte in the reason": b"HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
+    "a control byte in the reason": b"HTTP/1.1 200 O\x1bK\r\nContent-Length: 0\r\n\r\n",
     "a status with a sign": b"HTTP/1.1 -20 OK\r\nContent-Length: 0\r\n\r\n",
     "line feeds alone": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
     "one line feed alone": OK + b"X: y\nContent-Length: 0\r\n\r\n",
