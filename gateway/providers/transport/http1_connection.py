@@ -15,6 +15,7 @@ from gateway.providers.transport.http1_parser import Body, InvalidResponse, Resp
 from gateway.providers.transport.http1_response import BROKEN_OFF, Http1Response
 from gateway.providers.transport.http1_state import TRANSITIONS, Event, State
 
+CLOSED = "The upstream closed the connection before it had answered."
 NOT_HTTP = "The upstream's answer is not valid HTTP."
 UNKNOWN_ENCODING = (
     "The upstream's answer has a content encoding that was not asked for and cannot be read: another one."
@@ -66,9 +67,12 @@ class Http1Connection(asyncio.Protocol):
     def send(self, exchange: Http1Response, data: bytes) -> None:
         """Begins an exchange with the head of its request, and its body where that is no upload.
 
-        Raises RuntimeError where another exchange is not over.
+        The upstream may have closed the connection since it was opened. Raises RuntimeError where another exchange is not over.
         """
-        if self.state is not State.IDLE or self._transport is None:
+        if self.state is State.CLOSED or self._transport is None:
+            exchange.fail(UpstreamUnreachable(CLOSED))
+            return
+        if self.state is not State.IDLE:
             raise RuntimeError("a connection carries one exchange at a time")
         self.state = TRANSITIONS[State.IDLE, Event.SEND]
         self.ends_at = exchange.head_due_at
@@ -146,8 +150,7 @@ class Http1Connection(asyncio.Protocol):
         if self.state is State.BODY and self._parser.body is Body.UNTIL_CLOSE and is_end and exchange is not None:
             self._end_response(exchange)
         elif self.state is State.HEAD:
-            message = "The upstream closed the connection before it had answered."
-            self._close(UpstreamUnreachable(message), is_unread=self._was_used and not self._parser.has_received)
+            self._close(UpstreamUnreachable(CLOSED), is_unread=self._was_used and not self._parser.has_received)
         else:
             self._close(UpstreamInvalid(BROKEN_OFF))
         self._transport = None

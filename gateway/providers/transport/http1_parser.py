@@ -177,7 +177,7 @@ class ResponseParser:
         """Chooses how the body ends, by RFC 9112 6.3. llhttp has refused two lengths, and a length beside a coding."""
         headers = self.headers
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
-        if coding is not None and (coding.lower() != "chunked" or len(self.values("transfer-encoding")) > 1):
+        if coding is not None and not self._is_chunked():
             raise _Stop
         if self.is_head or status in (101, 204, 304):
             self.is_complete = True
@@ -189,6 +189,11 @@ class ResponseParser:
             self.body, self._left = Body.LENGTH, int(length)
         else:
             self.body = Body.UNTIL_CLOSE
+
+    def _is_chunked(self) -> bool:
+        """Returns whether chunked is the only coding, in a spelling that llhttp takes for it: with a tab behind it does not."""
+        codings = [value for name, value in self._pairs if _lower(name) == "transfer-encoding"]
+        return len(codings) == 1 and codings[0].rstrip(b" ").lower() == b"chunked"
 
     def _is_http_1_1(self) -> bool:
         return self._parser is not None and self._parser.get_http_version() == "1.1"

@@ -60,13 +60,14 @@ class Http1Response:
 
     async def wait_for_head(self, connection: ResponseConnection) -> None:
         """Waits for the head on the connection that the request was sent on. Raises UpstreamFailed."""
-        self._connection = connection
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        except BaseException:
-            self.close()
-            raise
+        if self._error is None:
+            self._connection = connection
+            waiter = self._waiter = self._loop.create_future()
+            try:
+                await waiter
+            except BaseException:
+                self.close()
+                raise
         if not self.status and self._error is not None:
             raise self._error
 

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.upstream_errors import UpstreamFailed
+from gateway.core.timeouts import CoarseTimeouts
+from gateway.core.upstream_errors import UpstreamFailed, UpstreamUnreachable
 from gateway.providers.transport import http1_limits
 from gateway.providers.transport.base import Timeouts, TransportRequest
 from gateway.providers.transport.http1_client import Http1Transport
+from gateway.providers.transport.http1_connection import Http1Connection
 from gateway.providers.transport.http1_response import Http1Response
+from gateway.providers.transport.http1_state import State
+from tests.support.serving import serving
 from tests.support.upstream import Connection, Received, always, answer, running_upstream
 
 LONG = Timeouts(30, 30, 30)
@@ -85,6 +89,31 @@ async def test_a_connection_carries_one_exchange_at_a_time() -> None:
     async with running_upstream(echoes) as upstream, aclosing(Http1Transport(LONG)) as transport:
         await asyncio.gather(*(ask(transport, number) for number in range(10)))
         assert len(upstream.connections) == 10
+
+
+async def test_an_upstream_that_speaks_or_closes_before_it_is_asked_is_unreachable() -> None:
+    async def greets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"{}"))
+
+    async with serving(greets) as port, asyncio.timeout(10):
+        connection = await open_idle(port)
+        while connection.state is not State.CLOSED:
+            await asyncio.sleep(0)
+        response = Http1Response(asyncio.get_running_loop(), False, 30, 30)
+        connection.send(response, b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(UpstreamUnreachable, match="closed the connection"):
+            await response.wait_for_head(connection)
+
+
+async def open_idle(port: int) -> Http1Connection:
+    """Connects without sending anything."""
+    loop = asyncio.get_running_loop()
+
+    def create() -> Http1Connection:
+        return Http1Connection(CoarseTimeouts(), lambda _: None, lambda _: None)
+
+    _, connection = await loop.create_connection(create, "127.0.0.1", port)
+    return connection
 
 
 ID = re.compile(rb"\[id-(\d+)\]")

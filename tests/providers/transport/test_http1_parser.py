@@ -31,6 +31,7 @@ VALID = {
     "chunks with extensions and a trailer": (
         CHUNKED + b'3;a=b;c="d e"\r\nabc\r\n0;x\r\nX: y\r\nZ: \r\n\r\n', 200, b"abc", True,
     ),
+    "a coding with a blank": (OK + b"Transfer-Encoding: \t chunked  \r\n\r\n1\r\na\r\n0\r\n\r\n", 200, b"a", True),
     "a coding in capitals": (OK + b"TRANSFER-ENCODING: CHUNKED\r\n\r\n0\r\n\r\n", 200, b"", True),
     "blanks around values": (OK + b"Content-Length: \t 3 \t\r\nX:y\r\nZ:\r\n\r\nabc", 200, b"abc", True),
     "connection: close": (OK + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc", False),
@@ -105,6 +106,7 @@ INVALID = {
     "chunked not last": OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
     "an unknown coding": OK + b"Transfer-Encoding: x\r\n\r\n",
     "a coding with a strange byte": OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "a coding with a tab, which llhttp does not see": OK + b"Transfer-Encoding: chunked\t\r\n\r\n0\r\n\r\n",
     "a coding in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a long line": OK + b"X: " + b"y" * http1_limits.MAX_HEADER_BYTES + b"\r\n\r\n",
     "too many headers": OK + b"X: y\r\n" * (http1_limits.MAX_HEADERS + 1) + b"\r\n",
