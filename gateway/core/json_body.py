@@ -222,7 +222,11 @@ def _refuse_duplicate_keys(body: bytes, raw: dict[str, msgspec.Raw]) -> None:
     comma or the closing brace. A member that was dropped would take at least five. So if the sum is the length of the body, no
     member was dropped. If it is not, there are spaces, escapes or duplicates, and the members are walked one by one.
     """
-    if len(body) == 1 + sum(len(name) + memoryview(value).nbytes + 4 for name, value in raw.items()):
+    if len(body) < _LARGE:  # nothing is copied that is large, and no step is one in Python
+        names_and_values = sum(map(len, raw)) + sum(map(len, map(bytes, raw.values())))
+    else:
+        names_and_values = sum(len(name) + memoryview(value).nbytes for name, value in raw.items())
+    if len(body) == 1 + names_and_values + 4 * len(raw):
         return
     position = body.index(b"{") + 1
     for _ in range(len(raw)):

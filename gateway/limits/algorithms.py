@@ -307,4 +307,5 @@ def count_in_other_windows(counters: TokenCounters, limit: BudgetWindow, used: i
         counter = counters.get(name)
         if counter is None:
             counter = counters[name] = Counter(ends_at=ends_at)
-        counter.used = max(0, min(MAX_COUNTER_VALUE, counter.used + used))
+        total = counter.used + used
+        counter.used = total if 0 <= total <= MAX_COUNTER_VALUE else max(0, min(MAX_COUNTER_VALUE, total))

@@ -82,18 +82,17 @@ def rate_limit_headers(charges: Sequence[Charge], counters: Sequence[Counter]) -
 
     A reset is the time until the whole limit is available again.
     """
-    tightest: dict[tuple[str, str, str], tuple[int, Limit, Counter]] = {}
+    found: dict[tuple[str, str, str], tuple[int, Limit, Counter]] = {}
     for (limit, _, _), counter in zip(charges, counters, strict=True):
         names = limit.headers
-        if names is None:
-            continue
-        remaining = limit.remaining(counter)
-        if names not in tightest or remaining < tightest[names][0]:
-            tightest[names] = (remaining, limit, counter)
+        if names is not None:
+            remaining = limit.remaining(counter)
+            if names not in found or remaining < found[names][0]:
+                found[names] = (remaining, limit, counter)
     headers: dict[str, str] = {}
-    for (size_name, remaining_name, reset_name), (remaining, limit, counter) in tightest.items():
+    for (size_name, remaining_name, reset_name), (remaining, limit, counter) in found.items():
         headers[size_name] = str(limit.size)
-        headers[remaining_name] = str(remaining if remaining > 0 else 0)
+        headers[remaining_name] = str(remaining) if remaining > 0 else "0"
         headers[reset_name] = format_duration(_full_refill_ms(limit, counter))
     return headers
 

@@ -170,6 +170,10 @@ def reserve(
 
 
 def _get_or_add_all(tokens: dict[str, TokenCounters], charges: Sequence[Charge], now: int) -> list[Counter]:
+    try:
+        return [tokens[limit.token_id][limit.name] for limit, _, _ in charges]
+    except KeyError:
+        pass  # one of them is new
     found = []
     for limit, _, _ in charges:
         counters = tokens.get(limit.token_id)

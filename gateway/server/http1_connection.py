@@ -11,20 +11,25 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp.http import HttpProcessingError, RawRequestMessage
-from aiohttp.http_parser import HttpRequestParser
 from multidict import istr
 
 from gateway.core.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError, RequestTimeout
 from gateway.http.context import new_request_id
-from gateway.http.error_formats import openai_error
-from gateway.http.request import HTTP_1_1, Request
+from gateway.http.request import Request
 from gateway.server.client_socket import ClientSocket
 from gateway.server.deadlines import ReadDeadline
-from gateway.server.head_limits import MAX_HEADERS, parser_error
+from gateway.server.head_parser import create_parser, parser_error
 from gateway.server.http1_exchange import Http1Exchange
-from gateway.server.request_body import BodyState, ChunkedBody, ParserOwner, RequestBody, SizedBody
+from gateway.server.request_body import (
+    ArrivedBody,
+    ArrivingBody,
+    BodyState,
+    ChunkedBody,
+    RequestBody,
+    SizedBody,
+)
 from gateway.server.request_framing import HeadEnd, find_head_end, has_bad_framing
-from gateway.server.response_head import encode_head
+from gateway.server.response_head import error_response
 from gateway.server.server_state import ServerState
 
 log = logging.getLogger(__name__)
@@ -33,7 +38,6 @@ MAX_UNPARSED_BYTES = 64 * 1024
 """What is read ahead of the request that is being answered. More stays in the kernel."""
 LINGERING_SECONDS = 2.0
 """How long an unread body is read on after its response, so that the client gets to see the response."""
-_PARSER_BUFFER_BYTES = 2**24
 _CONTENT_LENGTH = istr("Content-Length")
 
 
@@ -61,7 +65,7 @@ class Http1Connection(ClientSocket):
         self._server = server
         self._parser: Any = None
         self._unparsed = b""
-        self._body: RequestBody | None = None
+        self._body: ArrivingBody | None = None
         """The body of the current request, also while its rest is read after the response."""
         self._exchange: Http1Exchange | None = None
         self._task: asyncio.Task[None] | None = None
@@ -164,7 +168,7 @@ class Http1Connection(ClientSocket):
             self._stop_read_deadline()
         parser = self._parser
         if parser is None:
-            parser = self._parser = self._create_parser()
+            parser = self._parser = create_parser(self._server.loop, self._server.max_head_bytes)
         try:
             messages, is_upgrade, _ = parser.feed_data(data[start:head_end])
         except HttpProcessingError as error:
@@ -176,36 +180,26 @@ class Http1Connection(ClientSocket):
             return head_end
         length = message.headers.get(_CONTENT_LENGTH)
         size = None if length is None else int(length)
-        at, body = head_end, None
-        if size or message.chunked:
+        at = head_end
+        body: RequestBody | None = None
+        if size and at + size <= len(data):
             self._parser = None  # it expects the body
+            body, at = ArrivedBody(data[at : at + size]), at + size
+        elif size or message.chunked:
+            self._parser = None
             body = self._body = self._create_body(size, data[start:head_end])
             if at < len(data):
-                at = self._feed(body, data, at)
+                at = self._feed(self._body, data, at)
         elif is_upgrade:
             self._parser = None
         exchange = self._exchange = Http1Exchange(self, message, size, body)
         self._answer_soon(Request(message.method, message.path, message.headers, message.version, exchange))
         return at
 
-    def _create_parser(self, *, reads_body: bool = False) -> Any:
-        most = self._server.max_head_bytes
-        # One header may have all of it: aiohttp's own limits are those of a line.
-        return HttpRequestParser(
-            ParserOwner(self._server.loop),
-            self._server.loop,
-            _PARSER_BUFFER_BYTES,
-            max_line_size=most,
-            max_field_size=most,
-            max_headers=MAX_HEADERS,
-            response_with_body=reads_body,
-            auto_decompress=False,  # compressed bodies are refused, so nothing may unpack them first
-        )
-
-    def _create_body(self, size: int | None, head: bytes) -> RequestBody:
+    def _create_body(self, size: int | None, head: bytes) -> ArrivingBody:
         if size:
             return SizedBody(size, self._update_reading, self._resume_body)
-        parser = self._create_parser(reads_body=True)
+        parser = create_parser(self._server.loop, self._server.max_head_bytes, reads_body=True)
         [(_, reader)], _, _ = parser.feed_data(head)
         return ChunkedBody(parser, reader, self._update_reading, self._resume_body)
 
@@ -215,7 +209,7 @@ class Http1Connection(ClientSocket):
             self._parse(self._unparsed)
         self._update_reading()
 
-    def _feed(self, body: RequestBody, data: bytes, at: int) -> int:
+    def _feed(self, body: ArrivingBody, data: bytes, at: int) -> int:
         at = body.feed(data, at)
         if body.state is BodyState.INVALID:
             self._is_invalid = self.must_close = True
@@ -259,10 +253,13 @@ class Http1Connection(ClientSocket):
     def _end_exchange(self, exchange: Http1Exchange) -> None:
         """Goes on behind a request: with the rest of its body, with what the client has sent ahead, or with the end."""
         self._exchange = None
+        body = self._body
+        if body is None and exchange.keeps_alive and not (self.must_close or self._unparsed):
+            self.idle_since = self._server.loop.time()  # the usual case
+            return
         self._is_last = not exchange.keeps_alive
         if self.is_closing:
             return
-        body = self._body
         if body is not None and body.state is BodyState.ARRIVING:
             self._start_read_deadline(LINGERING_SECONDS, self.close)
             body.discard()
@@ -304,12 +301,5 @@ class Http1Connection(ClientSocket):
 
     def _write_error(self, error: GatewayError, request_id: str, exchange: Http1Exchange | None) -> None:
         log.info("invalid request", extra={"request_id": request_id, "status": error.status})
-        headers = {
-            "server": "gateway",
-            "x-request-id": request_id,
-            "Content-Type": "application/json",
-            "x-content-type-options": "nosniff",
-        }
-        body = openai_error(error, str)
-        head = encode_head(error.status, headers, len(body), version=HTTP_1_1, keeps_alive=False)
+        head, body = error_response(error, request_id)
         self.write(head if exchange is not None and exchange.is_head else head + body)

@@ -19,7 +19,8 @@ from gateway.http.context import new_request_id
 from gateway.http.error_formats import openai_error
 from gateway.http.request import HTTP_1_1
 from gateway.server.deadlines import ConnectionTimeouts, ReadDeadline, WriteDeadline
-from gateway.server.head_limits import MAX_HEAD_BYTES, MAX_HEADERS, parser_error
+from gateway.server.head_limits import MAX_HEAD_BYTES, MAX_HEADERS
+from gateway.server.head_parser import parser_error
 from gateway.server.request_framing import HEAD_END, METHOD_START, REQUEST_LINE, is_bad_head, part_of_chunks
 from gateway.server.response_head import encode_head
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 
-from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 
@@ -27,12 +26,48 @@ class BodyState(Enum):
 
 
 class RequestBody(ABC):
+    """A body as whoever reads it sees it. ``total`` is how many bytes have arrived, without their framing."""
+
+    __slots__ = ("state", "total")
+    state: BodyState
+    total: int
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """Returns what has arrived and was not taken, ``b""`` for nothing."""
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """Returns the next bytes, ``b""`` at the end. Raises InvalidBody."""
+
+
+class ArrivedBody(RequestBody):
+    """A body that came together with its head."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.state = BodyState.WHOLE
+        self.total = len(data)
+
+    def take(self) -> bytes:
+        """Returns the body, once."""
+        data, self._data = self._data, b""
+        return data
+
+    async def read(self) -> bytes:
+        """Returns the body, once."""
+        return self.take()
+
+
+class ArrivingBody(RequestBody):
     """The bytes of a body that have arrived and nobody has taken yet.
 
     A subclass says which bytes belong to it. ``pause`` and ``resume`` stop and continue the reading of the socket.
     """
 
-    __slots__ = ("_chunks", "_discards", "_is_paused", "_pause", "_resume", "_size", "_waiter", "state", "total")
+    __slots__ = ("_chunks", "_discards", "_is_paused", "_pause", "_resume", "_size", "_waiter")
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self._pause = pause
@@ -44,7 +79,6 @@ class RequestBody(ABC):
         self._waiter: asyncio.Future[None] | None = None
         self.state = BodyState.ARRIVING
         self.total = 0
-        """How many bytes have arrived, without their framing."""
 
     @property
     def is_paused(self) -> bool:
@@ -102,7 +136,7 @@ class RequestBody(ABC):
             self._waiter.set_result(None)
 
 
-class SizedBody(RequestBody):
+class SizedBody(ArrivingBody):
     """A body whose length the head has named."""
 
     __slots__ = ("_left",)
@@ -126,7 +160,7 @@ class SizedBody(RequestBody):
         return start + left
 
 
-class ChunkedBody(RequestBody):
+class ChunkedBody(ArrivingBody):
     """A body in chunks, which aiohttp's parser decodes. The parser has been given the head, and nothing behind it."""
 
     __slots__ = ("_parser", "_reader")
@@ -164,13 +198,3 @@ class ChunkedBody(RequestBody):
     def _end(self, state: BodyState) -> None:
         self.state = state
         self._wake()
-
-
-class ParserOwner(BaseProtocol):
-    """What aiohttp's parser and its reader need a protocol for: reading is paused by the body, not by them."""
-
-    def pause_reading(self) -> None:
-        """Does nothing."""
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Does nothing."""

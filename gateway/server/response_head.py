@@ -6,6 +6,8 @@ from types import MappingProxyType
 
 from aiohttp.helpers import rfc822_formatted_time
 
+from gateway.core.errors import GatewayError
+from gateway.http.error_formats import openai_error
 from gateway.http.request import HTTP_1_1
 
 WITHOUT_BODY = frozenset({204, 304})
@@ -23,6 +25,18 @@ def encode_head(
     return _encode(
         status, headers, "" if status in WITHOUT_BODY else f"content-length: {length}\r\n", version, keeps_alive
     )
+
+
+def error_response(error: GatewayError, request_id: str) -> tuple[bytes, bytes]:
+    """Returns the head and the body of the response to what is not a request. The connection is closed after it."""
+    headers = {
+        "server": "gateway",
+        "x-request-id": request_id,
+        "Content-Type": "application/json",
+        "x-content-type-options": "nosniff",
+    }
+    body = openai_error(error, str)
+    return encode_head(error.status, headers, len(body), version=HTTP_1_1, keeps_alive=False), body
 
 
 def encode_stream_head(

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from aiohttp.http_parser import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.request import InvalidBody
-from gateway.server.request_body import READ_BUFFER_BYTES, BodyState, ChunkedBody, ParserOwner, RequestBody, SizedBody
+from gateway.server.head_parser import create_parser
+from gateway.server.request_body import READ_BUFFER_BYTES, ArrivedBody, BodyState, ChunkedBody, SizedBody
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -30,9 +30,20 @@ def sized(length: int, flow: Flow | None = None) -> SizedBody:
 
 
 def chunked(loop: asyncio.AbstractEventLoop) -> ChunkedBody:
-    parser = HttpRequestParser(ParserOwner(loop), loop, 2**24)
+    parser = create_parser(loop, 10_000, reads_body=True)
     [(_, reader)], _, _ = parser.feed_data(HEAD)
     return ChunkedBody(parser, reader, Flow().pause, Flow().resume)
+
+
+async def test_a_body_that_is_there_already_is_taken_once() -> None:
+    body = ArrivedBody(b"abc")
+    assert (body.state, body.total, await body.read(), await body.read(), body.take()) == (
+        BodyState.WHOLE,
+        3,
+        b"abc",
+        b"",
+        b"",
+    )
 
 
 async def test_a_body_with_a_length_takes_no_more() -> None:
@@ -86,7 +97,7 @@ def test_chunks_are_decoded_however_they_are_cut(chunks: list[bytes], step: int,
 
 @pytest.mark.parametrize("data", [b"x\r\n", b"1\r\nab\r\n", b"-1\r\n", b"1 ;x\r\n\x00", b"0\r\nno colon\r\n\r\n"])
 async def test_what_is_no_chunk_ends_the_body(data: bytes) -> None:
-    body: RequestBody = chunked(asyncio.get_running_loop())
+    body = chunked(asyncio.get_running_loop())
     at = 0
     while at < len(data) and body.state is BodyState.ARRIVING:
         at = body.feed(data, at)
