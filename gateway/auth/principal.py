@@ -7,9 +7,8 @@ from enum import Enum
 import msgspec
 
 from gateway.limits.matching import NO_LIMITS, LimitChain
-from gateway.tokens.models import Role, SecretMatch, TokenRecord, allows_model
+from gateway.tokens.models import Role, SecretMatch, TokenRecord, UseKey, allows_model
 from gateway.tokens.secret import TEST
-from gateway.tokens.uses import UseKey
 
 
 class Mode(Enum):

@@ -254,21 +254,10 @@ def refill_counters(charged: Sequence[Charge], counters: Sequence[Counter], now:
         charge.limit.refill(counter, now)
 
 
-def reservable_amounts(charged: Sequence[Charge], counters: Sequence[Counter]) -> list[int] | None:
-    """Returns the amount to reserve for each charge, None where one of them does not fit."""
-    amounts: list[int] = []
-    for charge, counter in zip(charged, counters, strict=True):
-        amount = reservable_amount(charge, counter)
-        if amount is None:
-            return None
-        amounts.append(amount)
-    return amounts
-
-
 def reserve_charges(charged: Sequence[Charge], counters: Sequence[Counter], now: int) -> list[int] | None:
     """Brings the counters up to ``now`` and reserves an amount for each charge; where one does not fit, nothing, and None.
 
-    The amounts are those of ``reservable_amounts``, found in one pass: every limited request takes this way.
+    The amounts are those of ``reservable_amount``, found in one pass: every limited request takes this way.
     """
     amounts: list[int] = []
     fits = True

@@ -13,7 +13,6 @@ from gateway.limits.algorithms import (
     Limit,
     refill_counters,
     reservable_amount,
-    reservable_amounts,
     reserve_charges,
 )
 from gateway.limits.calendar_windows import MS_PER_DAY
@@ -220,8 +219,9 @@ def decide(charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> 
 
     Where several charges do not fit, the result is the one that keeps the request waiting longest.
     """
-    amounts = reservable_amounts(charges, counters)
-    return _longest_wait(charges, counters, now) if amounts is None else amounts
+    amounts = [reservable_amount(charge, counter) for charge, counter in zip(charges, counters, strict=True)]
+    fitting = [amount for amount in amounts if amount is not None]
+    return fitting if len(fitting) == len(amounts) else _longest_wait(charges, counters, now)
 
 
 def _longest_wait(charges: Sequence[Charge], counters: Sequence[Counter], now: int) -> LimitExceeded:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from gateway.observability.metrics import Metrics
 from gateway.storage.write_behind import WriteBehind
+from gateway.tokens.models import UseKey
 from gateway.tokens.store import TokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 
 FLUSH_SECONDS = 0.8
 DUTY_CYCLE = 20

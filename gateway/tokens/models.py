@@ -79,6 +79,13 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
         return _status(self.revoked_at, self.expires_at, now)
 
 
+class UseKey(NamedTuple):
+    """The token that was used. ``previous_hash`` is set where the secret was one that a rotation has replaced."""
+
+    token_id: str
+    previous_hash: str | None = None
+
+
 class SecretMatch(NamedTuple):
     """The token that a secret belongs to. ``previous`` is set where a rotation has replaced that secret."""
 

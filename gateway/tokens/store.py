@@ -14,8 +14,8 @@ from gateway.audit.hash_chain import Actor, AuditEvent
 from gateway.core.threads import Threads
 from gateway.tokens import validation
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import RecordChange, TokenRecord
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.models import RecordChange, TokenRecord, UseKey
+from gateway.tokens.uses import Use
 
 _NOT_LOGGED = frozenset({"hash"})
 

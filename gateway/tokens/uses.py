@@ -5,14 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.tokens.models import PreviousSecret, TokenRecord
-
-
-class UseKey(NamedTuple):
-    """The token that was used. ``previous_hash`` is set where the secret was one that a rotation has replaced."""
-
-    token_id: str
-    previous_hash: str | None = None
+from gateway.tokens.models import PreviousSecret, TokenRecord, UseKey
 
 
 class Use(NamedTuple):

@@ -12,14 +12,12 @@ import msgspec
 
 from gateway.core.json_body import JsonObject
 from gateway.core.sound_length import NO_SOUND, SoundLength
+from gateway.usage.attachments import BYTES_PER_TOKEN, count_attachments
 from gateway.usage.models import Usage
 from gateway.usage.provider_tools import TOOL_FIELDS, has_provider_tools
 
 RawValues: TypeAlias = Mapping[str, msgspec.Raw]
 
-BYTES_PER_TOKEN = 4
-BYTES_PER_ATTACHED_TOKEN = 256
-TOKENS_PER_ATTACHMENT = 1000
 MAX_TOKENS_PER_ATTACHMENT = 50_000
 """What the smallest picture is billed as, at most: it is billed by its width and height, not by its bytes."""
 DEFAULT_CONTEXT_WINDOW = 1_000_000
@@ -29,8 +27,6 @@ MAX_OUTPUT_TOKENS = 128 * 1024
 MAX_SETTING_BYTES = 256
 """A longer setting counts as prompt."""
 _LARGEST = 10**9
-_ATTACHMENT = re.compile(rb'(?:base64,|"data"\s*:\s*")[A-Za-z0-9+/=]{32,}')
-_MIN_BYTES_WITH_ATTACHMENT = 64
 _COMPLETION_LIMITS: Mapping[str, tuple[str, ...]] = {
     "chat/completions": ("max_completion_tokens", "max_tokens"),
     "completions": ("max_tokens",),
@@ -191,7 +187,7 @@ def estimate(endpoint: str, fields: JsonObject | None, sound: SoundLength = NO_S
         if name in _SETTINGS and memoryview(raw).nbytes <= MAX_SETTING_BYTES:
             continue
         value = bytes(raw)
-        attached, attachments = _count_attached(value)
+        attached, attachments = count_attachments(value)
         prompt += -(-len(value) // BYTES_PER_TOKEN) + attached
         max_prompt += len(value) + attachments * MAX_TOKENS_PER_ATTACHMENT
         is_whole = is_whole and not _refers_elsewhere(endpoint, name, value)
@@ -267,17 +263,6 @@ def _count_prompts(raw: bytes) -> int:
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     return max(1, brackets + raw.count(b'"') // 2)
-
-
-def _count_attached(raw: bytes) -> tuple[int, int]:
-    """Returns the tokens that attachments have more than text of their size, or fewer, and the number of attachments."""
-    attached = count = 0
-    if len(raw) > _MIN_BYTES_WITH_ATTACHMENT and (b"base64," in raw or b'"data"' in raw):
-        for found in _ATTACHMENT.finditer(raw):
-            size = found.end() - found.start()
-            attached += max(TOKENS_PER_ATTACHMENT, size // BYTES_PER_ATTACHED_TOKEN) - size // BYTES_PER_TOKEN
-            count += 1
-    return attached, count
 
 
 def _length(raw: msgspec.Raw) -> int:

@@ -28,11 +28,11 @@ from gateway.storage import files
 from gateway.tokens import changes, operations, secret
 from gateway.tokens.changes import ChangeRefused, TokenSpec
 from gateway.tokens.lookup import AmbiguousToken, NoSuchToken
-from gateway.tokens.models import Role, TokenRecord
+from gateway.tokens.models import Role, TokenRecord, UseKey
 from gateway.tokens.store import TokensDamaged
 from gateway.tokens.stores import json_format
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import BY, Clock
 
 TOKENS = "api_tokens.json"

@@ -16,8 +16,8 @@ from gateway.storage.shared_memory import SharedLatch
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.changes import TokenSpec
 from gateway.tokens.last_used import LastUsedWriter
+from gateway.tokens.models import UseKey
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
-from gateway.tokens.uses import UseKey
 from tests.campaigns.life import TOKENS, Command, audit_path, spec_fields
 
 

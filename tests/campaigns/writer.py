@@ -14,7 +14,8 @@ from pathlib import Path
 from gateway.storage.files import LockTimeout
 from gateway.tokens import operations
 from gateway.tokens.changes import TokenSpec
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.models import UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import BY, store_at
 
 

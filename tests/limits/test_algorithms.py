@@ -20,7 +20,6 @@ from gateway.limits.algorithms import (
     actual_charges,
     refill_counters,
     reservable_amount,
-    reservable_amounts,
     reserve_charges,
     settle_charges,
 )
@@ -285,11 +284,10 @@ CHARGES = [Charge(Concurrency("t", None, 9), 1, 1), Charge(BudgetWindow("t", Non
     "call",
     [
         lambda counters: refill_counters(CHARGES, counters, NOW),
-        lambda counters: reservable_amounts(CHARGES, counters),
         lambda counters: reserve_charges(CHARGES, counters, NOW),
         lambda counters: settle_charges(CHARGES, counters, [1, 1], [0, 0], {}),
     ],
-    ids=["refill", "reservable", "reserve", "settle"],
+    ids=["refill", "reserve", "settle"],
 )
 def test_a_charge_without_its_counter_is_an_error(call: Callable[[list[Counter]], object]) -> None:
     """It must not pass without being counted."""

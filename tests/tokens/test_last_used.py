@@ -8,9 +8,9 @@ import pytest
 from gateway.observability.metrics import Metrics
 from gateway.tokens import changes, last_used
 from gateway.tokens.last_used import LastUsedWriter
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import TokenRecord, UseKey
 from gateway.tokens.stores.memory import MemoryTokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog, record
 
 FIRST = UseKey("tok_1")

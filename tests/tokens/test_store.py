@@ -10,9 +10,10 @@ from gateway.audit.hash_chain import AuditEvent
 from gateway.storage import files
 from gateway.tokens import changes
 from gateway.tokens.hierarchy import TokenHierarchy
+from gateway.tokens.models import UseKey
 from gateway.tokens.store import TokensMissing, TokenStore
 from gateway.tokens.stores.memory import MemoryTokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog, record, store_at
 from tests.tokens.test_hierarchy import token
 

@@ -1,7 +1,8 @@
 """Uses, merged and added to records."""
 
 from gateway.tokens import changes
-from gateway.tokens.uses import Use, UseKey, add_uses
+from gateway.tokens.models import UseKey
+from gateway.tokens.uses import Use, add_uses
 from tests.support.tokens import KEY, LIVE_KEY, NOW, record
 from tests.tokens.test_hierarchy import view
 

@@ -20,7 +20,7 @@ from gateway.storage.disk_reserve import DiskReserve, is_out_of_space
 from gateway.storage.files import Signature
 from gateway.tokens import changes
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import RecordChange, TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord, UseKey
 from gateway.tokens.store import (
     AuditSink,
     TokensDamaged,
@@ -33,7 +33,7 @@ from gateway.tokens.stores import json_format, json_records, use_journal
 from gateway.tokens.stores.json_format import TokenDocument
 from gateway.tokens.stores.json_records import KnownRecords
 from gateway.tokens.stores.use_journal import UseJournal
-from gateway.tokens.uses import Use, UseKey, add_uses, used_records
+from gateway.tokens.uses import Use, add_uses, used_records
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """A larger file is not read, so none is written. The last sixteenth is for what ends tokens, the one before for their uses."""

@@ -8,9 +8,9 @@ from gateway.audit.hash_chain import Actor
 from gateway.core.threads import Threads, await_uncancelled
 from gateway.tokens import changes
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import RecordChange, TokenRecord
+from gateway.tokens.models import RecordChange, TokenRecord, UseKey
 from gateway.tokens.store import AuditSink, TokensMissing, TokenTransaction, audited
-from gateway.tokens.uses import Use, UseKey, add_uses
+from gateway.tokens.uses import Use, add_uses
 
 
 class MemoryTokenStore:

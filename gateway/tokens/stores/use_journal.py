@@ -21,7 +21,8 @@ import msgspec
 
 from gateway.core.clock import LATEST
 from gateway.storage import files
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.models import UseKey
+from gateway.tokens.uses import Use
 
 log = logging.getLogger(__name__)
 

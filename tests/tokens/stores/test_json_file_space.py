@@ -14,9 +14,10 @@ from gateway.core.threads import Threads
 from gateway.storage import files
 from gateway.tokens import operations
 from gateway.tokens.changes import TokenSpec
+from gateway.tokens.models import UseKey
 from gateway.tokens.store import TokenStoreFull
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import Clock, MemoryAuditLog
 
 BY = Actor("command line", "test", None)

@@ -13,8 +13,9 @@ from gateway.audit.log import AuditLog
 from gateway.tokens import operations
 from gateway.tokens.cache import TokenCache
 from gateway.tokens.changes import TokenSpec
+from gateway.tokens.models import UseKey
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import Clock
 
 BY = Actor("command line", "test", None)

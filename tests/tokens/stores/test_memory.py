@@ -7,9 +7,10 @@ import pytest
 
 from gateway.audit.hash_chain import AuditEvent
 from gateway.tokens import changes
+from gateway.tokens.models import UseKey
 from gateway.tokens.store import TokensMissing
 from gateway.tokens.stores.memory import MemoryTokenStore
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog, record
 from tests.tokens.test_hierarchy import token
 

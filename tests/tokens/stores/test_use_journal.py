@@ -11,11 +11,11 @@ import pytest
 from gateway.storage.files import Signature, signature
 from gateway.tokens import operations
 from gateway.tokens.hierarchy import TokenHierarchy
-from gateway.tokens.models import TokenRecord
+from gateway.tokens.models import TokenRecord, UseKey
 from gateway.tokens.stores import use_journal
 from gateway.tokens.stores.json_file import JsonTokenFile, JsonTokenStore
 from gateway.tokens.stores.use_journal import FOLD_SECONDS, UseJournal, journal_path
-from gateway.tokens.uses import Use, UseKey
+from gateway.tokens.uses import Use
 from tests.support.disk import full_disk
 from tests.support.tokens import BY, NOW, Clock, MemoryAuditLog, content, entry, record
 
