@@ -8,7 +8,7 @@ is parsed, its request line is checked here, too: the parser takes more than RFC
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from multidict import istr
@@ -20,14 +20,7 @@ from gateway.server.client_socket import ClientSocket
 from gateway.server.deadlines import ReadDeadline
 from gateway.server.head_parser import create_parser, parser_error
 from gateway.server.http1_exchange import Http1Exchange
-from gateway.server.request_body import (
-    ArrivedBody,
-    ArrivingBody,
-    BodyState,
-    ChunkedBody,
-    RequestBody,
-    SizedBody,
-)
+from gateway.server.request_body import ArrivedBody, ArrivingBody, BodyState, ChunkedBody, RequestBody, SizedBody
 from gateway.server.request_framing import HeadEnd, find_head_end, has_bad_framing
 from gateway.server.response_head import error_response
 from gateway.server.server_state import ServerState
@@ -78,8 +71,7 @@ class Http1Connection(ClientSocket):
         """No request is read any more: the response before it closes the connection."""
         self._is_reading_paused = False
         self._read_deadline: ReadDeadline | None = None
-        self.idle_since = server.loop.time()
-        """By the event loop's clock; what it says while a request is answered means nothing."""
+        self.idle_since = server.loop.time()  # by the event loop's clock
 
     @property
     def is_idle(self) -> bool:
@@ -88,7 +80,7 @@ class Http1Connection(ClientSocket):
 
     @property
     def task(self) -> asyncio.Task[None] | None:
-        """The task that answers the current request, None where there is none."""
+        """The task, while it answers a request."""
         return None if self._exchange is None else self._task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,7 +147,8 @@ class Http1Connection(ClientSocket):
         if end > 0:
             return end
         if end == HeadEnd.MISSING:
-            self._start_read_deadline(self._server.timeouts.head, self._on_late_head)
+            error = RequestTimeout(f"The request's head was not complete after {self._timeouts.head:g} s.")
+            self._start_read_deadline(self._timeouts.head, lambda: self._refuse(error))
         elif end == HeadEnd.TOO_LARGE:
             self._refuse(HeaderTooLarge(self._server.max_head_bytes))
         elif end == HeadEnd.INVALID:
@@ -174,8 +167,8 @@ class Http1Connection(ClientSocket):
         except HttpProcessingError as error:
             self._refuse(parser_error(error.message, self._server.max_head_bytes))
             return head_end
-        message: RawRequestMessage | None = messages[0][0] if messages else None
-        if message is None or has_bad_framing(message):
+        message = cast("RawRequestMessage", messages[0][0] if messages else None)
+        if not messages or has_bad_framing(message):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
             return head_end
         length = message.headers.get(_CONTENT_LENGTH)
@@ -220,8 +213,8 @@ class Http1Connection(ClientSocket):
         self._next_request = request
         if self._task is None:
             self._task = self._server.loop.create_task(self._answer_requests())
-        elif self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        elif (wake := self._wake) is not None and not wake.done():
+            wake.set_result(None)
 
     async def _answer_requests(self) -> None:
         """Answers one request after the other, until the connection is lost."""
@@ -269,8 +262,7 @@ class Http1Connection(ClientSocket):
 
     def _go_on(self) -> None:
         self._body = None
-        if self._read_deadline is not None:
-            self._stop_read_deadline()
+        self._stop_read_deadline()
         if self._is_last or self._is_invalid or self.must_close:
             self.close()
             return
@@ -287,9 +279,6 @@ class Http1Connection(ClientSocket):
         if self._read_deadline is not None:
             self._coarse_timeouts.stop(self._read_deadline)
             self._read_deadline = None
-
-    def _on_late_head(self) -> None:
-        self._refuse(RequestTimeout(f"The request's head was not complete after {self._timeouts.head:g} s."))
 
     def _refuse(self, error: GatewayError) -> None:
         """Answers what is not a request, and closes the connection."""

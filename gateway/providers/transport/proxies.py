@@ -62,12 +62,14 @@ class Proxies:
     def choose(self, origin: Origin) -> Proxy | None:
         """Returns the proxy for an upstream, None where it is reached directly.
 
+        An upstream on this machine is reached directly, unless the proxy is on this machine, too: another one could not reach it.
         Raises UpstreamUnreachable for a proxy that cannot be used; it names the variable alone, for a URL may have a password.
         """
         name, url = self._urls[origin.scheme]
         if not url or any(_covers(entry, origin) for entry in self._exceptions):
             return None
-        return _parse(name, url)
+        proxy = _parse(name, url)
+        return None if _is_loopback(origin.host) and not _is_loopback(proxy.host) else proxy
 
 
 def _value(environ: Mapping[str, str], name: str) -> str:
@@ -90,6 +92,13 @@ def _parse(name: str, url: str) -> Proxy:
         return Proxy(host, port, None)
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
     return Proxy(host, port, f"Basic {base64.b64encode(credentials).decode()}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _covers(entry: str, origin: Origin) -> bool:

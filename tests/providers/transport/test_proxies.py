@@ -35,6 +35,13 @@ def test_the_variables_choose_a_proxy(environ: dict[str, str], http: Proxy | Non
     assert (proxies.choose(HTTP), proxies.choose(HTTPS)) == (http, https)
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "api.localhost"])
+def test_an_upstream_on_this_machine_is_not_asked_through_a_proxy_on_another(host: str) -> None:
+    origin = Origin("http", host, 11434)
+    assert Proxies({"HTTP_PROXY": "http://proxy.example:3128"}).choose(origin) is None
+    assert Proxies({"HTTP_PROXY": "http://127.0.0.1:3128"}).choose(origin) == Proxy("127.0.0.1", 3128, None)
+
+
 COVERED = [
     ("host.example", "host.example", True), ("HOST.Example", "host.example", True), ("example", "host.example", True),
     (".example", "host.example", True), ("*.example", "host.example", True), (".host.example", "host.example", True),
@@ -52,8 +59,8 @@ COVERED = [
 
 @pytest.mark.parametrize(("no_proxy", "host", "is_covered"), COVERED)
 def test_no_proxy_names_hosts_domains_ports_and_networks(no_proxy: str, host: str, is_covered: bool) -> None:
-    proxies = Proxies({"HTTP_PROXY": "http://a:1", "NO_PROXY": no_proxy})
-    assert proxies.choose(Origin("http", host, 80)) == (None if is_covered else A)
+    proxies = Proxies({"HTTP_PROXY": "http://localhost:1", "NO_PROXY": no_proxy})
+    assert proxies.choose(Origin("http", host, 80)) == (None if is_covered else Proxy("localhost", 1, None))
 
 
 @pytest.mark.parametrize(
