@@ -104,7 +104,7 @@ class ArrivingBody(RequestBody):
 
     async def read(self) -> bytes:
         """Returns the next bytes, ``b""`` at the end. Raises InvalidBody."""
-        if not self._chunks and self.state is BodyState.ARRIVING:
+        while not self._chunks and self.state is BodyState.ARRIVING:  # what arrives may be nothing but framing
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
