@@ -1,11 +1,12 @@
-"""The sending side of a client's connection: writes, their back-pressure, and a time limit for bytes that are not taken."""
+"""A client's socket: writes, their back-pressure, and time limits for bytes that are not taken, and for what has to be sent."""
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 from gateway.core.timeouts import CoarseTimeouts
-from gateway.server.deadlines import ConnectionTimeouts, WriteDeadline
+from gateway.server.deadlines import ConnectionTimeouts, ReadDeadline, WriteDeadline
 
 
 class ClientSocket(asyncio.Protocol):
@@ -14,6 +15,7 @@ class ClientSocket(asyncio.Protocol):
     __slots__ = (
         "_coarse_timeouts",
         "_drain_waiter",
+        "_read_deadline",
         "_timeouts",
         "_transport",
         "_write_deadline",
@@ -27,6 +29,7 @@ class ClientSocket(asyncio.Protocol):
         self._timeouts = timeouts
         self._transport: asyncio.Transport | None = None
         self._drain_waiter: asyncio.Future[None] | None = None
+        self._read_deadline: ReadDeadline | None = None
         self._write_deadline: WriteDeadline | None = None
         self.is_writing_paused = False
         """Whether the client has taken so little of what was written that no more should be."""
@@ -65,6 +68,7 @@ class ClientSocket(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends the connection. Whoever waits until it can be written to gets ConnectionResetError."""
         self._transport = None
+        self._stop_read_deadline()
         self._stop_write_deadline()
         waiter = self._drain_waiter
         if waiter is not None and not waiter.done():
@@ -119,6 +123,16 @@ class ClientSocket(asyncio.Protocol):
             return
         self._write_deadline = WriteDeadline(transport, self._timeouts.write, self._stop_write_deadline)
         self._coarse_timeouts.start(self._write_deadline)
+
+    def _start_read_deadline(self, seconds: float, on_late: Callable[[], None]) -> None:
+        if self._read_deadline is None:
+            self._read_deadline = ReadDeadline(seconds, on_late)
+            self._coarse_timeouts.start(self._read_deadline)
+
+    def _stop_read_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._coarse_timeouts.stop(self._read_deadline)
+            self._read_deadline = None
 
     def _stop_write_deadline(self) -> None:
         if self._write_deadline is not None:

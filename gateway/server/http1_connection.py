@@ -7,7 +7,6 @@ is parsed, its request line is checked here, too: the parser takes more than RFC
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp.http import HttpProcessingError, RawRequestMessage
@@ -17,7 +16,6 @@ from gateway.core.errors import BadRequest, GatewayError, HeaderTooLarge, Intern
 from gateway.http.context import new_request_id
 from gateway.http.request import Request
 from gateway.server.client_socket import ClientSocket
-from gateway.server.deadlines import ReadDeadline
 from gateway.server.head_parser import create_parser, parser_error
 from gateway.server.http1_exchange import Http1Exchange
 from gateway.server.request_body import ArrivedBody, ArrivingBody, BodyState, ChunkedBody, RequestBody, SizedBody
@@ -45,7 +43,6 @@ class Http1Connection(ClientSocket):
         "_is_reading_paused",
         "_next_request",
         "_parser",
-        "_read_deadline",
         "_server",
         "_task",
         "_unparsed",
@@ -70,7 +67,6 @@ class Http1Connection(ClientSocket):
         self._is_last = False
         """No request is read any more: the response before it closes the connection."""
         self._is_reading_paused = False
-        self._read_deadline: ReadDeadline | None = None
         self.idle_since = server.loop.time()  # by the event loop's clock
 
     @property
@@ -90,8 +86,7 @@ class Http1Connection(ClientSocket):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends the connection, and with it the request."""
-        self._server.open.discard(self)
-        self._stop_read_deadline()
+        self._server.remove(self)
         self._unparsed = b""
         if self._task is not None:
             self._task.cancel()
@@ -168,7 +163,7 @@ class Http1Connection(ClientSocket):
             self._refuse(parser_error(error.message, self._server.max_head_bytes))
             return head_end
         message = cast("RawRequestMessage", messages[0][0] if messages else None)
-        if not messages or has_bad_framing(message):
+        if len(messages) != 1 or has_bad_framing(message):
             self._refuse(BadRequest("The request is not valid HTTP.", code="invalid_http"))
             return head_end
         length = message.headers.get(_CONTENT_LENGTH)
@@ -218,30 +213,40 @@ class Http1Connection(ClientSocket):
 
     async def _answer_requests(self) -> None:
         """Answers one request after the other, until the connection is lost."""
-        while not self.is_closing:
-            request, self._next_request = self._next_request, None
-            if request is None:
-                self._wake = self._server.loop.create_future()
-                await self._wake
-            elif (exchange := self._exchange) is not None:
-                await self._answer(request, exchange)
+        try:
+            while not self.is_closing:
+                request, self._next_request = self._next_request, None
+                if request is None:
+                    self._wake = self._server.loop.create_future()
+                    await self._wake
+                else:
+                    await self._answer(request)
+        except asyncio.CancelledError:
+            self.abort()  # without its task the connection would answer nothing any more
+            raise
 
-    async def _answer(self, request: Request, exchange: Http1Exchange) -> None:
+    async def _answer(self, request: Request) -> None:
+        # No caller may have the exchange in a variable: it would keep the last body in memory while the connection is idle.
+        exchange = cast(Http1Exchange, self._exchange)
         try:
             await self._server.handler(request)
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             self.abort()  # the client has gone, or the server ends
         except Exception as error:  # whatever a handler raises is answered, and the connection goes on to be closed
-            self._answer_unhandled(error, exchange)
+            if not (isinstance(error, ConnectionError) and self.is_closing):
+                self._answer_unhandled(error, exchange)
         finally:
             self._end_exchange(exchange)
 
     def _answer_unhandled(self, error: Exception, exchange: Http1Exchange) -> None:
         request_id = new_request_id()
         log.error("unhandled exception", exc_info=error, extra={"request_id": request_id})
+        if exchange.has_started:
+            exchange.break_off()
+            return
         exchange.keeps_alive = False
-        if not exchange.has_started:
-            self._write_error(InternalError(request_id), request_id, exchange)
+        head, body = error_response(InternalError(request_id), request_id)
+        self.write(head if exchange.is_head else head + body)
 
     def _end_exchange(self, exchange: Http1Exchange) -> None:
         """Goes on behind a request: with the rest of its body, with what the client has sent ahead, or with the end."""
@@ -267,28 +272,16 @@ class Http1Connection(ClientSocket):
             self.close()
             return
         self.idle_since = self._server.loop.time()
-        if self._unparsed:
+        if self._unparsed or self._is_reading_paused:  # a body that nobody has read may have paused it
             self._parse(self._unparsed)
-
-    def _start_read_deadline(self, seconds: float, on_late: Callable[[], None]) -> None:
-        if self._read_deadline is None:
-            self._read_deadline = ReadDeadline(seconds, on_late)
-            self._coarse_timeouts.start(self._read_deadline)
-
-    def _stop_read_deadline(self) -> None:
-        if self._read_deadline is not None:
-            self._coarse_timeouts.stop(self._read_deadline)
-            self._read_deadline = None
 
     def _refuse(self, error: GatewayError) -> None:
         """Answers what is not a request, and closes the connection."""
         self._is_invalid = True
         self._unparsed = b""
         self._stop_read_deadline()
-        self._write_error(error, new_request_id(), None)
-        self.close()
-
-    def _write_error(self, error: GatewayError, request_id: str, exchange: Http1Exchange | None) -> None:
+        request_id = new_request_id()
         log.info("invalid request", extra={"request_id": request_id, "status": error.status})
         head, body = error_response(error, request_id)
-        self.write(head if exchange is not None and exchange.is_head else head + body)
+        self.write(head + body)
+        self.close()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 
 from aiohttp.http import RawRequestMessage
+from multidict import istr
 
 from gateway.http.request import HTTP_1_1
 from gateway.server.client_socket import ClientSocket
@@ -16,6 +17,7 @@ ONE_BLOCK_BYTES = 256 * 1024
 """A longer body is not copied behind its head, but written after it."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _LAST_CHUNK = b"0\r\n\r\n"
+_EXPECT = istr("Expect")
 
 
 class BodyFraming(Enum):
@@ -36,6 +38,7 @@ class Http1Exchange:
     __slots__ = (
         "_body",
         "_client",
+        "_expects_continue",
         "_framing",
         "_head",
         "_left",
@@ -61,6 +64,10 @@ class Http1Exchange:
         """The head of a response that is sent piece by piece, until its first piece comes."""
         self._left = 0
         """How much of a body is left whose length the head has named."""
+        self._expects_continue = (
+            body is not None and body.state is BodyState.ARRIVING and body.total == 0 and _EXPECT in head.headers
+        )
+        """Whether the client may never send the body: it waits to be told to, and has not been."""
         self.keeps_alive = not head.should_close
         """Whether the connection can carry another request after this one."""
         self.has_started = False
@@ -99,12 +106,13 @@ class Http1Exchange:
     def send_continue(self) -> None:
         body = self._body
         if self._version >= HTTP_1_1 and body is not None and body.state is BodyState.ARRIVING:
+            self._expects_continue = False
             self._client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def send(self, status: int, headers: Mapping[str, str], body: bytes, *, closes: bool) -> None:
         """Raises ValueError for a header that contains a line end, ConnectionError where the client goes meanwhile."""
         client = self._client
-        if closes or client.must_close:
+        if closes or client.must_close or self._expects_continue:
             self.keeps_alive = False
         head = encode_head(status, headers, len(body), version=self._version, keeps_alive=self.keeps_alive)
         self.has_started = True
@@ -120,7 +128,7 @@ class Http1Exchange:
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Raises ValueError for a header that contains a line end."""
-        if self._client.must_close:
+        if self._client.must_close or self._expects_continue:
             self.keeps_alive = False
         length = headers.get("Content-Length")
         if self.is_head or status in WITHOUT_BODY:

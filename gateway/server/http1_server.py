@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 
 from gateway.server.deadlines import ConnectionTimeouts
 from gateway.server.head_limits import MAX_HEAD_BYTES
@@ -53,11 +54,12 @@ class Http1Server:
                 connection.close()
 
     async def shutdown(self, seconds: float | None = None) -> None:
-        """Waits for requests for ``seconds``, then cancels them, and closes all connections."""
+        """Waits ``seconds`` for requests, and for clients to take their responses, then cancels and closes what is left."""
         self.pre_shutdown()
         tasks = [task for connection in self._state.open if (task := connection.task) is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._state.wait_until_closed()
         for connection in list(self._state.open):
             connection.abort()
         if running := [task for task in tasks if not task.done()]:

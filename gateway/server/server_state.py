@@ -42,7 +42,7 @@ class ServerState:
     ``handler`` may be replaced: requests that begin afterwards are answered by the new one.
     """
 
-    __slots__ = ("coarse_timeouts", "handler", "loop", "max_head_bytes", "open", "timeouts")
+    __slots__ = ("_all_closed", "coarse_timeouts", "handler", "loop", "max_head_bytes", "open", "timeouts")
 
     def __init__(self, handler: Handler, timeouts: ConnectionTimeouts, max_head_bytes: int) -> None:
         self.handler = handler
@@ -51,3 +51,16 @@ class ServerState:
         self.loop = asyncio.get_running_loop()
         self.coarse_timeouts = CoarseTimeouts()
         self.open: set[OpenConnection] = set()
+        self._all_closed: asyncio.Event | None = None
+
+    def remove(self, connection: OpenConnection) -> None:
+        """Forgets a connection that is lost."""
+        self.open.discard(connection)
+        if self._all_closed is not None and not self.open:
+            self._all_closed.set()
+
+    async def wait_until_closed(self) -> None:
+        """Waits until no connection is open."""
+        if self.open:
+            self._all_closed = asyncio.Event()
+            await self._all_closed.wait()

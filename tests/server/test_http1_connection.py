@@ -1,8 +1,12 @@
-"""A connection of the server of our own does what aiohttp's protocol does."""
+"""A connection of the server of our own does what aiohttp's protocol does, on the event loop of asyncio and on uvloop."""
+
+import asyncio
+
+import pytest
 
 from gateway.http.request import Request
 from gateway.server.http1_server import Http1Server
-from tests.server.server_contract import GET, ServerContract, settled
+from tests.server.server_contract import CHUNKED, GET, Echo, ServerContract, settled
 from tests.support.wire import request
 
 
@@ -51,3 +55,88 @@ class TestHttp1Connection(ServerContract):
             await client.send(request("POST", "/", [("Content-Length", "100")]) + b"some")
             client.writer.transport.abort()
             assert await settled(lambda: len(ended)) == 1
+
+    async def test_a_chunk_whose_size_arrives_alone_does_not_end_the_body(self) -> None:
+        began, echo = asyncio.Event(), Echo()
+
+        async def handle(received: Request) -> None:
+            began.set()
+            await echo(received)
+
+        async with self.serving(handle) as client:
+            await client.send(CHUNKED)
+            await began.wait()
+            for piece in (b"3", b"\r\n", b"abc\r\n", b"3;x", b"=y\r\n", b"def\r", b"\n0\r\n", b"X: y\r\n", b"\r\n"):
+                await client.send(piece)
+                await settled(lambda: echo.count)
+            assert (await client.reply()).body == b"POST / abcdef"
+
+    async def test_a_whole_body_that_nobody_has_read_does_not_stop_the_connection(self) -> None:
+        began, may_answer = asyncio.Event(), asyncio.Event()
+
+        async def handle(received: Request) -> None:
+            began.set()
+            await may_answer.wait()
+            await received.connection.send(401, {}, b"", closes=False)
+
+        async with self.serving(handle) as client:
+            await client.send(request("POST", "/", [("Content-Length", "150000")]))
+            await began.wait()
+            await client.send(b"x" * 150_000)
+            await settled(client.writer.transport.get_write_buffer_size)
+            may_answer.set()
+            assert (await client.reply()).status == 401
+            await client.send(GET)
+            assert (await client.reply()).status == 401
+
+    async def test_a_request_that_cancels_its_own_task_leaves_no_connection_without_one(self) -> None:
+        async def handle(received: Request) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await received.connection.send(200, {}, b"sent", closes=False)
+
+        async with self.serving(handle) as client:
+            await client.send(GET)
+            assert (await client.reply()).body == b"sent"
+            assert await client.until_closed() == b""
+
+    async def test_a_connection_error_of_another_connection_is_answered(self) -> None:
+        async def handle(received: Request) -> None:
+            raise ConnectionResetError("by the upstream")
+
+        async with self.serving(handle) as client:
+            await client.send(GET)
+            assert (await client.reply()).status == 500
+            assert await client.until_closed() == b""
+
+    async def test_a_stream_of_http_1_0_that_fails_does_not_look_whole(self) -> None:
+        async def handle(received: Request) -> None:
+            await received.connection.start(200, {})
+            await received.connection.write(b"some")
+            raise ValueError("made up")
+
+        async with self.serving(handle) as client:
+            await client.send(request("GET", "/", version="1.0"))
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read()
+
+    async def test_a_client_that_was_not_told_to_send_its_body_is_not_kept(self) -> None:
+        """It may go on with a request where the server waits for the body (RFC 9110 10.1.1)."""
+
+        async def handle(received: Request) -> None:
+            await received.connection.send(401, {}, b"", closes=False)
+
+        async with self.serving(handle) as client:
+            await client.send(request("POST", "/", [("Content-Length", str(len(GET))), ("Expect", "100-continue")]))
+            reply = await client.reply()
+            assert (reply.status, reply.header("connection")) == (401, "close")
+            await client.send(GET + GET)
+            assert await client.until_closed() == b""
+
+    async def test_a_client_that_was_told_to_send_its_body_is_kept(self) -> None:
+        async with self.serving(Echo()) as client:
+            await client.send(request("POST", "/", [("Content-Length", "3"), ("Expect", "100-continue")]))
+            assert (await client.head()).status == 100
+            await client.send(b"abc" + GET)
+            assert [(await client.reply()).body for _ in range(2)] == [b"POST / abc", b"GET / "]

@@ -56,3 +56,28 @@ async def test_a_handler_may_be_replaced() -> None:
     other = Echo()
     server.handler = other
     assert server.handler is other
+
+
+async def test_what_a_client_has_not_taken_yet_is_not_cut_off_at_the_end() -> None:
+    body = b"x" * 5_000_000
+    ended = asyncio.Event()
+
+    async def handle(received: Request) -> None:
+        await received.connection.start(200, {"Content-Length": str(len(body))})
+        for start in range(0, len(body), 50_000):
+            await received.connection.write(body[start : start + 50_000])
+        await received.connection.finish()
+        ended.set()
+
+    server = await _serve(handle)
+    assert server.port is not None
+    async with connected(server.port) as client:
+        await client.send(GET)
+        head = await client.head()
+        taken = b""
+        while not ended.is_set():
+            taken += await client.reader.read(50_000)
+        closing = asyncio.create_task(server.close())
+        taken += await client.until_closed()
+        await closing
+    assert (head.status, len(taken)) == (200, len(body))
