@@ -53,10 +53,13 @@ campaign: $(VENV)/test.stamp  ## the long runs: damage, crashes, aborts, at full
 acceptance: $(VENV)/test.stamp  ## real clients against servers that nobody here wrote
 	@$(BIN)/python tests/acceptance/run.py $(ARGS)
 
+bench-peers: $(VENV)/test.stamp  ## install other gateways below bench/.peers, to be measured beside this one
+	@$(BIN)/python -m bench.peers
+
 bench: $(VENV)/test.stamp  ## this gateway, a bare relay, nginx with a key map and the upstream itself: requests, streams, memory, start
 	@$(BIN)/python -m bench.quick --nginx --streams $(ARGS)
 
-bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare aiohttp relay (needs wrk and nginx)
+bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare relay and vllm-router (needs wrk and nginx)
 	@$(BIN)/python -m bench.quick
 
 bench-admission: $(VENV)/test.stamp  ## what limits and metering cost a request, in CPU
@@ -77,4 +80,4 @@ lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 clean:  ## remove what make made
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage mutants
 
-.PHONY: help run test test-fast lint mutate campaign acceptance bench bench-quick bench-admission bench-memory prices lock clean
+.PHONY: help run test test-fast lint mutate campaign acceptance bench bench-peers bench-quick bench-admission bench-memory prices lock clean

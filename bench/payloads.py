@@ -1,4 +1,4 @@
-"""What is asked and what is answered: a 280-byte chat request, a 576-byte chat completion."""
+"""What is asked and what is answered: chat requests and chat completions of a given size."""
 
 import json
 
@@ -12,7 +12,9 @@ def _dump(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def chat_request() -> str:
+def chat_request(size: int = REQUEST_BYTES) -> str:
+    """Returns a chat request of ``size`` bytes."""
+
     def of(question: str) -> str:
         messages = [
             {"role": "system", "content": "You are a helpful assistant that answers in one sentence."},
@@ -20,14 +22,16 @@ def chat_request() -> str:
         ]
         return _dump({"model": MODEL, "messages": messages, "temperature": 0.7, "max_tokens": 128})
 
-    return of("Why is the sky blue?".ljust(20 + REQUEST_BYTES - len(of("Why is the sky blue?")), "?"))
+    return of("Why is the sky blue?".ljust(20 + size - len(of("Why is the sky blue?")), "?"))
 
 
 def stream_request() -> str:
     return _dump({**json.loads(chat_request()), "stream": True})
 
 
-def chat_answer() -> str:
+def chat_answer(size: int = ANSWER_BYTES) -> str:
+    """Returns a chat completion of ``size`` bytes."""
+
     def of(text: str) -> str:
         message = {"role": "assistant", "content": text, "refusal": None}
         return _dump(
@@ -42,8 +46,8 @@ def chat_answer() -> str:
         )
 
     sentence = "Air scatters the short waves of sunlight more than the long ones. "
-    text = sentence * 8
-    return of(text[: ANSWER_BYTES - len(of(""))])
+    length = size - len(of(""))
+    return of((sentence * (length // len(sentence) + 1))[:length])
 
 
 def models_answer() -> str:

@@ -22,13 +22,14 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """How to start one server that will listen on `port` of loopback and answer 200 to GET /healthz."""
+    """How to start one server that will listen on `port` of loopback and answer 200 to GET `ready_path`."""
 
     name: str
     arguments: Sequence[str]
     port: int
     folder: Path
     environment: Mapping[str, str]
+    ready_path: str = "/healthz"
 
     @property
     def url(self) -> str:
@@ -43,7 +44,7 @@ class Command:
 class Server:
     command: Command
     pid: int
-    start_seconds: float  # from the spawn to the first 200 of /healthz
+    start_seconds: float  # from the spawn to the first 200 of its ready_path
 
     @property
     def name(self) -> str:
@@ -88,7 +89,7 @@ def running(command: Command, core: int) -> Iterator[Server]:
 
 def wait_ready(command: Command, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not answers(command.port):
+    while not answers(command.port, command.ready_path):
         if process.poll() is not None:
             raise BenchError(f"{command.name} ended with code {process.returncode}:\n{tail(command.log)}")
         if time.monotonic() > deadline:
@@ -96,10 +97,10 @@ def wait_ready(command: Command, process: subprocess.Popen[bytes]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def answers(port: int) -> bool:
+def answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -1,4 +1,4 @@
-"""`python -m bench.quick`: this gateway beside a bare aiohttp relay and the upstream itself, in one run."""
+"""`python -m bench.quick`: this gateway beside a bare relay, vllm-router if it is installed, and the upstream itself."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import processes, report, rounds, servers
+from bench import peers, processes, report, rounds, servers
 from bench.processes import BenchError
 
 
@@ -18,15 +18,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.quick", description=__doc__)
     add = parser.add_argument
     add("--streams", action="store_true", help="also measure CPU per streamed chunk")
-    add("--rounds", type=positive, default=5)
-    add("--seconds", type=positive, default=4, help="length of one server's load in one round")
-    add("--warm-up", type=positive, default=2, help="seconds of load before the first round")
+    add("--rounds", type=positive, default=3)
+    add("--seconds", type=positive, default=2, help="length of one server's load in one round")
+    add("--warm-up", type=positive, default=1, help="seconds of load before the first round")
     add("--starts", type=positive, default=3, help="how many starts the start-up time is the median of")
     add(
         "--credential",
         choices=["key", "token"],
-        default="key",
-        help="load with the environment key, or with a stored token, made by token_manager.py",
+        default="token",
+        help="load with the environment key, or with a stored token that has all four limits",
     )
     add("--control", action="store_true", help="a second relay in the gateway's place: shows the noise")
     add("--nginx", action="store_true", help="also measure nginx with a map of keys, on the gateway's core: the limit")
@@ -78,6 +78,7 @@ def measure(options: argparse.Namespace, folder: Path) -> report.Report:
         warm_up=options.warm_up,
         starts=options.starts,
         nginx=options.nginx,
+        peers=[peer for peer in peers.installed() if peer.name == "vllm-router"],
     )
     shown = ("rounds", "seconds", "warm_up", "credential", "control", "nginx")
     result = report.Report(options={name: getattr(options, name) for name in shown})

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import processes, servers, streams, wrk
+from bench.payloads import chat_answer, chat_request
+from bench.peers import Peer
 from bench.processes import Command, Server
 from bench.report import GATEWAY, RELAY, Footprint, Report, RequestRound, StreamRound
 
@@ -28,9 +30,11 @@ class Run:
     warm_up: int
     starts: int
     nginx: bool = False  # nginx with a key map beside the others
+    peers: Sequence[Peer] = ()
 
     def limit(self, upstream: str) -> list[Command]:
-        return [servers.nginx_key_map(self.place, upstream, self.token)] if self.nginx else []
+        commands = [peer.command(self.place, upstream, self.token) for peer in self.peers]
+        return [*commands, servers.nginx_key_map(self.place, upstream, self.token)] if self.nginx else commands
 
     def subjects(self, upstream: str) -> list[Command]:
         relay = servers.relay(self.place, upstream, RELAY)
@@ -90,10 +94,10 @@ def footprint(server: Server, starts: Sequence[float]) -> Footprint:
 
 
 def request_rounds(run: Run, result: Report, subjects: Sequence[Server]) -> None:
-    script = wrk.write_script(run.place.folder, run.token)
+    script = wrk.write_script(run.place.folder, run.token, chat_request())
     load = wrk.Load(servers.find_program("wrk"), CONNECTIONS, script)
     for server in subjects:
-        wrk.check_answer(server, run.token)
+        wrk.check_answer(server, run.token, chat_request(), chat_answer())
         wrk.run(load, server, run.warm_up)
         result.requests[server.name] = []
     time.sleep(SETTLE_SECONDS)

@@ -34,9 +34,11 @@ http {{
     scgi_temp_path {folder}/nginx-scgi;
     server {{
         listen 127.0.0.1:{port} backlog=1024;
+        {pieces}
         location = /v1/chat/completions {{ return 200 '{answer}'; }}
         location = /v1/models {{ return 200 '{models}'; }}
         location = /healthz {{ return 200 '{{}}'; }}
+        location = /health {{ return 200 '{{}}'; }}
     }}
 }}
 """
@@ -103,10 +105,23 @@ def find_program(name: str) -> str:
     return found
 
 
-def nginx(place: Place) -> Command:
+PIECE_BYTES = 2048
+"""nginx takes no word of its configuration that is longer than 4 KiB."""
+
+
+def nginx(place: Place, answer: str | None = None) -> Command:
+    """The upstream: nginx with one fixed answer."""
     port = free_port()
-    config = place.folder / "nginx.conf"
-    config.write_text(NGINX_CONFIG.format(folder=place.folder, port=port, answer=chat_answer(), models=models_answer()))
+    config = place.folder / f"nginx-{port}.conf"
+    text = chat_answer() if answer is None else answer
+    starts = range(0, len(text), PIECE_BYTES)
+    pieces = [f"set $p{start} '{text[start : start + PIECE_BYTES]}';" for start in starts]
+    names = "".join(f"${{p{start}}}" for start in starts)
+    config.write_text(
+        NGINX_CONFIG.format(
+            folder=place.folder, port=port, pieces=" ".join(pieces), answer=names, models=models_answer()
+        )
+    )
     arguments = [find_program("nginx"), "-e", "stderr", "-p", f"{place.folder}/", "-c", str(config)]
     return Command("direct", arguments, port, place.folder, place.environment())
 
@@ -151,9 +166,13 @@ def token_settings(place: Place) -> Mapping[str, str]:
     }
 
 
+LIMITS = ("--rpm", "100000000", "--tpm", "1000000000", "--max-parallel", "10000", "--budget", "100000/month")
+"""All four, none of which a run comes near to."""
+
+
 def create_token(place: Place) -> str:
-    """A stored token: its last use is written behind the requests."""
-    command = [str(place.python), str(REPOSITORY / "token_manager.py"), "create", "bench", "--json"]
+    """A stored token with all limits: it is admitted and settled, metered, priced and recorded."""
+    command = [str(place.python), str(REPOSITORY / "token_manager.py"), "create", "bench", "--json", *LIMITS]
     environment = place.environment(**token_settings(place))
     done = subprocess.run(
         command, cwd=place.folder, env=environment, capture_output=True, text=True, timeout=30, check=False

@@ -6,7 +6,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.payloads import chat_answer, chat_request
 from bench.processes import BenchError, Server
 
 PATH = "/v1/chat/completions"
@@ -44,9 +43,9 @@ class Outcome:
     p99_ms: float
 
 
-def write_script(folder: Path, token: str) -> Path:
-    script = folder / "load.lua"
-    script.write_text(SCRIPT.format(body=chat_request(), token=token, mark=MARK))
+def write_script(folder: Path, token: str, body: str) -> Path:
+    script = folder / f"load-{len(body)}.lua"
+    script.write_text(SCRIPT.format(body=body, token=token, mark=MARK))
     return script
 
 
@@ -75,18 +74,32 @@ def parse(output: str, name: str) -> Outcome:
     )
 
 
-def check_answer(server: Server, token: str) -> None:
-    """One request by hand: a fast wrong answer (a redirect, an empty body) must not count as speed."""
+def check_answer(server: Server, token: str, question: str, expected: str) -> None:
+    """One request by hand: a fast wrong answer (a redirect, an empty body) must not count as speed.
+
+    Raises BenchError for it.
+    """
+    status, body = ask(server, token, question)
+    if status != 200 or decoded(body) != json.loads(expected):
+        raise BenchError(f"{server.name} answered {status} and not what upstream says: {body[:500]!r}")
+
+
+def check_key(server: Server, token: str, question: str) -> None:
+    """A server that answers a wrong key does less than the others. Raises BenchError for one."""
+    status, body = ask(server, f"{token[:-1]}-", question)
+    if status != 401:
+        raise BenchError(f"{server.name} answered a wrong key with {status}, not 401: {body[:500]!r}")
+
+
+def ask(server: Server, token: str, question: str) -> tuple[int, bytes]:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     connection = http.client.HTTPConnection("127.0.0.1", server.command.port, timeout=30)
     try:
-        connection.request("POST", PATH, chat_request().encode(), headers)
+        connection.request("POST", PATH, question.encode(), headers)
         answer = connection.getresponse()
-        body = answer.read()
+        return answer.status, answer.read()
     finally:
         connection.close()
-    if answer.status != 200 or decoded(body) != json.loads(chat_answer()):
-        raise BenchError(f"{server.name} answered {answer.status} and not what upstream says: {body[:500]!r}")
 
 
 def decoded(body: bytes) -> object:
