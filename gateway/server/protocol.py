@@ -39,6 +39,7 @@ class HttpProtocol(RequestHandler):
         "_body_left",
         "_coarse_timeouts",
         "_head_deadline",
+        "_is_answering",
         "_is_invalid",
         "_is_last",
         "_max_head_bytes",
@@ -69,6 +70,8 @@ class HttpProtocol(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._body_left = 0
         """How many bytes of the body aiohttp has not been given."""
+        self._is_answering = False
+        """A request has been given to aiohttp, which begins it in a task of its own, one turn of the event loop later."""
         self._is_invalid = False
         """Nothing is read any more: where the next request would begin is not known."""
         self._is_last = False
@@ -97,6 +100,7 @@ class HttpProtocol(RequestHandler):
 
     def request_ended(self, *, keeps_alive: bool) -> None:
         """Goes on with what the client has sent ahead, once aiohttp has finished the current request."""
+        self._is_answering = False
         self._is_last = not keeps_alive
         if self._unparsed:
             self._loop.call_soon(self._parse_next)
@@ -112,7 +116,7 @@ class HttpProtocol(RequestHandler):
                 if self._reading_paused or self._body_left == 0:
                     break
                 at = self._parse_body(data, at)
-            elif self._request_in_progress or self._messages or self._upgraded or self._is_last:
+            elif self._is_answering or self._request_in_progress or self._messages or self._upgraded or self._is_last:
                 break
             elif (head_end := self._head_end(data, at)) > 0:
                 at = self._parse_head(data, at, head_end)
@@ -154,6 +158,7 @@ class HttpProtocol(RequestHandler):
         self._stop_head_deadline()
         super().data_received(data if end - start == len(data) else data[start:end])
         if self._messages:
+            self._is_answering = True
             message, self._body = cast("tuple[Any, StreamReader]", self._messages[-1])
             if self._body.is_eof():
                 self._is_invalid = not hasattr(message, "headers")

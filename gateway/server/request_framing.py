@@ -71,7 +71,7 @@ def is_bad_head(data: bytes, start: int, end: int) -> bool:
     head = data[start : end + 1].lower()  # with the line end of the last header
     if b"\n:" in head or (b"\nhost:" not in head and not is_1_0):
         return True
-    return b"\ntransfer-encoding" in head and (is_1_0 or _CHUNKED.search(head) is None)
+    return b"\ntransfer-encoding:" in head and (is_1_0 or _CHUNKED.search(head) is None)
 
 
 def part_of_chunks(data: bytes, start: int) -> int:
