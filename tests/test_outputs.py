@@ -36,9 +36,13 @@ WRITERS = {
         "self._stream.write": "the same",
         "self._writer.write": "the same",
     },
+    "providers/transport/connecting.py": {"cast(asyncio.Transport, transport).write": "CONNECT, for a proxy"},
+    "providers/transport/http1_client.py": {"connection.write": "HTTP, for the upstream"},
+    "providers/transport/http1_connection.py": {"self._transport.write": "the same"},
     "storage/files.py": {"file.write": "files of the gateway's own", "in_place.write": "the same"},
     "storage/spool.py": {"self._file.write": "the client's own bytes, for the upstream"},
     "storage/write_check.py": {"os.write": "one blank"},
+    "tokens/stores/use_journal.py": {"os.write": "JSON lines of ids, hashes, times and addresses"},
 }
 """By module, each call that writes, and why what it writes is safe to look at. A new one has to use ``core/escaping.py`` or
 ``core/csv_text.py`` before it is added here."""

@@ -84,6 +84,8 @@ class Access(Enum):
     ADMIN_OR_LOOPBACK = "admin or loopback"
     """An admin, or a client on the same machine that sends no credential."""
 
+    __hash__ = object.__hash__  # that of Enum is a function in Python, called for each request
+
 
 _REQUIRED_ACTION = {
     Access.ANY: Action.READ,

@@ -9,7 +9,13 @@ import msgspec
 from gateway.usage.models import NOTHING_USED, Usage
 
 
-class State(Enum):
+class _Constant(Enum):
+    """An enumeration whose members are looked up in tables for each request: the hash of Enum is a function in Python."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Constant):
     """How far a request has come."""
 
     ADMITTED = "admitted"
@@ -26,7 +32,7 @@ class State(Enum):
     """What was used is known, and the reservation is settled."""
 
 
-class Outcome(Enum):
+class Outcome(_Constant):
     """How a request ends."""
 
     COMPLETED = "completed"
@@ -38,7 +44,7 @@ class Outcome(Enum):
     """Anything else, also a response that was not read to its end."""
 
 
-class Charged(Enum):
+class Charged(_Constant):
     """What a request is charged."""
 
     NOTHING = "nothing"

@@ -88,7 +88,10 @@ class Inference:
         sent, drops_usage = _ask_for_usage(given) if is_asked and given.stream else (given, False)
         began = time.perf_counter()
         try:
-            response = tracker.track(await self._send_asking(given, sent, target), drops_usage)
+            if sent is given and not target.is_renamed:
+                response = tracker.track(await target.provider.send(given), drops_usage)
+            else:
+                response = tracker.track(await self._send_asking(given, sent, target), drops_usage)
             if target.is_renamed and model is not None:
                 response = aliases.rename_response(response, lambda _name: model)
             elif model is None and self.catalog.has_aliases:

@@ -17,6 +17,8 @@ class Role(StrEnum):
     MEMBER = "member"
     SERVICE = "service"
 
+    __hash__ = str.__hash__  # that of Enum is a function in Python, called for each request
+
     @property
     def rank(self) -> int:
         """A number that is higher for a role that may do more."""
