@@ -80,6 +80,11 @@ class ClientSocket(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
+    def write_open(self, data: bytes) -> None:
+        """Writes to a connection that is known not to be closing."""
+        if self._transport is not None:
+            self._transport.write(data)
+
     async def drain(self) -> None:
         """Waits until the client has taken most of what was written. Raises ConnectionResetError."""
         if self._transport is None:

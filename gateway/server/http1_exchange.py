@@ -149,28 +149,29 @@ class Http1Exchange:
         client = self._client
         if client.is_closing:
             raise ConnectionResetError("the client has gone")
-        self._write_piece(self._frame(chunk))
+        if self._framing is BodyFraming.CHUNKED:
+            piece = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+        elif self._framing is BodyFraming.NONE:
+            piece = b""
+        else:
+            piece = self._within_length(chunk)
+        self._write_piece(piece)
         if client.is_writing_paused:
             await client.drain()
 
+    def _within_length(self, chunk: bytes) -> bytes:
+        """Returns the chunk, without what is more than the head has said."""
+        if self._framing is BodyFraming.LENGTH:
+            chunk = chunk[: self._left]
+            self._left -= len(chunk)
+        return chunk
+
     def _write_piece(self, piece: bytes) -> None:
-        self.has_started = True
         if self._head:
             piece, self._head = self._head + piece, b""
+            self.has_started = True
         if piece:
-            self._client.write(piece)
-
-    def _frame(self, chunk: bytes) -> bytes:
-        match self._framing:
-            case BodyFraming.CHUNKED:
-                return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
-            case BodyFraming.LENGTH:
-                chunk = chunk[: self._left]
-                self._left -= len(chunk)
-                return chunk
-            case BodyFraming.CLOSE:
-                return chunk
-        return b""
+            self._client.write_open(piece)
 
     async def finish(self) -> None:
         """Ends the body; where it is shorter than its head has said, the connection is broken off. Raises ConnectionError."""

@@ -174,7 +174,7 @@ class StreamUsageReader:
     def feed(self, block: bytes) -> bytes:
         """Reads a block of complete events, and returns those to pass on."""
         self._text.feed(block)
-        if _USAGE not in block or block.count(_USAGE) == sum(map(block.count, _NULLS)):
+        if block.find(_USAGE) < 0 or block.count(_USAGE) == sum(map(block.count, _NULLS)):
             return block
         return b"".join(
             event for event in sse.split_events(block) if not (self._read_event(event) and self._drops_usage)

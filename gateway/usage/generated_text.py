@@ -68,7 +68,7 @@ class StreamTextCounter:
     def feed(self, block: bytes) -> None:
         """Counts a block of complete events."""
         pieces = block.count(b'"delta"')
-        if self._envelope is not None and pieces and b'""' not in block and b"{}" not in block:
+        if self._envelope is not None and pieces and block.find(b'""') < 0 and block.find(b"{}") < 0:
             text = len(block) - pieces * self._envelope
             if 0 <= text <= _SHORT_TEXT:
                 self._pieces += pieces

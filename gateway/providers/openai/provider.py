@@ -133,7 +133,7 @@ class OpenAIProvider:
         is_declared = _media_type(response) == EVENT_STREAM
         is_document = start[:1] in (b"{", b"[", b"<") and bool(start)
         if not is_document and (is_declared or is_strict or _FIELD_OF_EVENT.match(start)):
-            return await self._event_stream_response(request, response, _chain(first, chunks))
+            return await self._event_stream_response(request, response, (first, chunks))
         response.begin_content()
         if is_strict or (is_document and start[:1] != b"<"):
             found = self._document_response(response, first + await self._read_all(response), is_strict)
@@ -149,11 +149,11 @@ class OpenAIProvider:
             raise UpstreamInvalid(f"The upstream answered {response.status}; redirects and upgrades are not followed.")
 
     async def _event_stream_response(
-        self, request: ProviderRequest, response: TransportResponse, chunks: AsyncIterator[bytes]
+        self, request: ProviderRequest, response: TransportResponse, body: tuple[bytes, AsyncIterator[bytes]]
     ) -> ProviderResponse:
         """Waits for the first content: an error that comes before it can still be sent with a status of its own."""
         limits = StreamLimits(MAX_EVENT_BYTES, lambda: response.limit_pause(USAGE_GRACE_SECONDS))
-        start = StreamStart(read_events(chunks, stream_end(request), limits))
+        start = StreamStart(read_events(*body, stream_end(request), limits))
         await start.read()
         headers = self._returned_headers(response)
         if start.report is not None:
@@ -167,8 +167,8 @@ class OpenAIProvider:
             start.cancel()
             response.close()
 
-        body = self._relay_events(request, start, response)
-        return ProviderResponse(response.status, EVENT_STREAM, body, headers, close)
+        events = self._relay_events(request, start, response)
+        return ProviderResponse(response.status, EVENT_STREAM, events, headers, close)
 
     async def _relay_events(
         self, request: ProviderRequest, start: StreamStart, response: TransportResponse

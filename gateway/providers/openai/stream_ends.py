@@ -51,24 +51,19 @@ class DoneEnd:
         self._choices = choices
         self._seen: set[Any] = set()
         self._finished: set[Any] = set()
-        self._has_ended = False
         self.adds_done = choices is not None
-
-    @property
-    def is_whole(self) -> bool:
+        self.is_whole = False
         """Whether ``[DONE]`` has come, or every choice has finished."""
-        return self._has_ended or (
-            self._choices is not None and len(self._finished) >= self._choices and self._seen <= self._finished
-        )
 
     def feed(self, block: bytes) -> int:
         """Returns the index behind ``[DONE]``."""
         if end := sse.find_done(block):
-            self._has_ended = True
+            self.is_whole = True
             return end
         if self._choices is not None and (self._choices > 1 or _FINISH.search(block) is not None):
             for content, _end in _contents(block):
                 self._note_choices(content.get("choices"))
+            self.is_whole = len(self._finished) >= self._choices and self._seen <= self._finished
         return 0
 
     def _note_choices(self, choices: Any) -> None:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gateway.core import lenient_json, sse
 from gateway.core.upstream_errors import UpstreamFailed, UpstreamInvalid
 from gateway.providers.openai.first_content import Beginning, read_beginning
@@ -14,7 +16,7 @@ HOLD_SECONDS = 2.0
 _MARK = b"\xef\xbb\xbf"
 
 
-class StreamChunk(NamedTuple):
+class StreamChunk(msgspec.Struct, frozen=True):
     """Holds bytes that end behind a whole event, as the upstream sent them; with ``error``, the one event that reports it."""
 
     data: bytes
@@ -30,16 +32,16 @@ class StreamLimits(NamedTuple):
 
 
 async def read_events(
-    chunks: AsyncIterator[bytes], end: StreamEnd, limits: StreamLimits
+    first: bytes, chunks: AsyncIterator[bytes], end: StreamEnd, limits: StreamLimits
 ) -> AsyncGenerator[StreamChunk, None]:
-    """Yields whole events as they arrive, up to the first error or the stream's end; ``[DONE]`` is added where it is omitted.
+    """Yields whole events as they arrive, those in ``first`` and then those in the chunks, up to the first error or the end.
 
-    A last event without its empty line is whole if its data are. Raises UpstreamInvalid where an event is too large, or where
-    the stream breaks off within an event or before its end.
+    ``[DONE]`` is added where it is omitted. A last event without its empty line is whole if its data are.
+    Raises UpstreamInvalid where an event is too large, or where the stream breaks off within an event or before its end.
     """
     splitter = sse.EventSplitter(limits.max_event_bytes)
     is_waiting = True
-    async for block in _whole_blocks(chunks, splitter, end):
+    async for block in _whole_blocks(first, chunks, splitter, end):
         if (found := sse.find_error(block)) is not None:
             for piece in _split_error(block[: found[0]], found[1]):
                 yield piece
@@ -58,19 +60,17 @@ async def read_events(
 
 
 async def _whole_blocks(
-    chunks: AsyncIterator[bytes], splitter: sse.EventSplitter, end: StreamEnd
+    first: bytes, chunks: AsyncIterator[bytes], splitter: sse.EventSplitter, end: StreamEnd
 ) -> AsyncGenerator[bytes, None]:
     """Yields blocks of whole events. How the connection ends matters only to a stream that is not whole."""
-    is_first = True
     try:
+        if block := splitter.feed(first.removeprefix(_MARK)):
+            yield block
         async for chunk in chunks:
-            try:
-                block = splitter.feed(chunk.removeprefix(_MARK) if is_first else chunk)
-            except sse.EventTooLarge as error:
-                raise UpstreamInvalid(f"The upstream's stream is broken: {error}.") from None
-            is_first = False
-            if block:
+            if block := splitter.feed(chunk):
                 yield block
+    except sse.EventTooLarge as error:
+        raise UpstreamInvalid(f"The upstream's stream is broken: {error}.") from None
     except UpstreamFailed:
         if not (end.is_whole and end.adds_done):
             raise
@@ -138,16 +138,11 @@ class StreamStart:
             chunk = await self._pending
             self._pending = None
 
-    async def rest(self) -> AsyncGenerator[StreamChunk, None]:
-        """Yields what follows ``opening``. Raises UpstreamFailed."""
-        if self._pending is not None:
-            chunk = await self._pending
-            self._pending = None
-            if chunk is None:
-                return
-            yield chunk
-        async for chunk in self._stream:
-            yield chunk
+    def rest(self) -> AsyncGenerator[StreamChunk, None]:
+        """Returns what follows ``opening``. Its iteration raises UpstreamFailed."""
+        if self._pending is None:
+            return self._stream
+        return _with_first(self._pending, self._stream)
 
     def cancel(self) -> None:
         """Stops waiting for the next event."""
@@ -169,6 +164,17 @@ class StreamStart:
         except asyncio.CancelledError:
             self._pending.cancel()
             raise
+
+
+async def _with_first(
+    first: asyncio.Task[StreamChunk | None], stream: AsyncGenerator[StreamChunk, None]
+) -> AsyncGenerator[StreamChunk, None]:
+    chunk = await first
+    if chunk is None:
+        return
+    yield chunk
+    async for chunk in stream:
+        yield chunk
 
 
 async def _next(stream: AsyncGenerator[StreamChunk, None]) -> StreamChunk | None:

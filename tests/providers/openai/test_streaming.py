@@ -28,7 +28,7 @@ async def arrive(chunks: tuple[bytes, ...]) -> AsyncIterator[bytes]:
 
 async def read(*chunks: bytes, end: StreamEnd | None = None) -> list[StreamChunk]:
     limits = StreamLimits(1000, lambda: None)
-    return [chunk async for chunk in read_events(arrive(chunks), end or DoneEnd(1), limits)]
+    return [chunk async for chunk in read_events(b"".join(chunks[:1]), arrive(chunks[1:]), end or DoneEnd(1), limits)]
 
 
 async def test_events_are_passed_on_as_they_arrive() -> None:
@@ -92,11 +92,11 @@ async def test_a_connection_that_breaks_behind_the_last_choice_changes_nothing()
 
     told: list[str] = []
     limits = StreamLimits(1000, lambda: told.append("whole"))
-    found = [chunk async for chunk in read_events(breaks(), DoneEnd(1), limits)]
+    found = [chunk async for chunk in read_events(b"", breaks(), DoneEnd(1), limits)]
     assert found == [StreamChunk(FINISH), StreamChunk(sse.DONE)]
     assert told == ["whole"]
     with pytest.raises(UpstreamTimeout):
-        assert [chunk async for chunk in read_events(breaks(), NoEnd(), limits)]
+        assert [chunk async for chunk in read_events(b"", breaks(), NoEnd(), limits)]
 
 
 async def test_a_line_end_behind_the_last_event_is_no_event() -> None:
@@ -133,7 +133,7 @@ async def test_an_event_that_does_not_end_is_refused() -> None:
 
 
 async def start_of(chunks: AsyncIterator[bytes], hold_seconds: float = 60) -> StreamStart:
-    start = StreamStart(read_events(chunks, NoEnd(), StreamLimits(1000, lambda: None)), hold_seconds)
+    start = StreamStart(read_events(b"", chunks, NoEnd(), StreamLimits(1000, lambda: None)), hold_seconds)
     await start.read()
     return start
 
