@@ -12,6 +12,7 @@ from gateway.core.errors import GatewayError, StoreUnavailable
 from gateway.core.form_data import FormBody
 from gateway.core.json_body import JsonObject
 from gateway.core.sound_length import NO_SOUND
+from gateway.core.threads import Threads
 from gateway.core.upstream_routes import has_no_model
 from gateway.inference.models import Admitted, InferenceRequest
 from gateway.inference.route_cost import FREE_ENDPOINTS, PAID_AT_ONCE, unknown_cost
@@ -47,6 +48,10 @@ _REASONS: Mapping[LimitKind, RefusalReason] = MappingProxyType(
 _READING = frozenset({"GET", "HEAD", "DELETE"})
 
 
+LARGE_BODY_BYTES = 256 * 1024
+"""A body of so many bytes is estimated in a thread."""
+
+
 class AdmissionRules(NamedTuple):
     """``completion_tokens`` is the estimate for a response that the request does not bound. ``queue_seconds`` is how long a
     request waits, at most, until other requests give back capacity."""
@@ -76,6 +81,7 @@ class Admission:
         self._counters = counters
         self._rules = rules
         self._on_refused = on_refused
+        self._threads = Threads("estimates")
 
     async def reserve(self, principal: Principal, asked: InferenceRequest, target: Target, now: int) -> Admitted:
         """Reserves what the request may use, waiting for its turn if the limits allow that.
@@ -90,7 +96,7 @@ class Admission:
         limits = applicable_limits(chain, target.names, now, is_free=is_free)
         if not limits:
             return Admitted(price, None, None)
-        bounds, amounts = self._estimate(limits, request, price)
+        bounds, amounts = await self._estimate(limits, request, price)
         longest = self._rules.queue_seconds
         wait = longest if max_wait is None else min(max_wait, longest)
         token_id = principal.secret_match.record.id if principal.secret_match is not None else ""
@@ -112,7 +118,7 @@ class Admission:
             self._on_refused("store")
             raise _store_unavailable() from None
 
-    def _estimate(
+    async def _estimate(
         self, limits: Sequence[Limit], request: ProviderRequest, price: Price | None
     ) -> tuple[Bounds | None, Amounts]:
         """Raises QuotaExceeded where there is a budget and nobody knows what the request costs: it could be anything."""
@@ -128,7 +134,10 @@ class Admission:
         window = None if price is None else price.context_window
         default = self._rules.completion_tokens
         sound = request.body.sound if isinstance(request.body, FormBody) else NO_SOUND
-        bounds = estimate_bounds(request.path, fields, default, window, sound)
+        if fields is None or len(fields.body) < LARGE_BODY_BYTES:
+            bounds = estimate_bounds(request.path, fields, default, window, sound)
+        else:  # it is searched from end to end several times, and other requests shall go on meanwhile
+            bounds = await self._threads.run(estimate_bounds, request.path, fields, default, window, sound)
         used, most, least = bounds.tokens, bounds.money, bounds.least
         cost, least_cost = price.costs(most, least) if has_budget and price else (0, 0)
         tokens = used.prompt_tokens + used.completion_tokens
