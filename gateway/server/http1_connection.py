@@ -102,8 +102,6 @@ class Http1Connection(ClientSocket):
         while at < end and not self._is_invalid:
             body = self._body
             if body is not None and body.state is BodyState.ARRIVING:
-                if body.is_paused:
-                    break
                 at = self._feed(body, data, at)
                 if self._exchange is None and body.state is not BodyState.ARRIVING:
                     self._go_on()
@@ -186,16 +184,10 @@ class Http1Connection(ClientSocket):
 
     def _create_body(self, size: int | None, head: bytes) -> ArrivingBody:
         if size:
-            return SizedBody(size, self._update_reading, self._resume_body)
+            return SizedBody(size, self._update_reading)
         parser = create_parser(self._server.loop, self._server.max_head_bytes, reads_body=True)
         [(_, reader)], _, _ = parser.feed_data(head)
-        return ChunkedBody(parser, reader, self._update_reading, self._resume_body)
-
-    def _resume_body(self) -> None:
-        """Goes on with a body once somebody has taken what was there."""
-        if self._unparsed:
-            self._parse(self._unparsed)
-        self._update_reading()
+        return ChunkedBody(parser, reader, self._update_reading)
 
     def _feed(self, body: ArrivingBody, data: bytes, at: int) -> int:
         at = body.feed(data, at)
@@ -261,9 +253,8 @@ class Http1Connection(ClientSocket):
         if body is not None and body.state is BodyState.ARRIVING:
             self._start_read_deadline(LINGERING_SECONDS, self.close)
             body.discard()
-            if body.state is BodyState.ARRIVING or self._body is not body:
-                return
-        self._go_on()
+        else:
+            self._go_on()
 
     def _go_on(self) -> None:
         self._body = None

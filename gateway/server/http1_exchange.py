@@ -65,7 +65,11 @@ class Http1Exchange:
         self._left = 0
         """How much of a body is left whose length the head has named."""
         self._expects_continue = (
-            body is not None and body.state is BodyState.ARRIVING and body.total == 0 and _EXPECT in head.headers
+            body is not None
+            and body.state is BodyState.ARRIVING
+            and body.total == 0
+            and head.version >= HTTP_1_1  # HTTP/1.0 knows no expectations (RFC 9110 10.1.1)
+            and _EXPECT in head.headers
         )
         """Whether the client may never send the body: it waits to be told to, and has not been."""
         self.keeps_alive = not head.should_close

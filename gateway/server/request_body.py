@@ -64,14 +64,13 @@ class ArrivedBody(RequestBody):
 class ArrivingBody(RequestBody):
     """The bytes of a body that have arrived and nobody has taken yet.
 
-    A subclass says which bytes belong to it. ``pause`` and ``resume`` stop and continue the reading of the socket.
+    A subclass says which bytes belong to it. ``update_reading`` is called where ``is_paused`` has changed.
     """
 
-    __slots__ = ("_chunks", "_discards", "_is_paused", "_pause", "_resume", "_size", "_waiter")
+    __slots__ = ("_chunks", "_discards", "_is_paused", "_size", "_update_reading", "_waiter")
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        self._pause = pause
-        self._resume = resume
+    def __init__(self, update_reading: Callable[[], None]) -> None:
+        self._update_reading = update_reading
         self._chunks: list[bytes] = []
         self._size = 0
         self._is_paused = False
@@ -99,7 +98,7 @@ class ArrivingBody(RequestBody):
         self._size = 0
         if self._is_paused:
             self._is_paused = False
-            self._resume()
+            self._update_reading()
         return data
 
     async def read(self) -> bytes:
@@ -129,7 +128,7 @@ class ArrivingBody(RequestBody):
         self._size += len(data)
         if self._size > 2 * READ_BUFFER_BYTES and not self._is_paused:
             self._is_paused = True
-            self._pause()
+            self._update_reading()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -141,8 +140,8 @@ class SizedBody(ArrivingBody):
 
     __slots__ = ("_left",)
 
-    def __init__(self, length: int, pause: Callable[[], None], resume: Callable[[], None]) -> None:
-        super().__init__(pause, resume)
+    def __init__(self, length: int, update_reading: Callable[[], None]) -> None:
+        super().__init__(update_reading)
         self._left = length
 
     def feed(self, data: bytes, start: int) -> int:
@@ -165,10 +164,8 @@ class ChunkedBody(ArrivingBody):
 
     __slots__ = ("_parser", "_reader")
 
-    def __init__(
-        self, parser: Any, reader: StreamReader, pause: Callable[[], None], resume: Callable[[], None]
-    ) -> None:
-        super().__init__(pause, resume)
+    def __init__(self, parser: Any, reader: StreamReader, update_reading: Callable[[], None]) -> None:
+        super().__init__(update_reading)
         self._parser = parser
         self._reader = reader
 

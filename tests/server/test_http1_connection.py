@@ -140,3 +140,55 @@ class TestHttp1Connection(ServerContract):
             assert (await client.head()).status == 100
             await client.send(b"abc" + GET)
             assert [(await client.reply()).body for _ in range(2)] == [b"POST / abc", b"GET / "]
+
+    async def test_http_1_0_knows_no_expectations(self) -> None:
+        async def handle(received: Request) -> None:
+            await received.connection.send(401, {}, b"", closes=False)
+
+        headers = [("Content-Length", "3"), ("Expect", "100-continue"), ("Connection", "keep-alive")]
+        async with self.serving(handle) as client:
+            await client.send(request("POST", "/", headers, version="1.0"))
+            assert (await client.reply()).header("connection") == "keep-alive"
+            await client.send(b"abc" + GET)
+            assert (await client.reply()).status == 401
+
+    async def test_a_stream_says_that_a_client_that_was_not_told_to_send_its_body_is_not_kept(self) -> None:
+        async def handle(received: Request) -> None:
+            await received.connection.start(200, {})
+            await received.connection.finish()
+
+        async with self.serving(handle) as client:
+            await client.send(request("POST", "/", [("Content-Length", "5"), ("Expect", "100-continue")]))
+            assert (await client.reply()).header("connection") == "close"
+
+    @pytest.mark.parametrize("is_chunked", [False, True])
+    async def test_no_more_is_read_of_a_body_than_is_taken(self, is_chunked: bool) -> None:
+        began, may_end = asyncio.Event(), asyncio.Event()
+
+        async def handle(received: Request) -> None:
+            await received.connection.read_chunk()
+            began.set()
+            await may_end.wait()
+            received.connection.abort()
+
+        head = CHUNKED + b"5f5e100\r\n" if is_chunked else request("POST", "/", [("Content-Length", "100000000")])
+        async with self.serving(handle) as client:
+            client.writer.write(head + b"x" * 30_000_000)
+            await began.wait()
+            assert await settled(client.writer.transport.get_write_buffer_size) > 15_000_000
+            may_end.set()
+
+    async def test_nothing_is_written_behind_the_end_of_a_connection(self) -> None:
+        raised: list[str] = []
+
+        async def handle(received: Request) -> None:
+            received.connection.abort()
+            try:
+                await received.connection.write(b"more")
+            except ConnectionError as error:
+                raised.append(str(error))
+
+        async with self.serving(handle) as client:
+            await client.send(GET)
+            await settled(lambda: len(raised))
+        assert raised == ["the client has gone"]
