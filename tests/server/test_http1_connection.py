@@ -5,8 +5,12 @@ import asyncio
 import pytest
 
 from gateway.http.request import Request
+from gateway.server.deadlines import ConnectionTimeouts, ReadDeadline
+from gateway.server.http1_connection import Http1Connection
 from gateway.server.http1_server import Http1Server
-from tests.server.server_contract import CHUNKED, GET, Echo, ServerContract, settled
+from gateway.server.server_state import ServerState
+from tests.server.server_contract import CHUNKED, GET, LONG, Echo, ServerContract, settled
+from tests.server.test_client_socket import MemoryTransport
 from tests.support.wire import request
 
 
@@ -192,3 +196,100 @@ class TestHttp1Connection(ServerContract):
             await client.send(GET)
             await settled(lambda: len(raised))
         assert raised == ["the client has gone"]
+
+    async def test_trailers_are_in_no_request(self) -> None:
+        async def handle(received: Request) -> None:
+            await received.read(100)
+            names = " ".join(sorted(received.headers)).encode()
+            await received.connection.send(200, {}, names, closes=False)
+
+        trailer = b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
+        async with self.serving(handle) as client:
+            await client.send(CHUNKED + trailer + GET)
+            assert [(await client.reply()).body for _ in range(2)] == [b"Host Transfer-Encoding", b"Host"]
+
+    async def test_an_unread_body_is_not_waited_for_without_end(self) -> None:
+        async def handle(received: Request) -> None:
+            await received.connection.send(401, {}, b"", closes=False)
+
+        async with self.serving(handle) as client:
+            await client.send(request("POST", "/", [("Content-Length", "5")]) + b"a")
+            assert (await client.reply()).status == 401
+            assert await client.until_closed() == b""
+
+    async def test_nothing_is_answered_after_an_unread_body_of_the_last_request(self) -> None:
+        echo = Echo()
+
+        async def handle(received: Request) -> None:
+            echo.count += 1
+            await received.connection.send(401, {}, b"", closes=True)
+
+        async with self.serving(handle) as client:
+            await client.send(request("POST", "/", [("Content-Length", "5")]) + b"a")
+            assert (await client.reply()).status == 401
+            await client.send(b"bcde" + GET)
+            assert (await client.until_closed(), echo.count) == (b"", 1)
+
+    async def test_a_head_that_came_in_parts_has_no_time_limit_once_it_is_whole(self) -> None:
+        late = asyncio.Event()
+
+        async def handle(received: Request) -> None:
+            timeouts.start(ReadDeadline(0.0, late.set))
+            await late.wait()
+            await received.connection.send(200, {}, b"", closes=False)
+
+        state = ServerState(handle, ConnectionTimeouts(0.0, 60), 1000)
+        timeouts = state.coarse_timeouts
+        connection, transport = Http1Connection(state), MemoryTransport()
+        connection.connection_made(transport)
+        connection.data_received(GET[:20])
+        connection.data_received(GET[20:])
+        await late.wait()
+        await asyncio.sleep(0)
+        assert [written[:12] for written in transport.written] == [b"HTTP/1.1 200"]
+        connection.connection_lost(None)
+
+    async def test_a_stream_waits_for_a_client_that_takes_nothing(self) -> None:
+        steps: list[str] = []
+
+        async def handle(received: Request) -> None:
+            await received.connection.start(200, {})
+            for step in ("first", "second"):
+                await received.connection.write(step.encode())
+                steps.append(step)
+            connection.pause_writing()
+            await received.connection.finish()
+            steps.append("end")
+
+        state = ServerState(handle, LONG, 1000)
+        connection, transport = Http1Connection(state), MemoryTransport()
+        connection.connection_made(transport)
+        connection.pause_writing()
+        connection.data_received(GET)
+        for expected in ([], ["first", "second"], ["first", "second", "end"]):
+            await settled(lambda: len(steps))
+            assert steps == expected
+            connection.resume_writing()
+        connection.connection_lost(None)
+
+    async def test_a_connection_that_is_to_close_says_so_and_closes_after_the_rest_of_a_body(self) -> None:
+        async def handle(received: Request) -> None:
+            await received.connection.start(200, {"Content-Length": "0"})
+            await received.connection.finish()
+
+        state = ServerState(handle, LONG, 1000)
+        connection, transport = Http1Connection(state), MemoryTransport()
+        connection.connection_made(transport)
+        connection.data_received(request("POST", "/", [("Content-Length", "5")]))
+        await settled(lambda: len(transport.written))
+        connection.must_close = True
+        connection.data_received(b"abcde")
+        assert (transport.is_closing(), b"connection: close" in transport.written[0]) == (True, False)
+        connection.connection_lost(None)
+        connection, transport = Http1Connection(state), MemoryTransport()
+        connection.connection_made(transport)
+        connection.must_close = True
+        connection.data_received(GET)
+        await settled(lambda: len(transport.written))
+        assert (transport.is_closing(), b"connection: close" in transport.written[0]) == (True, True)
+        connection.connection_lost(None)
