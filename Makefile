@@ -56,8 +56,11 @@ acceptance: $(VENV)/test.stamp  ## real clients against servers that nobody here
 bench-peers: $(VENV)/test.stamp  ## install other gateways below bench/.peers, to be measured beside this one
 	@$(BIN)/python -m bench.peers
 
-bench: $(VENV)/test.stamp  ## this gateway, a bare relay, nginx with a key map and the upstream itself: requests, streams, memory, start
-	@$(BIN)/python -m bench.quick --nginx --streams $(ARGS)
+bench: $(VENV)/test.stamp  ## everything of docs/performance.md, which it writes: about ten minutes
+	@$(BIN)/python -m bench.compare $(ARGS)
+
+bench-stages: $(VENV)/test.stamp  ## what each stage of a request costs, beside its budget; records it in bench/stages.json
+	@$(BIN)/python -m bench.stages $(ARGS)
 
 bench-quick: $(VENV)/test.stamp  ## requests/s and CPU beside a bare relay and vllm-router (needs wrk and nginx)
 	@$(BIN)/python -m bench.quick
@@ -80,4 +83,4 @@ lock:  ## renew requirements/*.txt from pyproject.toml (needs uv)
 clean:  ## remove what make made
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis .coverage mutants
 
-.PHONY: help run test test-fast lint mutate campaign acceptance bench bench-peers bench-quick bench-admission bench-memory prices lock clean
+.PHONY: help run test test-fast lint mutate campaign acceptance bench bench-peers bench-stages bench-quick bench-admission bench-memory prices lock clean

@@ -48,12 +48,13 @@ class Peer:
         port = free_port()
         arguments = [str(self.folder / "bin" / self.name), *self.start(upstream, port, key)]
         environment = place.environment(PYTHONPATH="")
-        return Command(self.name, arguments, port, place.folder, environment, ready_path="/health")
+        return Command(self.name, arguments, port, place.folder, environment, "/health")
 
 
 def _router_arguments(upstream: str, port: int, key: str) -> Sequence[str]:
     where = ["--worker-urls", upstream, "--host", "127.0.0.1", "--port", str(port)]
-    return [*where, "--policy", "round_robin", "--api-key", key, "--log-level", "error"]
+    metrics = ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())]
+    return [*where, "--policy", "round_robin", "--api-key", key, "--log-level", "error", *metrics]
 
 
 def _launched(upstream: str, port: int, key: str) -> Sequence[str]:

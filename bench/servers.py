@@ -34,7 +34,6 @@ http {{
     scgi_temp_path {folder}/nginx-scgi;
     server {{
         listen 127.0.0.1:{port} backlog=1024;
-        {pieces}
         location = /v1/chat/completions {{ return 200 '{answer}'; }}
         location = /v1/models {{ return 200 '{models}'; }}
         location = /healthz {{ return 200 '{{}}'; }}
@@ -59,6 +58,8 @@ http {{
     fastcgi_temp_path {folder}/nginx-fastcgi;
     uwsgi_temp_path {folder}/nginx-uwsgi;
     scgi_temp_path {folder}/nginx-scgi;
+    map_hash_bucket_size 256;
+    client_body_buffer_size 256k;
     map $http_authorization $is_known {{ default 0; "Bearer {token}" 1; }}
     upstream model {{ server {upstream}; keepalive 200; }}
     server {{
@@ -105,24 +106,19 @@ def find_program(name: str) -> str:
     return found
 
 
-PIECE_BYTES = 2048
-"""nginx takes no word of its configuration that is longer than 4 KiB."""
-
-
-def nginx(place: Place, answer: str | None = None) -> Command:
-    """The upstream: nginx with one fixed answer."""
+def nginx(place: Place) -> Command:
     port = free_port()
-    config = place.folder / f"nginx-{port}.conf"
-    text = chat_answer() if answer is None else answer
-    starts = range(0, len(text), PIECE_BYTES)
-    pieces = [f"set $p{start} '{text[start : start + PIECE_BYTES]}';" for start in starts]
-    names = "".join(f"${{p{start}}}" for start in starts)
-    config.write_text(
-        NGINX_CONFIG.format(
-            folder=place.folder, port=port, pieces=" ".join(pieces), answer=names, models=models_answer()
-        )
-    )
+    config = place.folder / "nginx.conf"
+    config.write_text(NGINX_CONFIG.format(folder=place.folder, port=port, answer=chat_answer(), models=models_answer()))
     arguments = [find_program("nginx"), "-e", "stderr", "-p", f"{place.folder}/", "-c", str(config)]
+    return Command("direct", arguments, port, place.folder, place.environment())
+
+
+def fixed_upstream(place: Place, answer: str) -> Command:
+    port = free_port()
+    body = place.folder / f"answer-{port}.json"
+    body.write_text(answer)
+    arguments = [str(place.python), "-m", "bench.fixed_upstream", "--port", str(port), "--body", str(body)]
     return Command("direct", arguments, port, place.folder, place.environment())
 
 
@@ -155,7 +151,8 @@ def gateway(place: Place, upstream: str, name: str) -> Command:
     environment = place.environment(
         **token_settings(place), GATEWAY_PORT=str(port), GATEWAY_UPSTREAM_URL=f"{upstream}/v1"
     )
-    return Command(name, [str(place.python), "-m", "gateway"], port, place.folder, environment)
+    arguments = [str(place.python), "-m", "gateway"]
+    return Command(name, arguments, port, place.folder, environment)
 
 
 def token_settings(place: Place) -> Mapping[str, str]:
@@ -181,3 +178,10 @@ def create_token(place: Place) -> str:
         raise BenchError(f"token_manager.py create ended with code {done.returncode}:\n{done.stderr}")
     token: str = json.loads(done.stdout)["token"]
     return token
+
+
+def list_tokens(place: Place) -> None:
+    """A command of the token manager, from its start to its end."""
+    command = [str(place.python), str(REPOSITORY / "token_manager.py"), "list", "--json"]
+    environment = place.environment(**token_settings(place))
+    subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, timeout=30, check=True)
