@@ -32,6 +32,13 @@ def test_added_latency_is_that_beyond_the_upstream() -> None:
     assert ratio.median == pytest.approx(4)
 
 
+def test_a_server_that_was_by_chance_faster_than_the_upstream_adds_next_to_nothing() -> None:
+    servers = {"gateway": [{"x": 0.3}], "other": [{"x": 0.1}], "direct": [{"x": 0.2}]}
+    ratio = page.added(servers, "other", "x")
+    assert ratio is not None
+    assert ratio.median == pytest.approx(0.1 / page.LEAST_ADDED_MS)
+
+
 @pytest.mark.parametrize(
     ("reached", "is_most", "shown"),
     [(0.9, False, "**no**"), (1.0, False, "yes"), (1.1, True, "**no**"), (0.9, True, "yes")],
