@@ -308,7 +308,7 @@ def is_broken_body(data: bytes, pair: Pair) -> bool:
     if theirs and theirs[0].way == ours[0].way == b"part":
         return True  # whether the part or the end comes first depends on how much of the body has come
     if theirs and theirs[0]._replace(headers=[]) != ours[0]._replace(headers=[]):
-        return len(data) > 65536 and (ours[0].status, theirs[0].status) == (400, 413)
+        return len(data) > 65536 and {ours[0].status, theirs[0].status} == {400, 413}
     return ours[0].status >= 400 or ours[0].way not in (b"whole", b"late")
 
 
