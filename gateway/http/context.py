@@ -216,19 +216,18 @@ class RequestContext:
             self.last_bytes = chunk
         await connection.finish()
 
-    async def abort(self, error: GatewayError, body: bytes) -> None:
+    def abort(self, error: GatewayError, body: bytes) -> None:
         """Ends a response that has begun, so that no client takes it for a whole one.
 
         An event stream first gets an event with ``body``, the error as the client's dialect writes it. Where the upstream has
-        reported the error in the stream itself, only dialects get it whose clients would miss that. Raises ConnectionError where
-        the client has gone.
+        reported the error in the stream itself, only dialects get it whose clients would miss that.
         """
-        started, connection = self.started_response, self.request.connection
+        started, connection, last = self.started_response, self.request.connection, b""
         if started is not None and started.is_event_stream:
             render = self.route.error_event if self.route is not None else openai_event
             if not isinstance(error, UpstreamReported) or render in FOLLOWS_REPORTS:
-                await connection.write(render(body, self.first_bytes, self.last_bytes))
-        connection.break_off()
+                last = render(body, self.first_bytes, self.last_bytes)
+        connection.break_off(last)
 
 
 def _milliseconds(microseconds: int) -> str:

@@ -86,7 +86,7 @@ class Pipeline:
         ctx.error = error
         body = ctx.error_format(error, self._redact, ctx.id)
         if ctx.started_response is not None:
-            await ctx.abort(error, body)
+            ctx.abort(error, body)
             return ctx.started_response
         headers = {name: value for name, value in error.headers.items() if name != "Connection"}
         closes = "Connection" in error.headers

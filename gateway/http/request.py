@@ -78,8 +78,11 @@ class Connection(Protocol):
     async def finish(self) -> None:
         """Ends the body."""
 
-    def break_off(self) -> None:
-        """Closes the connection without ending the body, so that no client takes it for a whole one."""
+    def break_off(self, last: bytes = b"") -> None:
+        """Closes the connection without ending the body, so that no client takes it for a whole one.
+
+        ``last`` is sent before, without waiting: a client that takes nothing must not keep the request.
+        """
 
     def abort(self) -> None:
         """Closes the connection at once, which cancels the request."""

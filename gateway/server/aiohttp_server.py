@@ -162,10 +162,13 @@ class AiohttpConnection:
             raise RuntimeError("the answer has not been started")
         return self._stream
 
-    def break_off(self) -> None:
+    def break_off(self, last: bytes = b"") -> None:
         transport = self._raw.transport
         if transport is None:
             return
+        if last and not transport.is_closing():
+            is_chunked = self._raw.version >= HTTP_1_1 and self._raw.method != "HEAD"
+            transport.write(b"%x\r\n%b\r\n" % (len(last), last) if is_chunked else last)
         if self._raw.version < HTTP_1_1:
             # To HTTP/1.0 the end of the connection is the end of the body; only a reset is not taken for one.
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

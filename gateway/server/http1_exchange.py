@@ -153,6 +153,11 @@ class Http1Exchange:
         client = self._client
         if client.is_closing:
             raise ConnectionResetError("the client has gone")
+        self._write_chunk(chunk)
+        if client.is_writing_paused:
+            await client.drain()
+
+    def _write_chunk(self, chunk: bytes) -> None:
         if self._framing is BodyFraming.CHUNKED:
             piece = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
         elif self._framing is BodyFraming.NONE:
@@ -160,8 +165,6 @@ class Http1Exchange:
         else:
             piece = self._within_length(chunk)
         self._write_piece(piece)
-        if client.is_writing_paused:
-            await client.drain()
 
     def _within_length(self, chunk: bytes) -> bytes:
         """Returns the chunk, without what is more than the head has said."""
@@ -186,8 +189,10 @@ class Http1Exchange:
         if self._client.is_writing_paused:
             await self._client.drain()
 
-    def break_off(self) -> None:
+    def break_off(self, last: bytes = b"") -> None:
         self.keeps_alive = False
+        if last and not self._client.is_closing:
+            self._write_chunk(last)
         if self._version < HTTP_1_1 and (raw := self._client.raw_socket) is not None:
             # To HTTP/1.0 the end of the connection is the end of the body; only a reset is not taken for one.
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -182,7 +182,8 @@ def problem_with(caller: Caller, callers: Callers, received: Received) -> str | 
             return "not open to it"
         if any(rest.casefold().startswith(name) for name in ADMINISTRATIVE):
             return "administrative"
-    if caller is callers.limited and received.body:
+    is_moderation = all(path == f"{BASE}/moderations" for path in paths)  # it costs nothing, and needs no model
+    if caller is callers.limited and received.body and not (is_moderation and b"model" not in received.body):
         return problem_with_model(received, paths)
     return None
 

@@ -119,13 +119,13 @@ async def started(connection: MemoryConnection, headers: dict[str, str]) -> Requ
 
 async def test_an_aborted_event_stream_ends_with_the_error() -> None:
     connection = MemoryConnection()
-    await (await started(connection, EVENTS)).abort(Conflict("x"), b'{"error":{}}')
+    (await started(connection, EVENTS)).abort(Conflict("x"), b'{"error":{}}')
     assert (connection.sent, connection.end) == ([b'data: {"error":{}}\n\n'], "broken off")
 
 
 async def test_an_error_that_the_upstream_has_told_is_not_told_again() -> None:
     connection = MemoryConnection()
-    await (await started(connection, EVENTS)).abort(UpstreamReported("m", None), b"{}")
+    (await started(connection, EVENTS)).abort(UpstreamReported("m", None), b"{}")
     assert (connection.sent, connection.end) == ([], "broken off")
 
 
@@ -134,7 +134,7 @@ async def test_the_event_that_responses_end_with_follows_what_the_upstream_has_t
     ctx = await started(connection, EVENTS)
     ctx.route = Route(("POST",), "/v1/responses", Access.INFERENCE, json_endpoint, error_event=responses_event)
     ctx.last_bytes = b'data: {"sequence_number":4}\n\n'
-    await ctx.abort(UpstreamReported("m", None), b'{"error":{"message":"m"}}')
+    ctx.abort(UpstreamReported("m", None), b'{"error":{"message":"m"}}')
     assert b'"sequence_number":5' in connection.sent[0]
     assert connection.end == "broken off"
 
@@ -145,7 +145,7 @@ async def json_endpoint(_ctx: RequestContext) -> Response:
 
 async def test_what_is_no_event_stream_gets_no_event() -> None:
     connection = MemoryConnection()
-    await (await started(connection, TEXT)).abort(Conflict("x"), b"{}")
+    (await started(connection, TEXT)).abort(Conflict("x"), b"{}")
     assert (connection.sent, connection.end) == ([], "broken off")
 
 

@@ -65,7 +65,7 @@ async def start(client: Client, secret: str, path: str = "/v1/chat/completions")
     ("path", "beginning"),
     [
         ("/v1/chat/completions", b'data: {"error":{"message":"Invalid API key provided'),
-        ("/v1/responses", b'event: response.failed\ndata: {"type":"response.failed","response":{'),
+        ("/v1/responses", b'event: response.failed\ndata: {"type":"response.failed","sequence_number":0,"response":{'),
         (
             "/v1/messages",
             b'event: error\ndata: {"type":"error","error":{"type":"authentication_error","message":"Invalid API',

@@ -57,7 +57,9 @@ class MemoryConnection:
     async def finish(self) -> None:
         self.end = "finished"
 
-    def break_off(self) -> None:
+    def break_off(self, last: bytes = b"") -> None:
+        if last and not self.is_closing:
+            self.sent.append(last)
         self.end = "broken off"
 
     def abort(self) -> None:
