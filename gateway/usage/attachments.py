@@ -47,9 +47,13 @@ def _find(raw: bytes) -> Iterator[tuple[int, int, int]]:
     nexts = {mark: raw.find(mark) for mark in _MARKS}  # each mark is looked for once from where it was found last
     while (start := min((found for found in nexts.values() if found >= 0), default=-1)) >= 0:
         beginning = _BEGINNING.match(raw, start)
-        at = start + 1 if beginning is None else _end_of_base64(raw, beginning.end())
-        if beginning is not None and at - beginning.end() >= _MIN_BASE64_BYTES:
-            yield start, beginning.end(), at
+        at = start + 1  # what is no attachment may have the mark of one in it
+        if (
+            beginning is not None
+            and (end := _end_of_base64(raw, beginning.end())) - beginning.end() >= _MIN_BASE64_BYTES
+        ):
+            yield start, beginning.end(), end
+            at = end
         nexts.update((mark, raw.find(mark, at)) for mark, found in nexts.items() if 0 <= found < at)
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.usage.attachments import (
@@ -47,6 +47,7 @@ def test_marks_without_data_are_passed_over_quickly() -> None:
     assert split_attachments(raw) == Attachments(raw, 0, 0)
 
 
+@example([b"base64,", b"base64,", b"QUJD" * 8])
 @given(st.lists(PARTS, max_size=12))
 def test_attachments_are_those_of_one_pattern(parts: list[bytes]) -> None:
     raw = b"".join(parts)
