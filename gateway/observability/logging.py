@@ -11,6 +11,7 @@ import os
 import select
 import stat
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -85,6 +86,9 @@ class LogWriter:
         self._stream = stream
         self._pipe = _pipe_of(stream) if stream else None
         self._waiting = bytearray()
+        self._adding = threading.Lock()
+        """Threads write lines, too: what waits is only changed while this is locked."""
+        self._sending = threading.Lock()
         self._dropped = 0
         self._is_scheduled = False
 
@@ -96,11 +100,12 @@ class LogWriter:
         """Writes a line of UTF-8, which comes without its end, soon. It is escaped already, or JSON."""
         if not line.isascii():
             line = for_json(line)
-        if len(self._waiting) + len(line) >= MAX_WAITING_BYTES:
-            self._dropped += 1
-        else:
-            self._waiting += line
-            self._waiting += b"\n"
+        with self._adding:
+            if len(self._waiting) + len(line) >= MAX_WAITING_BYTES:
+                self._dropped += 1
+            else:
+                self._waiting += line
+                self._waiting += b"\n"
         if not self._is_scheduled:
             self._schedule()
 
@@ -109,8 +114,9 @@ class LogWriter:
         self._is_scheduled = False
         if self._dropped and not self._waiting:
             form = b'{"time":"%s","level":"error","logger":"log","message":"lines dropped","count":%d}\n'
-            self._waiting += form % (_time(time.time()).encode(), self._dropped)
-            self._dropped = 0
+            with self._adding:
+                self._waiting += form % (_time(time.time()).encode(), self._dropped)
+                self._dropped = 0
         self._send(0)
         if self._waiting or self._dropped:
             self._schedule(_RETRY_SECONDS)
@@ -129,18 +135,35 @@ class LogWriter:
         loop.call_later(seconds, self.flush)
 
     def _send(self, wait_milliseconds: int) -> None:
+        """Writes what waits. Whoever may not wait leaves it to a thread that is writing, and tries again later."""
+        if not self._sending.acquire(blocking=wait_milliseconds > 0):
+            return
         try:
             if self._pipe is None:
-                text, self._waiting = bytes(self._waiting), bytearray()
-                if self._stream is not None:
-                    self._stream.write(text.decode())
-                    self._stream.flush()
-                return
-            while self._waiting and self._pipe.takes_more(wait_milliseconds):
-                del self._waiting[: self._pipe.send(self._waiting)]
+                self._send_all()
+            else:
+                self._send_to_pipe(self._pipe, wait_milliseconds)
         except (OSError, ValueError):
             # The reader has closed the stream. Requests go on without a log, and there is no place left to report that.
-            self._waiting.clear()
+            with self._adding:
+                self._waiting.clear()
+        finally:
+            self._sending.release()
+
+    def _send_all(self) -> None:
+        with self._adding:
+            text, self._waiting = bytes(self._waiting), bytearray()
+        if self._stream is not None:
+            self._stream.write(text.decode())
+            self._stream.flush()
+
+    def _send_to_pipe(self, pipe: "_Pipe", wait_milliseconds: int) -> None:
+        while self._waiting and pipe.takes_more(wait_milliseconds):
+            with self._adding:
+                piece = pipe.next_piece(self._waiting)
+            sent = pipe.send(piece)
+            with self._adding:
+                del self._waiting[:sent]
 
 
 class _Pipe:
@@ -155,10 +178,14 @@ class _Pipe:
         """Returns whether the descriptor accepts data, at the latest after this time."""
         return bool(self._poll.poll(wait_milliseconds))
 
-    def send(self, data: bytearray) -> int:
-        """Writes some of the data and returns how much: no more than a ready pipe accepts at once and in one piece."""
+    def next_piece(self, data: bytearray) -> bytes:
+        """Returns some of the data: no more than a ready pipe accepts at once and in one piece."""
         end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
-        return os.write(self._descriptor, data[: end or select.PIPE_BUF])
+        return bytes(data[: end or select.PIPE_BUF])
+
+    def send(self, piece: bytes) -> int:
+        """Writes a piece, and returns how much of it was written."""
+        return os.write(self._descriptor, piece)
 
 
 def _pipe_of(stream: TextIO) -> _Pipe | None:

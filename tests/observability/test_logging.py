@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -155,6 +156,38 @@ async def test_a_pipe_that_nobody_reads_keeps_nobody_waiting(monkeypatch: pytest
     lines.write("nobody is there any more")
     lines.flush()
     stream.close()
+
+
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Lets threads take turns as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+async def test_lines_of_threads_and_of_the_loop_are_each_written_once(restless_threads: None) -> None:
+    stream = io.StringIO()
+    lines = LogWriter(stream)
+
+    def write(name: str) -> None:
+        for number in range(2000):
+            lines.write(f"{name} {number}")
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for number in range(2000):
+        lines.write(f"loop {number}")
+        if number % 50 == 0:
+            lines.flush()
+            await asyncio.sleep(0)
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    lines.flush()
+    expected = [f"{name} {number}" for name in ("a", "b", "loop") for number in range(2000)]
+    assert sorted(stream.getvalue().splitlines()) == sorted(expected)
 
 
 def test_outside_of_a_loop_lines_go_out_at_once() -> None:
