@@ -16,13 +16,11 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.core.errors import BadRequest, GatewayError, HeaderTooLarge, InternalError, RequestTimeout
 from gateway.core.timeouts import CoarseTimeouts
 from gateway.http.context import new_request_id
-from gateway.http.error_formats import openai_error
-from gateway.http.request import HTTP_1_1
 from gateway.server.deadlines import ConnectionTimeouts, ReadDeadline, WriteDeadline
 from gateway.server.head_limits import MAX_HEAD_BYTES, MAX_HEADERS
 from gateway.server.head_parser import parser_error
 from gateway.server.request_framing import HEAD_END, METHOD_START, REQUEST_LINE, is_bad_head, part_of_chunks
-from gateway.server.response_head import encode_head
+from gateway.server.response_head import error_response
 
 log = logging.getLogger(__name__)
 
@@ -232,22 +230,13 @@ class HttpProtocol(RequestHandler):
         self._is_invalid = True
         self._stop_head_deadline()
         if self.transport is not None and not self.transport.is_closing():
-            self._write_error(error, new_request_id(), HTTP_1_1)
+            self._write_error(error, new_request_id())
         self.force_close()
 
-    def _write_error(
-        self, error: GatewayError, request_id: str, version: tuple[int, int], has_body: bool = True
-    ) -> None:
+    def _write_error(self, error: GatewayError, request_id: str, has_body: bool = True) -> None:
         self._is_last = True
         log.info("invalid request", extra={"request_id": request_id, "status": error.status})
-        headers = {
-            "server": "gateway",
-            "x-request-id": request_id,
-            "Content-Type": "application/json",
-            "x-content-type-options": "nosniff",
-        }
-        body = openai_error(error, str)
-        head = encode_head(error.status, headers, len(body), version=version, keeps_alive=False)
+        head, body = error_response(error, request_id)  # the connection is closed, whatever the version
         cast(asyncio.Transport, self.transport).write(head + body if has_body else head)
         self.watch_unsent()
 
@@ -266,7 +255,7 @@ class HttpProtocol(RequestHandler):
         if status != 400:
             log.error("unhandled exception", exc_info=exc, extra={"request_id": request_id})
             error = InternalError(request_id)
-        self._write_error(error, request_id, request.version, request.method != "HEAD")
+        self._write_error(error, request_id, request.method != "HEAD")
         return cast(web.StreamResponse, _Sent())
 
 
